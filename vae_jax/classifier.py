@@ -1,0 +1,158 @@
+"""The small judge: a classifier trained by the same `fit`, to tell legible digits and to compare sets of images."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+
+from vae_jax.data import Split
+from vae_jax.errors import InputError, require_positive_int
+from vae_jax.evaluate import in_blocks
+from vae_jax.model import Variables
+from vae_jax.objectives import Loss
+from vae_jax.observation import Batch
+from vae_jax.train import fit, init, make_train_step, warm_up_then_cosine
+
+
+class _Network(nn.Module):
+    hidden: tuple[int, ...]
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Class logits [B, classes] and the last hidden layer [B, hidden[-1]]."""
+        h = x.reshape(len(x), -1)
+        for width in self.hidden:
+            h = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(h))
+        return nn.Dense(self.classes)(h), h
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Dense layers with ReLU between them, a frozen value with pure methods.
+
+    Attributes:
+      image_shape: height, width, channels.
+      classes: number of classes.
+      hidden: widths of the hidden layers; the last is the layer of the features.
+    """
+
+    image_shape: tuple[int, int, int] = (28, 28, 1)
+    classes: int = 10
+    hidden: tuple[int, ...] = (512, 128)
+
+    def __post_init__(self) -> None:
+        require_positive_int(classes=self.classes, **{f"hidden[{i}]": width for i, width in enumerate(self.hidden)})
+        if not self.hidden:
+            raise InputError("hidden is empty; a classifier's features are its last hidden layer, so give it one")
+
+    @property
+    def _network(self) -> _Network:
+        return _Network(self.hidden, self.classes)
+
+    def init(self, key: Key[Array, ""]) -> Variables:
+        """Fresh variables."""
+        return self._network.init(key, jnp.zeros((1, *self.image_shape)))
+
+    def logits(
+        self, variables: Variables, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch classes"]:
+        """Unnormalised log-probabilities of the classes."""
+        return self._network.apply(variables, x)[0]
+
+    def features(
+        self, variables: Variables, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch features"]:
+        """The last hidden layer."""
+        return self._network.apply(variables, x)[1]
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The objective of a classifier: -log p(label|x), in nats."""
+
+    def __call__(
+        self,
+        key: Key[Array, "*keys"],
+        model: Classifier,
+        variables: Variables,
+        batch: Batch,
+        step: Int[Array, ""],
+    ) -> Loss:
+        """The loss of each example, and whether its likeliest class is its label."""
+        if batch.label is None:
+            raise InputError("the batch has no labels; a classifier can't be trained without")
+        logits = model.logits(variables, batch.x)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
+        return Loss(loss, {"accuracy": jnp.argmax(logits, axis=-1) == batch.label}, {})
+
+
+@partial(jax.jit, static_argnames=("classifier",))
+def _judge(positions: Array, x: Array, variables: Variables, classifier: Classifier) -> "Judgement":
+    return Judgement(jax.nn.softmax(classifier.logits(variables, x)), classifier.features(variables, x))
+
+
+class Judgement(NamedTuple):
+    """What a trained classifier says of images.
+
+    Attributes:
+      probabilities: of the classes.
+      features: its last hidden layer.
+    """
+
+    probabilities: Float[Any, "n classes"]
+    features: Float[Any, "n features"]
+
+    def legible_share(self, confidence: float = 0.9) -> float:
+        """The share of images of which one class has a probability of at least `confidence`."""
+        return float(np.mean(self.probabilities.max(axis=-1) >= confidence))
+
+    def agreement(self, labels: Int[Any, " n"]) -> float:
+        """The share of images whose likeliest class is their label."""
+        return float(np.mean(self.probabilities.argmax(axis=-1) == labels))
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A trained classifier: `judge(x)` for any number of images, on the host."""
+
+    classifier: Classifier
+    variables: Variables
+
+    def __call__(self, x: Float[Any, "n height width channels"]) -> Judgement:
+        """Class probabilities and features of images as the classifier was trained to see them."""
+        return in_blocks(partial(_judge, variables=self.variables, classifier=self.classifier), x)
+
+
+def train_judge(
+    data: Split, *, seed: int = 0, steps: int = 2_000, batch_size: int = 256, progress: bool = True
+) -> Judge:
+    """A `Judge` of grey images in [0, 1], trained on labelled ones; the same data and seed make the same judge.
+
+    Args:
+      data: labelled images.
+      seed: of its parameters and of the order of its data.
+      steps: at least as many are taken, in whole epochs.
+      batch_size: images a step.
+      progress: whether to show a bar.
+
+    Raises:
+      InputError: the data have no labels.
+    """
+    if data.labels is None:
+        raise InputError("the images have no labels; a judge can't be trained without")
+    classifier = Classifier(data.image_shape, classes=int(data.labels.max()) + 1)
+    batch_size = min(batch_size, len(data))
+    steps_per_epoch = len(data) // batch_size
+    epochs = -(-steps // steps_per_epoch)
+    optimizer = warm_up_then_cosine(2e-3, steps=epochs * steps_per_epoch)
+    step = make_train_step(classifier, CrossEntropy(), optimizer)
+    state = init(jax.random.key(seed), classifier, optimizer)
+    state, _ = fit(state, step, data, epochs=epochs, batch_size=batch_size, progress=progress, title="classifier")
+    return Judge(classifier, state.variables)

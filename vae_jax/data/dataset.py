@@ -1,0 +1,159 @@
+"""A data set in memory: pixels as uint8 arrays, labels beside them."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from vae_jax.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images as bytes, and their labels where there are any.
+
+    Attributes:
+      images: pixels from 0 to 255.
+      labels: class numbers from 0, or None.
+
+    Raises:
+      DataError: no images, or shapes, dtypes or counts other than these.
+    """
+
+    images: UInt8[np.ndarray, "n height width channels"]
+    labels: Int32[np.ndarray, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise DataError(
+                f"images are {self.images.dtype} of shape {self.images.shape}; expected uint8 [N, height, "
+                "width, channels]: Dataset.from_arrays converts what can be converted"
+            )
+        if 0 in self.images.shape:
+            raise DataError(f"images have shape {self.images.shape}, so there is nothing to learn from")
+        if self.labels is None:
+            return
+        if self.labels.shape != self.images.shape[:1]:
+            raise DataError(
+                f"{len(self.images)} images but labels of shape {self.labels.shape}; expected one label an image"
+            )
+        if self.labels.min() < 0:
+            raise DataError(f"the smallest label is {self.labels.min()}; labels are class numbers from 0")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: slice) -> Self:
+        labels = None if self.labels is None else self.labels[index]
+        return type(self)(self.images[index], labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the pixels and the labels, shapes included."""
+        sha = hashlib.sha256(repr(self.images.shape).encode())
+        sha.update(np.ascontiguousarray(self.images))
+        if self.labels is not None:
+            sha.update(np.ascontiguousarray(self.labels))
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training split and a test split of images of one shape.
+
+    Attributes:
+      name: as it stands in titles and file names.
+      source: a phrase that says where the pixels came from.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.train.image_shape != self.test.image_shape:
+            raise DataError(
+                f"training images are {self.train.image_shape} but test images are {self.test.image_shape}; "
+                "expected one shape"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        return self.train.image_shape
+
+    def hold_out(self, count: int) -> Self:
+        """The data set for choosing settings: the last `count` training images take the test images' place."""
+        if not 0 < count < len(self.train):
+            raise DataError(f"cannot hold out {count} of {len(self.train)} training images")
+        source = f"{self.source}; the last {count:,} training images held out in place of the test split"
+        return type(self)(self.name, self.train[:-count], self.train[-count:], source)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        name: str,
+        train_images: np.ndarray,
+        train_labels: np.ndarray | None = None,
+        *,
+        test_images: np.ndarray,
+        test_labels: np.ndarray | None = None,
+    ) -> Self:
+        """A data set of one's own.
+
+        Args:
+          name: as it shall stand in titles and file names.
+          train_images: whole numbers from 0 to 255, [N, height, width] or [N, height, width, channels].
+          train_labels: whole numbers from 0, [N], or None.
+          test_images: as `train_images`.
+          test_labels: as `train_labels`.
+
+        Raises:
+          DataError: any other dtype, shape or range.
+        """
+        return cls(
+            name,
+            Split(_as_pixels("train_images", train_images), _as_labels("train_labels", train_labels)),
+            Split(_as_pixels("test_images", test_images), _as_labels("test_labels", test_labels)),
+            source="arrays given by the caller",
+        )
+
+
+def _as_pixels(name: str, images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim not in (3, 4):
+        raise DataError(f"{name} has shape {images.shape}; expected [N, height, width] or [N, height, width, channels]")
+    if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
+        raise DataError(f"{name} holds NaN or infinite values; expected whole numbers from 0 to 255")
+    _require_whole_numbers(name, images, highest=255)
+    return images.astype(np.uint8, copy=False).reshape(*images.shape[:3], -1)
+
+
+def _as_labels(name: str, labels: np.ndarray | None) -> np.ndarray | None:
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise DataError(f"{name} has shape {labels.shape}; expected [N]")
+    _require_whole_numbers(name, labels, highest=np.iinfo(np.int32).max)
+    return labels.astype(np.int32, copy=False)
+
+
+def _require_whole_numbers(name: str, values: np.ndarray, highest: int) -> None:
+    if not np.issubdtype(values.dtype, np.integer):
+        raise DataError(
+            f"{name} has dtype {values.dtype}; expected whole numbers from 0 to {highest} "
+            "(for pixels in [0, 1]: np.round(255 * x).astype(np.uint8))"
+        )
+    if values.size and (values.min() < 0 or values.max() > highest):
+        raise DataError(f"{name} runs from {values.min()} to {values.max()}; expected 0 to {highest}")

@@ -1,0 +1,235 @@
+"""Distributions: q(z|x), p(x|z) and the divergence from the prior, in nats.
+
+The classes are pytrees of arrays with any leading axes, such as [samples, batch]. Densities of latents sum over the
+latent dimension, densities of images over pixels and channels; nothing here takes a mean over examples.
+
+Where there is chance, `key` is one key or one key per example. One key is folded with each example's position, so that
+the draw of an example depends on its position alone and not on the size of the batch around it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from vae_jax.errors import InputError
+
+_LOG_2PI = 1.8378770664093453
+_LOG_VARIANCE_BOUND = 20.0  # standard deviations from 4.5e-5 to 2.2e4
+
+
+def example_keys(key: Key[Array, "*batch"], batch: int, first: int | Array = 0) -> Key[Array, " batch"]:
+    """One key per example: `key` folded with the positions from `first`, unless it already is one per example."""
+    if key.ndim == 1:
+        return key
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(batch))
+
+
+def _normal_like(values: Float[Array, "*shape"], key: Key[Array, "*keys"], batch_axis: int) -> Float[Array, "*shape"]:
+    """N(0, 1) noise of the shape of `values`, each example along `batch_axis` with its own key."""
+    keys = example_keys(key, values.shape[batch_axis])
+    draw = jax.vmap(lambda k, v: jax.random.normal(k, v.shape, v.dtype), in_axes=(0, batch_axis), out_axes=batch_axis)
+    return draw(keys, values)
+
+
+def soft_clip(x: Float[Array, "*shape"], low: float, high: float) -> Float[Array, "*shape"]:
+    """The identity between `low` and `high`, bent smoothly to stay there; its gradient is never quite zero."""
+    return low + jax.nn.softplus(x - low) - jax.nn.softplus(x - high)
+
+
+class Posterior(Protocol):
+    """q(z|x): what `VAE.encode` returns."""
+
+    mean: Float[Array, "*batch latent"]
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch latent"]:
+        """A reparameterised draw for each example."""
+
+    def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
+        """log q(z|x)."""
+
+    def kl(self) -> Float[Array, "*batch latent"]:
+        """KL(q(z|x) || N(0, I)) of each latent dimension."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """N(mean, diag(exp(log_variance))), the posterior of a variational autoencoder (Kingma and Welling, 2014)."""
+
+    mean: Float[Array, "*batch latent"]
+    log_variance: Float[Array, "*batch latent"]
+
+    parameters: ClassVar[int] = 2
+    """Numbers that the encoder emits for each latent dimension."""
+
+    @classmethod
+    def from_network(cls, outputs: Float[Array, "*batch 2 latent"]) -> Self:
+        """Mean and log-variance; the latter is bent to stay between -20 and 20, so that no exponential overflows."""
+        mean, log_variance = outputs[..., 0, :], outputs[..., 1, :]
+        return cls(mean, soft_clip(log_variance, -_LOG_VARIANCE_BOUND, _LOG_VARIANCE_BOUND))
+
+    @property
+    def variance(self) -> Float[Array, "*batch latent"]:
+        """exp(log_variance)."""
+        return jnp.exp(self.log_variance)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch latent"]:
+        """mean + standard deviation * N(0, I) (the reparameterisation of Kingma and Welling, 2014, eq. 10)."""
+        return self.mean + jnp.exp(0.5 * self.log_variance) * _normal_like(self.mean, key, batch_axis=-2)
+
+    def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
+        """-1/2 sum of (z - mean)^2 / variance + log variance + log 2 pi."""
+        square = (z - self.mean) ** 2 * jnp.exp(-self.log_variance)
+        return -0.5 * jnp.sum(square + self.log_variance + _LOG_2PI, axis=-1)
+
+    def kl(self) -> Float[Array, "*batch latent"]:
+        """1/2 (mean^2 + variance - 1 - log variance) of each dimension (Kingma and Welling, 2014, appendix B)."""
+        return 0.5 * (self.mean**2 + jnp.expm1(self.log_variance) - self.log_variance)
+
+
+def standard_normal_log_prob(z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
+    """log p(z) under the prior N(0, I)."""
+    return -0.5 * jnp.sum(z**2 + _LOG_2PI, axis=-1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Delta:
+    """All mass at one point: the "posterior" of a plain autoencoder. No noise, no divergence."""
+
+    mean: Float[Array, "*batch latent"]
+
+    parameters: ClassVar[int] = 1
+
+    @classmethod
+    def from_network(cls, outputs: Float[Array, "*batch 1 latent"]) -> Self:
+        """The point itself."""
+        return cls(outputs[..., 0, :])
+
+    @property
+    def variance(self) -> Float[Array, "*batch latent"]:
+        """Zero."""
+        return jnp.zeros_like(self.mean)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch latent"]:
+        """The point; `key` has no influence."""
+        return self.mean
+
+    def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
+        """The log of the probability of exactly `z`: 0 at the point, minus infinity elsewhere."""
+        return jnp.where(jnp.all(z == self.mean, axis=-1), 0.0, -jnp.inf)
+
+    def kl(self) -> Float[Array, "*batch latent"]:
+        """Zero: a plain autoencoder has no prior to diverge from."""
+        return jnp.zeros_like(self.mean)
+
+
+class Likelihood(Protocol):
+    """A value that builds p(x|z) from what the decoder network emits."""
+
+    @property
+    def label(self) -> str:
+        """What -log p(x|z) of it is called beside a number."""
+
+    def __call__(self, outputs: Float[Array, "*batch height width channels"]) -> "ImageDistribution":
+        """p(x|z) from the decoder's outputs, one number for each pixel and channel."""
+
+
+class ImageDistribution(Protocol):
+    """p(x|z): what `VAE.decode` returns."""
+
+    @property
+    def mean(self) -> Float[Array, "*batch height width channels"]:
+        """E[x|z]."""
+
+    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
+        """log p(x|z), summed over pixels and channels."""
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
+        """A draw for each example."""
+
+
+def _sum_over_pixels(values: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch"]:
+    return jnp.sum(values, axis=(-3, -2, -1))
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """The likelihood of black-or-white pixels. On grey values in [0, 1] it is a cross-entropy and no likelihood."""
+
+    @property
+    def label(self) -> str:
+        """Cross-entropy: true of grey and of binary pixels."""
+        return "cross-entropy"
+
+    def __call__(self, outputs: Float[Array, "*batch height width channels"]) -> "BernoulliImage":
+        """The outputs are logits."""
+        return BernoulliImage(outputs)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BernoulliImage:
+    """Independent Bernoulli pixels with p(x = 1) = sigmoid(logits)."""
+
+    logits: Float[Array, "*batch height width channels"]
+
+    @property
+    def mean(self) -> Float[Array, "*batch height width channels"]:
+        """sigmoid(logits)."""
+        return jax.nn.sigmoid(self.logits)
+
+    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
+        """Sum of x log p + (1 - x) log(1 - p), exact at any logit."""
+        return -_sum_over_pixels(optax.sigmoid_binary_cross_entropy(self.logits, x))
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
+        """Zeros and ones."""
+        keys = example_keys(key, self.logits.shape[-4])
+        draw = jax.vmap(jax.random.bernoulli, in_axes=(0, -4), out_axes=-4)
+        return draw(keys, self.mean).astype(self.logits.dtype)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The likelihood of pixels with Gaussian noise of a fixed variance.
+
+    Attributes:
+      variance: of each pixel, in the square of the pixels' own unit.
+    """
+
+    variance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.variance, int | float) and not 0 < self.variance < float("inf"):
+            raise InputError(f"the variance of a Gaussian is {self.variance}; expected a number above 0")
+
+    @property
+    def label(self) -> str:
+        """With its variance, without which the number means nothing."""
+        return f"Gaussian of variance {self.variance:g}"
+
+    def __call__(self, outputs: Float[Array, "*batch height width channels"]) -> "GaussianImage":
+        """The outputs are means."""
+        return GaussianImage(outputs, jnp.asarray(self.variance, outputs.dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GaussianImage:
+    """Independent Gaussian pixels of one variance."""
+
+    mean: Float[Array, "*batch height width channels"]
+    variance: Float[Array, ""]
+
+    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
+        """-1/2 sum of (x - mean)^2 / variance + log variance + log 2 pi."""
+        return -0.5 * _sum_over_pixels((x - self.mean) ** 2 / self.variance + jnp.log(self.variance) + _LOG_2PI)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
+        """mean + standard deviation * N(0, 1)."""
+        return self.mean + jnp.sqrt(self.variance) * _normal_like(self.mean, key, batch_axis=-4)

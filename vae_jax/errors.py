@@ -1,0 +1,47 @@
+"""What can go wrong at the door: one family of exceptions, each a sentence that names the value and the remedy."""
+
+from pathlib import Path
+from typing import Any
+
+
+class InputError(ValueError):
+    """A value given by the caller can't be used; the message names it, what was expected and what to do."""
+
+
+class DataError(InputError):
+    """A file or an array of pixels or labels can't be used."""
+
+
+class DataNotFoundError(DataError):
+    """A data set is in none of the places where it was looked for."""
+
+
+class NotFiniteError(RuntimeError):
+    """Training met a loss or a gradient that is not finite; the message names the step and the terms.
+
+    Attributes:
+      state: the `TrainState` before that step.
+    """
+
+    def __init__(self, message: str, state: Any) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+def require_positive_int(**values: int) -> None:
+    """Raise `InputError` unless each value is a whole number of at least one."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
+
+
+def require_writable_folder(path: Path) -> None:
+    """Make the folder if need be; raise `InputError` unless files can be written in it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write to the folder {path} ({reason}); choose another one") from error

@@ -1,0 +1,182 @@
+"""Numbers about a trained model: exact over any number of examples, per example until the caller takes the mean."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree, Shaped
+
+from vae_jax.data import Split
+from vae_jax.distributions import Posterior
+from vae_jax.errors import InputError
+from vae_jax.model import VAE, Variables
+from vae_jax.objectives import ELBOTerms, elbo_terms
+from vae_jax.observation import Observe, Scale
+
+BLOCK = 1_000
+"""Examples that are on their way through the model at once."""
+
+
+class Estimate(NamedTuple):
+    """A mean over examples and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+def estimate(values: Shaped[Any, " n"]) -> Estimate:
+    """The mean of one number per example, in float64, and the standard error of that mean over the examples."""
+    values = np.asarray(values, np.float64)
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0)
+
+
+def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], block: int = BLOCK) -> PyTree:
+    """`function(positions, *blocks)` over blocks of examples, its results joined: as if over all of them at once.
+
+    The last block is filled up with copies of its last example, which are cut off again, so that a compiled function
+    meets one shape alone.
+
+    Args:
+      function: from int32 positions [block] and a block of each array to a tree of arrays [block, ...].
+      *arrays: [n, ...], on the host or the device.
+      block: examples in a block.
+
+    Returns:
+      The tree, its leaves [n, ...] on the host.
+    """
+    total = len(arrays[0])
+    size = min(block, total)
+    results = []
+    for start in range(0, total, size):
+        positions = np.minimum(np.arange(start, start + size), total - 1)
+        kept = min(size, total - start)
+        result = function(positions, *(array[positions] for array in arrays))
+        results.append(jax.tree.map(lambda leaf, kept=kept: np.asarray(leaf[:kept]), result))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+
+@partial(jax.jit, static_argnames=("vae", "observe"))
+def _elbo_terms(
+    positions: Array, images: Array, key: Array, variables: Variables, vae: VAE, observe: Observe
+) -> ELBOTerms:
+    observation_key, noise_key = jax.random.split(key)
+    fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    batch = observe(fold(observation_key, positions), images)
+    return elbo_terms(fold(noise_key, positions), vae, variables, batch.x)
+
+
+def evaluate(
+    key: Key[Array, ""],
+    vae: VAE,
+    variables: Variables,
+    data: Split,
+    *,
+    observe: Observe = Scale(),
+    block: int = BLOCK,
+) -> ELBOTerms:
+    """The ELBO's terms of each image, at one sampled z each, in nats.
+
+    The noise of an image depends on `key` and its position alone, so the numbers do not depend on `block`.
+
+    Returns:
+      `log_px_z` and `kl`, float32 [N] on the host; `estimate` takes their means.
+    """
+    run = partial(_elbo_terms, key=key, variables=variables, vae=vae, observe=observe)
+    return in_blocks(run, data.images, block=block)
+
+
+@partial(jax.jit, static_argnames=("vae", "observe"))
+def _encode(positions: Array, images: Array, key: Array, variables: Variables, vae: VAE, observe: Observe) -> Posterior:
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    return vae.encode(variables, observe(keys, images).x)
+
+
+def encode_all(
+    key: Key[Array, ""],
+    vae: VAE,
+    variables: Variables,
+    data: Split,
+    *,
+    observe: Observe = Scale(),
+    block: int = BLOCK,
+) -> Posterior:
+    """q(z|x) of each image, on the host; `key` matters only where observing has chance in it."""
+    run = partial(_encode, key=key, variables=variables, vae=vae, observe=observe)
+    return in_blocks(run, data.images, block=block)
+
+
+@partial(jax.jit, static_argnames=("vae",))
+def _decode(positions: Array, z: Array, variables: Variables, vae: VAE) -> Array:
+    return vae.decode(variables, z).mean
+
+
+def decode_all(
+    vae: VAE, variables: Variables, z: Float[Any, "n latent"], *, block: int = BLOCK
+) -> Float[np.ndarray, "n height width channels"]:
+    """E[x|z] of each latent, on the host."""
+    return in_blocks(partial(_decode, variables=variables, vae=vae), z, block=block)
+
+
+@dataclass(frozen=True)
+class AggregatedPosterior:
+    """Mean and covariance of q(z) = E[q(z|x)] over a data set, and how far a Gaussian of these is from the prior.
+
+    Attributes:
+      mean: of q(z).
+      covariance: of q(z): that of the encodings plus the mean posterior variance.
+    """
+
+    mean: Float[np.ndarray, " latent"]
+    covariance: Float[np.ndarray, "latent latent"]
+
+    @property
+    def kl(self) -> float:
+        """KL(N(mean, covariance) || N(0, I)) in nats; infinite where the covariance is singular.
+
+        1/2 (tr C + |m|^2 - Z - log det C).
+        """
+        sign, log_det = np.linalg.slogdet(self.covariance)
+        if sign <= 0:
+            return float("inf")
+        return float(0.5 * (np.trace(self.covariance) + self.mean @ self.mean - len(self.mean) - log_det))
+
+    def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count latent"]:
+        """Draws from N(mean, covariance)."""
+        return jax.random.multivariate_normal(key, self.mean, self.covariance, (count,), method="eigh")
+
+
+def aggregate(posterior: Any) -> AggregatedPosterior:
+    """The aggregated posterior of the images encoded in `posterior`."""
+    mean = np.asarray(posterior.mean, np.float64)
+    variance = np.asarray(posterior.variance, np.float64).mean(axis=0)
+    return AggregatedPosterior(
+        mean.mean(axis=0), np.cov(mean, rowvar=False, ddof=0).reshape(len(variance), -1) + np.diag(variance)
+    )
+
+
+def frechet_distance(a: Float[Any, "n features"], b: Float[Any, "m features"]) -> float:
+    """The squared Fréchet distance between Gaussians fitted to two sets of features (Dowson and Landau, 1982).
+
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). With C = R'R from a QR decomposition of the centred features, the
+    trace of the square root is the sum of the singular values of R_a R_b', which no singular covariance disturbs.
+
+    Raises:
+      InputError: fewer than two rows, or features of different number, or values that are not finite.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
+        raise InputError(f"features have shapes {a.shape} and {b.shape}; expected [2 or more, D] of one D")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InputError("the features hold NaN or infinite values, so there is no distance between them")
+    root_a, root_b = _root_of_covariance(a), _root_of_covariance(b)
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    difference = a.mean(axis=0) - b.mean(axis=0)
+    return float(difference @ difference + np.sum(root_a**2) + np.sum(root_b**2) - 2 * cross)
+
+
+def _root_of_covariance(features: np.ndarray) -> np.ndarray:
+    """R with R'R = the unbiased covariance."""
+    return np.linalg.qr((features - features.mean(axis=0)) / np.sqrt(len(features) - 1), mode="r")

@@ -1,0 +1,147 @@
+"""The edge that every script shares: options, the data, the output folder, the report."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import jax
+from matplotlib.figure import Figure
+
+from vae_jax.data import Dataset, load, load_or_stand_in
+from vae_jax.errors import InputError, NotFiniteError, require_positive_int, require_writable_folder
+
+_VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options that every script has."""
+
+    dataset: str = "auto"
+    """Data set by name. "auto": MNIST if it is within reach, else the handwritten digits bundled with scikit-learn."""
+    data_dir: Path | None = None
+    """Folder with the data: four IDX files (with or without .gz), or what TFDS has prepared."""
+    epochs: int | None = None
+    """Passes over the training images. Default: 40, or as many as make 2,000 steps if that is more."""
+    batch_size: int | None = None
+    """Images in a training step. Default: 256, or 64 with fewer than 10,000 training images."""
+    seed: int = 0
+    """Seed of the whole run: initial parameters, order of data, noise, draws."""
+    out: Path = Path("runs")
+    """Folder for the report and the pictures."""
+    hold_out: int = 0
+    """Number of training images that take the place of the test split, for choosing settings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of a script: its options, its data, and where its results go.
+
+    Attributes:
+      name: of the experiment.
+      options: as given.
+      data: as loaded.
+      batch_size: as asked for, or the default that suits the size of the data.
+      epochs: likewise.
+      started: `time.perf_counter` at the start.
+    """
+
+    name: str
+    options: Options
+    data: Dataset
+    batch_size: int
+    epochs: int
+    started: float
+
+    @classmethod
+    def start(cls, name: str, options: Options, native: str = "mnist") -> Self:
+        """Check the options, load the data, make the output folder; all that can be refused is refused here.
+
+        Args:
+          name: of the experiment.
+          options: as given.
+          native: the data set that the experiment is about; any other one's name joins every file name.
+
+        Raises:
+          InputError: an option or the data can't be used.
+        """
+        started = time.perf_counter()
+        given = {"batch_size": options.batch_size, "epochs": options.epochs}
+        require_positive_int(**{name: value for name, value in given.items() if value is not None})
+        if options.dataset == "auto":
+            data, sentence = load_or_stand_in(native, options.data_dir)
+            if sentence:
+                print(sentence)
+        else:
+            data = load(options.dataset, options.data_dir)
+        if options.hold_out:
+            data = data.hold_out(options.hold_out)
+        batch_size = options.batch_size or min(len(data.train), 256 if len(data.train) >= 10_000 else 64)
+        if batch_size > len(data.train):
+            raise InputError(f"batch_size is {batch_size} but {data.name} has only {len(data.train)} training images")
+        require_writable_folder(options.out)
+        epochs = options.epochs or max(40, -(-2_000 // (len(data.train) // batch_size)))
+        stem = name if data.name == native else f"{name}_{data.name}"
+        print(f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images ({data.source})")
+        return cls(stem, options, data, batch_size, epochs, started)
+
+    def save(self, part: str, figure: Figure) -> None:
+        """Write OUT/NAME_part.png."""
+        figure.savefig(self.options.out / f"{self.name}_{part}.png", dpi=130)
+
+    def report(self, numbers: Mapping[str, Any]) -> None:
+        """Write OUT/NAME.json: what was run, on what, and `numbers`."""
+        device = jax.devices()[0]
+        content = {
+            "experiment": self.name,
+            "dataset": self.data.name,
+            "seed": self.options.seed,
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            "seconds": time.perf_counter() - self.started,
+            **numbers,
+            "options": {key: _plain(value) for key, value in dataclasses.asdict(self.options).items()},
+            "data": {
+                "source": self.data.source,
+                "train_images": len(self.data.train),
+                "test_images": len(self.data.test),
+                "sha256": {"train": self.data.train.digest, "test": self.data.test.digest},
+            },
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS_OF},
+            "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        }
+        path = self.options.out / f"{self.name}.json"
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"{path.parent}/{self.name}*: the report and the pictures, after {content['seconds']:.0f} s")
+
+
+Config = TypeVar("Config", bound=Options)
+
+
+def run_script(main: Callable[[Config], None], config: type[Config]) -> None:
+    """Parse the command line into `config` and run `main`; an `InputError` is one line and exit status 2."""
+    import tyro  # imported here: notebooks and the library itself do without
+
+    try:
+        main(tyro.cli(config, description=sys.modules[main.__module__].__doc__))
+    except (InputError, NotFiniteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, InputError) else 1) from error
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,148 @@
+"""Arrays -> matplotlib figures. Nothing here trains, loads or saves.
+
+Every function returns a `Figure` made without pyplot, so that a notebook shows it and a script saves it, and no global
+state is touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from vae_jax.latents import Sphere
+
+# Ten colours that stay apart for the colour-blind (Paul Tol's muted scheme, its pale grey made darker).
+CLASS_COLOURS = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
+)  # fmt: skip
+MODEL_COLOURS = ("#D55E00", "#0072B2")  # Okabe and Ito's vermilion and blue
+
+
+def encodings_figure(
+    encodings: Float[Any, "n latent"],
+    labels: Int[Any, " n"] | None,
+    sphere: Sphere,
+    title: str,
+    lattice: Float[Any, "size size latent"] | None = None,
+) -> Figure:
+    """The first two dimensions of encodings with their circle, and a lattice over them if there is one."""
+    figure = Figure(figsize=(5.6, 5.6), layout="constrained")
+    axes = figure.subplots()
+    draw_encodings(axes, encodings, labels, sphere, lattice)
+    axes.set_title(title)
+    return figure
+
+
+def images_figure(images: Float[Any, "n height width channels"], columns: int, title: str) -> Figure:
+    """A sheet of images in [0, 1], row after row."""
+    figure = Figure(figsize=(5.6, 5.9), layout="constrained")
+    axes = figure.subplots()
+    draw_images(axes, images, columns)
+    axes.set_title(title)
+    return figure
+
+
+def latent_spaces_figure(
+    columns: Mapping[str, Any], labels: Int[Any, " n"] | None, captions: Mapping[str, str], title: str
+) -> Figure:
+    """Models side by side: above, encodings with circle and lattice; below, what the lattice decodes to.
+
+    Args:
+      columns: a `LatentSpace` by the model's name.
+      labels: classes of the encodings.
+      captions: under each column, by the model's name.
+      title: of the whole.
+    """
+    figure = Figure(figsize=(4.6 * len(columns), 9.9), layout="constrained")
+    grid = figure.subplots(2, len(columns), squeeze=False)
+    for (name, space), (above, below) in zip(columns.items(), grid.T, strict=True):
+        draw_encodings(above, space.encodings, labels, space.sphere, space.lattice)
+        above.set_title(name)
+        draw_images(below, space.decoded, len(space.lattice))
+        below.set_xlabel(captions[name])
+    figure.suptitle(title)
+    return figure
+
+
+def training_curves_figure(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, title: str
+) -> Figure:
+    """Training (thin) and test (thick) curves of several models against epochs.
+
+    Args:
+      curves: by the model's name, one number an epoch: training, then test.
+      ylabel: what is drawn, with its unit.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for (name, (train, test)), colour in zip(curves.items(), MODEL_COLOURS, strict=False):
+        epochs = np.arange(1, len(train) + 1)
+        axes.plot(epochs, train, color=colour, linewidth=1, linestyle="--", label=f"{name}, training (running mean)")
+        axes.plot(epochs, test, color=colour, linewidth=2, label=f"{name}, test")
+    late = [value for pair in curves.values() for curve in pair for value in curve[len(curve) // 20 :]]
+    margin = 0.05 * (max(late) - min(late)) + 1e-6
+    axes.set(xlabel="epoch", ylabel=ylabel, title=title, ylim=(min(late) - margin, max(late) + margin))
+    axes.set_xlim(1, max(2, *(len(train) for train, _ in curves.values())))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_encodings(
+    axes: Axes,
+    encodings: Float[Any, "n latent"],
+    labels: Int[Any, " n"] | None,
+    sphere: Sphere,
+    lattice: Float[Any, "size size latent"] | None = None,
+) -> None:
+    """Points coloured by class, each class named at its median, with the circle that holds 99 % of them."""
+    x, y = np.asarray(encodings)[:, :2].T
+    colours = CLASS_COLOURS[9] if labels is None else np.array(CLASS_COLOURS)[np.asarray(labels) % len(CLASS_COLOURS)]
+    axes.scatter(x, y, s=3, c=colours, alpha=0.6 if lattice is None else 0.35, linewidths=0, rasterized=True)
+    centre = (sphere.centre[0], sphere.centre[1])
+    axes.add_patch(Circle(centre, sphere.radius, fill=False, linewidth=1.2))
+    if lattice is not None:
+        axes.scatter(*np.asarray(lattice)[..., :2].reshape(-1, 2).T, s=5, c="black", linewidths=0)
+    if labels is not None and lattice is None:
+        for label in np.unique(labels):
+            chosen = np.asarray(labels) == label
+            halo = [patheffects.withStroke(linewidth=3, foreground="white")]
+            position = (np.median(x[chosen]), np.median(y[chosen]))
+            colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
+            axes.annotate(
+                str(label),
+                position,
+                color=colour,
+                size=15,
+                weight="bold",
+                ha="center",
+                va="center",
+                path_effects=halo,
+            )
+    reach = 1.04 * sphere.radius
+    axes.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
+    axes.set(xlabel="latent dimension 1", ylabel="latent dimension 2", aspect="equal")
+
+
+def draw_images(axes: Axes, images: Float[Any, "n height width channels"], columns: int) -> None:
+    """A sheet of images, dark on light if they are grey."""
+    sheet = tile(np.asarray(images), columns)
+    axes.imshow(sheet.squeeze(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def tile(images: Float[np.ndarray, "n height width channels"], columns: int) -> Float[np.ndarray, "h w channels"]:
+    """Images put together row after row; places left over are 0."""
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * columns, height, width, channels), images.dtype)
+    sheet[:count] = images
+    sheet = sheet.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    return sheet.reshape(rows * height, columns * width, channels)

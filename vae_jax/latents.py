@@ -1,0 +1,70 @@
+"""Geometry of the latent space: the circle that holds the encodings, and the lattice inscribed in it."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from vae_jax.errors import InputError, require_positive_int
+
+
+class Sphere(NamedTuple):
+    """A circle in two latent dimensions, a hypersphere in more.
+
+    Attributes:
+      centre: its centre.
+      radius: its radius, in the latent space's own unit.
+    """
+
+    centre: Float[np.ndarray, " latent"]
+    radius: float
+
+
+def sphere_about_mean(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
+    """The smallest sphere about the mean of the encodings that holds at least `share` of them.
+
+    Raises:
+      InputError: a share outside (0, 1], no encodings, or some that are not finite.
+    """
+    encodings = np.asarray(encodings, np.float64)
+    if not 0 < share <= 1:
+        raise InputError(f"share is {share}; expected a number above 0, at most 1")
+    if len(encodings) == 0 or not np.isfinite(encodings).all():
+        raise InputError(f"the {len(encodings)} encodings are none, or not all finite; no sphere holds them")
+    centre = encodings.mean(axis=0)
+    distances = np.sort(np.linalg.norm(encodings - centre, axis=1))
+    return Sphere(centre, float(distances[math.ceil(share * len(distances)) - 1]))
+
+
+def inscribed_lattice(sphere: Sphere, size: int = 15) -> Float[np.ndarray, "size size latent"]:
+    """The square lattice, its corners on the circle, in the plane of the first two latent dimensions.
+
+    In more than two dimensions the circle is the sphere's great circle, and the other coordinates are the centre's. The
+    first row is the top one: dimension 0 grows to the right, dimension 1 upwards, as in a plot.
+
+    Raises:
+      InputError: fewer than two latent dimensions, or a size below one.
+    """
+    require_positive_int(size=size)
+    half_side = _half_side(sphere)
+    offsets = np.linspace(-half_side, half_side, size) if size > 1 else np.zeros(1)
+    sites = np.tile(sphere.centre, (size, size, 1))
+    sites[..., 0] += offsets[None, :]
+    sites[..., 1] += offsets[::-1, None]
+    return sites
+
+
+def uniform_in_square(key: Key[Array, ""], sphere: Sphere, count: int) -> Float[np.ndarray, "count latent"]:
+    """Uniform draws from the square of `inscribed_lattice`."""
+    half_side = _half_side(sphere)
+    draws = np.tile(sphere.centre, (count, 1))
+    draws[:, :2] += jax.random.uniform(key, (count, 2), minval=-half_side, maxval=half_side)
+    return draws
+
+
+def _half_side(sphere: Sphere) -> float:
+    if len(sphere.centre) < 2:
+        raise InputError(f"a square needs two latent dimensions; there is {len(sphere.centre)}")
+    return sphere.radius / math.sqrt(2)

@@ -1,0 +1,261 @@
+"""Training: a pure step, many steps compiled into one chunk, and `fit`, which runs chunks and shows how they go.
+
+Where a run stands is `TrainState.step` alone. The order of the data in an epoch and the noise of a step follow from the
+state's key and that number, so a run can be stopped between any two chunks and gone on with to the same bits.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key, PyTree, UInt8
+from tqdm.auto import tqdm
+
+from vae_jax.data import Split
+from vae_jax.distributions import example_keys
+from vae_jax.errors import InputError, NotFiniteError, require_positive_int
+from vae_jax.model import Variables
+from vae_jax.objectives import Objective
+from vae_jax.observation import Batch, Observe, Scale
+
+_CHUNK_SECONDS = 2.0  # how often the host hears from the device
+_NOISE, _ORDER, _OBSERVATION = range(3)  # what the run's key is folded with, one stream each
+
+Metrics = dict[str, Array]
+Record = dict[str, float]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that training changes.
+
+    Attributes:
+      variables: the model's; "params" is what the optimizer changes.
+      opt_state: the optimizer's.
+      step: steps taken.
+      key: of the run; it never changes.
+    """
+
+    variables: Variables
+    opt_state: optax.OptState
+    step: Int[Array, ""]
+    key: Key[Array, ""]
+
+
+class Model(Protocol):
+    """What can be trained: anything that makes its own variables."""
+
+    def init(self, key: Key[Array, ""]) -> Variables:
+        """Fresh variables."""
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def init(key: Key[Array, ""], model: Model, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    variables_key, run_key = jax.random.split(key)
+    variables = model.init(variables_key)
+    return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32), run_key)
+
+
+def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> optax.GradientTransformation:
+    """Adam whose learning rate climbs to `peak` over the share `warm_up` of the steps, then falls to 0 by a cosine.
+
+    Raises:
+      InputError: a peak that is not above 0, no steps, or a share outside [0, 1).
+    """
+    require_positive_int(steps=steps)
+    if not 0 < peak < float("inf") or not 0 <= warm_up < 1:
+        raise InputError(f"peak is {peak} and warm_up {warm_up}; expected a rate above 0 and a share in [0, 1)")
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=round(warm_up * steps), decay_steps=steps)
+    return optax.adam(schedule)
+
+
+def make_train_step(
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> Step:
+    """A pure function `(state, batch) -> (state, metrics)`, for jit, vmap over members, or pmap.
+
+    The loss is the mean of the objective over the batch, each example weighted by `batch.mask`. Metrics are that
+    "loss", the means of the objective's terms, and "finite": whether loss and gradient were. If not, the state is
+    returned as it came.
+
+    Args:
+      model: as the objective takes it.
+      objective: what to minimise.
+      optimizer: from optax.
+      axis_name: under pmap or shard_map, the axis over which the batch is spread. The step is then that of the whole
+        batch, its noise included.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        params = state.variables["params"]
+        size = len(batch.x)
+        first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
+        keys = example_keys(step_key(state, _NOISE), size, first)
+        mask = jnp.ones(size) if batch.mask is None else batch.mask
+        count = _sum(mask.sum(), axis_name)
+
+        def mean(values: Array) -> Array:  # over the examples here, divided by their number everywhere
+            return jnp.sum(values * mask) / count
+
+        def loss_fn(params: PyTree) -> tuple[Array, tuple[dict[str, Array], Variables]]:
+            loss = objective(keys, model, state.variables | {"params": params}, batch, state.step)
+            return mean(loss.per_example), (jax.tree.map(mean, loss.terms), loss.updates)
+
+        (loss, (terms, updates)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        loss, terms, gradient = _sum((loss, terms, gradient), axis_name)
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+
+        def take(state: TrainState) -> TrainState:
+            change, opt_state = optimizer.update(gradient, state.opt_state, params)
+            variables = state.variables | updates | {"params": optax.apply_updates(params, change)}
+            return replace(state, variables=variables, opt_state=opt_state, step=state.step + 1)
+
+        # A branch, for on a CPU a select between the two states costs a tenth of the step.
+        state = jax.lax.cond(finite, take, lambda state: state, state)
+        return state, {"loss": loss, **terms, "finite": finite}
+
+    return step
+
+
+def step_key(state: TrainState, stream: int) -> Key[Array, ""]:
+    """The key of this step in one of the run's streams of chance."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, stream), state.step)
+
+
+def _sum(tree: PyTree, axis_name: str | None) -> PyTree:
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+@partial(jax.jit, static_argnames=("step", "observe", "batch_size"), donate_argnames="state")
+def run_chunk(
+    state: TrainState,
+    images: UInt8[Array, "n height width channels"],
+    labels: Int[Array, " n"] | None,
+    count: Int[Array, ""] | int,
+    *,
+    step: Step,
+    observe: Observe,
+    batch_size: int,
+) -> tuple[TrainState, Metrics]:
+    """Take `count` steps within one epoch; `state` is donated.
+
+    An epoch is a permutation of the images cut into batches, its remainder left out. `count` is no constant of the
+    program, so one compilation serves a whole run.
+
+    Returns:
+      The state, and the metrics summed over the steps.
+    """
+    steps_per_epoch = len(images) // batch_size
+    order_key = jax.random.fold_in(jax.random.fold_in(state.key, _ORDER), state.step // steps_per_epoch)
+    order = jax.random.permutation(order_key, len(images))
+
+    def one(state: TrainState) -> tuple[TrainState, Metrics]:
+        start = state.step % steps_per_epoch * batch_size
+        rows = jax.lax.dynamic_slice(order, (start,), (batch_size,))
+        keys = example_keys(step_key(state, _OBSERVATION), batch_size)
+        batch = observe(keys, images[rows], None if labels is None else labels[rows])
+        return step(state, batch)
+
+    def body(_: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        state, totals = carry
+        state, metrics = one(state)
+        return state, jax.tree.map(jnp.add, totals, metrics)
+
+    zeros = jax.tree.map(lambda m: jnp.zeros(m.shape, jnp.result_type(m, 0)), jax.eval_shape(one, state)[1])
+    return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+
+def fit(
+    state: TrainState,
+    step: Step,
+    data: Split,
+    *,
+    observe: Observe = Scale(),
+    epochs: int,
+    batch_size: int = 128,
+    measure: Callable[[TrainState], Record] | None = None,
+    progress: bool = True,
+    title: str = "training",
+) -> tuple[TrainState, list[Record]]:
+    """Train until `epochs` epochs are done, those included that `state` has behind it.
+
+    Args:
+      state: where to start; it stays usable.
+      step: from `make_train_step`.
+      data: lives on the device as bytes.
+      observe: what the model sees of them.
+      epochs: passes over the data in all.
+      batch_size: images a step; an epoch leaves out the remainder.
+      measure: called with the state after each epoch; its numbers join the epoch's record.
+      progress: whether to show a bar with the loss and the time left.
+      title: what stands before the bar.
+
+    Returns:
+      The state, and one record an epoch: "epoch", "seconds" of training, the mean of each metric, and the measured.
+
+    Raises:
+      InputError: no epochs, no batch, or a batch larger than the data.
+      NotFiniteError: a loss or a gradient was not finite; the message tells the step, its `state` is the last good one.
+    """
+    require_positive_int(epochs=epochs, batch_size=batch_size)
+    if batch_size > len(data):
+        raise InputError(f"batch_size is {batch_size} but there are only {len(data)} training images")
+    steps_per_epoch = len(data) // batch_size
+    total = epochs * steps_per_epoch
+    images = jnp.asarray(data.images)
+    labels = None if data.labels is None else jnp.asarray(data.labels)
+    state = jax.tree.map(jnp.copy, state)  # the first chunk donates it
+    done, count = int(state.step), 1  # the first chunk compiles and tells how fast a step is
+    history: list[Record] = []
+    chunks: list[dict[str, float]] = []  # of the epoch under way
+    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds between two lines of the bar: a log file wants few
+    with tqdm(total=total, initial=done, desc=title, unit="step", mininterval=pause, disable=not progress) as bar:
+        while done < total:
+            count = min(count, steps_per_epoch - done % steps_per_epoch)
+            start = time.perf_counter()
+            state, metrics = run_chunk(state, images, labels, count, step=step, observe=observe, batch_size=batch_size)
+            metrics = {name: float(value) for name, value in metrics.items()}
+            seconds = time.perf_counter() - start
+            _require_finite(metrics, count, state)
+            done += count
+            chunks.append(metrics | {"steps": count, "seconds": seconds})
+            bar.set_postfix(loss=f"{metrics['loss'] / count:.2f}", refresh=False)
+            bar.update(count)
+            count = max(1, int(_CHUNK_SECONDS * count / seconds))
+            if done % steps_per_epoch == 0:
+                history.append(_record(done // steps_per_epoch, chunks) | (measure(state) if measure else {}))
+                chunks.clear()
+    return state, history
+
+
+def _record(epoch: int, chunks: list[dict[str, float]]) -> Record:
+    """Sums over chunks -> means over their steps."""
+    sums = {name: sum(chunk[name] for chunk in chunks) for name in chunks[0]}
+    steps, seconds = sums.pop("steps"), sums.pop("seconds")
+    del sums["finite"]
+    return {"epoch": epoch, "seconds": seconds} | {name: value / steps for name, value in sums.items()}
+
+
+def _require_finite(metrics: dict[str, float], count: int, state: TrainState) -> None:
+    if metrics["finite"] == count:
+        return
+    terms = [name for name, value in metrics.items() if not math.isfinite(value)] or ["gradient"]
+    raise NotFiniteError(
+        f"step {int(state.step) + 1} met a {' and a '.join(terms)} that is not finite. Training stopped before it; try "
+        "a smaller learning rate, a warm-up, or gradient clipping (optax.clip_by_global_norm)",
+        state,
+    )
