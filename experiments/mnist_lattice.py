@@ -14,8 +14,9 @@ import vae_jax as vj
 from vae_jax.comparison import LatentSpace, caption, survey, table, train_vae
 from vae_jax.experiment import Options, Run, run_script
 from vae_jax.figures import encodings_figure, images_figure, latent_spaces_figure, training_curves_figure
+from vae_jax.objectives import Objective
 
-MODELS = {
+MODELS: dict[str, tuple[str, type, Objective]] = {
     "ae": ("Autoencoder", vj.Delta, vj.Reconstruction()),
     "vae": ("Variational autoencoder", vj.DiagonalGaussian, vj.ELBO()),
 }

@@ -58,19 +58,22 @@ class Classifier:
 
     def init(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables."""
-        return self._network.init(key, jnp.zeros((1, *self.image_shape)))
+        return dict(self._network.init(key, jnp.zeros((1, *self.image_shape))))
 
     def logits(
         self, variables: Variables, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch classes"]:
         """Unnormalised log-probabilities of the classes."""
-        return self._network.apply(variables, x)[0]
+        return self._apply(variables, x)[0]
 
     def features(
         self, variables: Variables, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch features"]:
         """The last hidden layer."""
-        return self._network.apply(variables, x)[1]
+        return self._apply(variables, x)[1]
+
+    def _apply(self, variables: Variables, x: Array) -> Any:
+        return self._network.apply(variables, x)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,14 @@ class Judgement(NamedTuple):
     def legible_share(self, confidence: float = 0.9) -> float:
         """The share of images of which one class has a probability of at least `confidence`."""
         return float(np.mean(self.probabilities.max(axis=-1) >= confidence))
+
+    def effective_classes(self) -> float:
+        """How many classes the images are spread over: exp of the entropy of the mean probabilities.
+
+        1 where all images are of one class, the number of classes where each has an equal share.
+        """
+        shares = np.asarray(self.probabilities, np.float64).mean(axis=0)
+        return float(np.exp(-np.sum(shares * np.log(np.maximum(shares, np.finfo(np.float64).tiny)))))
 
     def agreement(self, labels: Int[Any, " n"]) -> float:
         """The share of images whose likeliest class is their label."""

@@ -1,6 +1,8 @@
 """A trained model in numbers and arrays: what a comparison of latent spaces says and draws of each."""
 
-from collections.abc import Callable, Mapping
+import functools
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,7 +120,7 @@ def survey(
     The numbers, in nats per image where they are bounds:
 
     * {train, test}_{reconstruction, kl, negative_elbo}: at one sampled z for each image;
-    * legible_share: of the lattice's images, as `Judgement.legible_share`;
+    * legible_share, lattice_classes: of the lattice's images, as `Judgement` has them;
     * frechet: squared Fréchet distance in the judge's features between the test images and as many decoded means E[x|z]
       of z drawn from N(0, I) ("prior"), from a Gaussian fitted to the aggregated posterior of the training images
       ("fitted"), uniformly from the lattice's square ("square"), from q(z|x) of the test images ("reconstruction");
@@ -127,17 +129,18 @@ def survey(
     """
     vae, variables = trained.vae, trained.variables
     train_key, test_key, encode_key, prior_key, fitted_key, square_key, sample_key = jax.random.split(key, 7)
-    encodings = encode_all(encode_key, vae, variables, data.test, observe=observe)
+    posterior = encode_all(encode_key, vae, variables, data.test, observe=observe)
     aggregated = aggregate(encode_all(encode_key, vae, variables, data.train, observe=observe))
-    sphere = sphere_about_mean(encodings.mean)
+    sphere = sphere_about_mean(posterior.mean)
     lattice = inscribed_lattice(sphere, sites)
     decoded = decode_all(vae, variables, lattice.reshape(-1, vae.latent_dim))
+    on_lattice = judge(decoded)
     count = len(data.test)
     draws = {
         "prior": jax.random.normal(prior_key, (count, vae.latent_dim)),
         "fitted": aggregated.sample(fitted_key, count),
         "square": uniform_in_square(square_key, sphere, count),
-        "reconstruction": encodings.sample(sample_key),
+        "reconstruction": posterior.sample(sample_key),
     }
     test_features = judge(data.test.images / np.float32(255)).features
     frechet = {
@@ -148,7 +151,8 @@ def survey(
     numbers = {
         **bound_in_numbers(train_key, vae, variables, data.train, observe, "train"),
         **bound_in_numbers(test_key, vae, variables, data.test, observe, "test"),
-        "legible_share": judge(decoded).legible_share(),
+        "legible_share": on_lattice.legible_share(),
+        "lattice_classes": on_lattice.effective_classes(),
         "frechet": frechet,
         "aggregated_posterior": {
             "mean": aggregated.mean.tolist(),
@@ -158,15 +162,15 @@ def survey(
         "seconds_per_epoch": trained.seconds_per_epoch,
         "history": trained.history,
     }
-    return LatentSpace(encodings.mean, sphere, lattice, decoded, numbers)
+    return LatentSpace(np.asarray(posterior.mean), sphere, lattice, decoded, numbers)
 
 
 def caption(numbers: Mapping[str, Any]) -> str:
-    """Two lines under a picture."""
+    """Three lines under a picture."""
     return (
-        f"test reconstruction {numbers['test_reconstruction']:.1f} nats, KL {numbers['test_kl']:.1f}\n"
-        f"legible {numbers['legible_share']:.0%} of the lattice; Fréchet distance of the prior's draws "
-        f"{numbers['frechet']['prior']:.0f}"
+        f"test images: reconstruction {numbers['test_reconstruction']:.1f} + KL {numbers['test_kl']:.1f} nats\n"
+        f"lattice: {numbers['legible_share']:.0%} legible, {numbers['lattice_classes']:.1f} of the classes\n"
+        f"draws from the prior: Fréchet distance {numbers['frechet']['prior']:.0f}"
     )
 
 
@@ -177,18 +181,20 @@ def table(columns: Mapping[str, Mapping[str, Any]], label: str) -> str:
       columns: a `LatentSpace.numbers` by the model's name.
       label: data and seed.
     """
-    rows: dict[str, Callable[[Mapping[str, Any]], str]] = {}
+    rows: dict[str, tuple[str, str]] = {}  # title: path to the number, format
     for split in ("train", "test"):
         for term in ("reconstruction", "kl", "negative_elbo"):
-            rows[f"{split} {term.replace('_', ' ')}"] = lambda n, name=f"{split}_{term}": f"{n[name]:.2f}"
-    rows["  its standard error"] = lambda n: f"{n['test_negative_elbo_standard_error']:.2f}"
-    rows["legible share of the lattice"] = lambda n: f"{n['legible_share']:.3f}"
+            rows[f"{split} {term.replace('_', ' ')}"] = (f"{split}_{term}", ".2f")
+    rows["  its standard error"] = ("test_negative_elbo_standard_error", ".2f")
+    rows["legible share of the lattice"] = ("legible_share", ".3f")
+    rows["effective classes on it"] = ("lattice_classes", ".1f")
     for name in ("prior", "fitted", "square", "reconstruction", "train"):
-        rows[f"Fréchet distance, {name}"] = lambda n, name=name: f"{n['frechet'][name]:.1f}"
-    rows["KL of q(z) from the prior"] = lambda n: f"{n['aggregated_posterior']['kl_from_prior']:.2f}"
-    rows["seconds per epoch"] = lambda n: f"{n['seconds_per_epoch']:.2f}"
+        rows[f"Fréchet distance, {name}"] = (f"frechet.{name}", ".1f")
+    rows["KL of q(z) from the prior"] = ("aggregated_posterior.kl_from_prior", ".2f")
+    rows["seconds per epoch"] = ("seconds_per_epoch", ".2f")
     lines = [f"{label}; grey cross-entropy, nats per image, one sampled z each", ""]
     lines.append(f"{'':30}" + "".join(f"{name:>26}" for name in columns))
-    for row, text in rows.items():
-        lines.append(f"{row:30}" + "".join(f"{text(numbers):>26}" for numbers in columns.values()))
+    for title, (path, form) in rows.items():
+        cells = [functools.reduce(operator.getitem, path.split("."), numbers) for numbers in columns.values()]
+        lines.append(f"{title:30}" + "".join(f"{cell:>26{form}}" for cell in cells))
     return "\n".join(lines)

@@ -8,7 +8,7 @@ the draw of an example depends on its position alone and not on the size of the 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -36,14 +36,22 @@ def _normal_like(values: Float[Array, "*shape"], key: Key[Array, "*keys"], batch
 
 
 def soft_clip(x: Float[Array, "*shape"], low: float, high: float) -> Float[Array, "*shape"]:
-    """The identity between `low` and `high`, bent smoothly to stay there; its gradient is never quite zero."""
-    return low + jax.nn.softplus(x - low) - jax.nn.softplus(x - high)
+    """The identity from `low` to `high`; beyond, bent smoothly so that it goes no more than 1 further."""
+    inside = jnp.clip(x, low, high)
+    return inside + jnp.tanh(x - inside)
 
 
+@runtime_checkable
 class Posterior(Protocol):
     """q(z|x): what `VAE.encode` returns."""
 
-    mean: Float[Array, "*batch latent"]
+    @property
+    def mean(self) -> Float[Array, "*batch latent"]:
+        """E[z|x]."""
+
+    @property
+    def variance(self) -> Float[Array, "*batch latent"]:
+        """Of each latent dimension."""
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch latent"]:
         """A reparameterised draw for each example."""
@@ -67,8 +75,8 @@ class DiagonalGaussian:
     """Numbers that the encoder emits for each latent dimension."""
 
     @classmethod
-    def from_network(cls, outputs: Float[Array, "*batch 2 latent"]) -> Self:
-        """Mean and log-variance; the latter is bent to stay between -20 and 20, so that no exponential overflows."""
+    def from_network(cls, outputs: Float[Array, "*batch 2 latent"]) -> "DiagonalGaussian":
+        """Mean and log-variance; beyond -20 and 20 the latter is bent, so that no exponential overflows."""
         mean, log_variance = outputs[..., 0, :], outputs[..., 1, :]
         return cls(mean, soft_clip(log_variance, -_LOG_VARIANCE_BOUND, _LOG_VARIANCE_BOUND))
 
@@ -83,8 +91,9 @@ class DiagonalGaussian:
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """-1/2 sum of (z - mean)^2 / variance + log variance + log 2 pi."""
-        square = (z - self.mean) ** 2 * jnp.exp(-self.log_variance)
-        return -0.5 * jnp.sum(square + self.log_variance + _LOG_2PI, axis=-1)
+        z, mean, log_variance = jnp.broadcast_arrays(z, self.mean, self.log_variance)
+        square = (z - mean) ** 2 * jnp.exp(-log_variance)
+        return -0.5 * jnp.sum(square + log_variance + _LOG_2PI, axis=-1)
 
     def kl(self) -> Float[Array, "*batch latent"]:
         """1/2 (mean^2 + variance - 1 - log variance) of each dimension (Kingma and Welling, 2014, appendix B)."""
@@ -106,7 +115,7 @@ class Delta:
     parameters: ClassVar[int] = 1
 
     @classmethod
-    def from_network(cls, outputs: Float[Array, "*batch 1 latent"]) -> Self:
+    def from_network(cls, outputs: Float[Array, "*batch 1 latent"]) -> "Delta":
         """The point itself."""
         return cls(outputs[..., 0, :])
 
@@ -121,13 +130,15 @@ class Delta:
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """The log of the probability of exactly `z`: 0 at the point, minus infinity elsewhere."""
-        return jnp.where(jnp.all(z == self.mean, axis=-1), 0.0, -jnp.inf)
+        z, mean = jnp.broadcast_arrays(z, self.mean)
+        return jnp.where(jnp.all(z == mean, axis=-1), 0.0, -jnp.inf)
 
     def kl(self) -> Float[Array, "*batch latent"]:
         """Zero: a plain autoencoder has no prior to diverge from."""
         return jnp.zeros_like(self.mean)
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """A value that builds p(x|z) from what the decoder network emits."""
 
@@ -139,6 +150,7 @@ class Likelihood(Protocol):
         """p(x|z) from the decoder's outputs, one number for each pixel and channel."""
 
 
+@runtime_checkable
 class ImageDistribution(Protocol):
     """p(x|z): what `VAE.decode` returns."""
 
@@ -185,7 +197,8 @@ class BernoulliImage:
 
     def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
         """Sum of x log p + (1 - x) log(1 - p), exact at any logit."""
-        return -_sum_over_pixels(optax.sigmoid_binary_cross_entropy(self.logits, x))
+        logits, x = jnp.broadcast_arrays(self.logits, x)
+        return -_sum_over_pixels(optax.sigmoid_binary_cross_entropy(logits, x))
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
         """Zeros and ones."""
@@ -228,7 +241,8 @@ class GaussianImage:
 
     def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
         """-1/2 sum of (x - mean)^2 / variance + log variance + log 2 pi."""
-        return -0.5 * _sum_over_pixels((x - self.mean) ** 2 / self.variance + jnp.log(self.variance) + _LOG_2PI)
+        mean, x = jnp.broadcast_arrays(self.mean, x)
+        return -0.5 * _sum_over_pixels((x - mean) ** 2 / self.variance + jnp.log(self.variance) + _LOG_2PI)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
         """mean + standard deviation * N(0, 1)."""

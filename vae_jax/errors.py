@@ -28,7 +28,7 @@ class NotFiniteError(RuntimeError):
         self.state = state
 
 
-def require_positive_int(**values: int) -> None:
+def require_positive_int(**values: object) -> None:
     """Raise `InputError` unless each value is a whole number of at least one."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

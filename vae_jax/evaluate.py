@@ -148,7 +148,7 @@ class AggregatedPosterior:
         return jax.random.multivariate_normal(key, self.mean, self.covariance, (count,), method="eigh")
 
 
-def aggregate(posterior: Any) -> AggregatedPosterior:
+def aggregate(posterior: Posterior) -> AggregatedPosterior:
     """The aggregated posterior of the images encoded in `posterior`."""
     mean = np.asarray(posterior.mean, np.float64)
     variance = np.asarray(posterior.variance, np.float64).mean(axis=0)
@@ -179,4 +179,5 @@ def frechet_distance(a: Float[Any, "n features"], b: Float[Any, "m features"]) -
 
 def _root_of_covariance(features: np.ndarray) -> np.ndarray:
     """R with R'R = the unbiased covariance."""
-    return np.linalg.qr((features - features.mean(axis=0)) / np.sqrt(len(features) - 1), mode="r")
+    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+    return np.asarray(np.linalg.qr(centred, mode="r"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import io
 import json
 import platform
 import sys
@@ -9,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from matplotlib.figure import Figure
+from PIL import Image
 
 from vae_jax.data import Dataset, load, load_or_stand_in
 from vae_jax.errors import InputError, NotFiniteError, require_positive_int, require_writable_folder
@@ -61,7 +63,7 @@ class Run:
     started: float
 
     @classmethod
-    def start(cls, name: str, options: Options, native: str = "mnist") -> Self:
+    def start(cls, name: str, options: Options, native: str = "mnist") -> "Run":
         """Check the options, load the data, make the output folder; all that can be refused is refused here.
 
         Args:
@@ -93,8 +95,10 @@ class Run:
         return cls(stem, options, data, batch_size, epochs, started)
 
     def save(self, part: str, figure: Figure) -> None:
-        """Write OUT/NAME_part.png."""
-        figure.savefig(self.options.out / f"{self.name}_{part}.png", dpi=130)
+        """Write OUT/NAME_part.png, in 256 colours: a third of the bytes, and no eye sees the difference."""
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=130)
+        Image.open(drawn).convert("RGB").quantize(256).save(self.options.out / f"{self.name}_{part}.png", optimize=True)
 
     def report(self, numbers: Mapping[str, Any]) -> None:
         """Write OUT/NAME.json: what was run, on what, and `numbers`."""

@@ -4,6 +4,7 @@ Every function returns a `Figure` made without pyplot, so that a notebook shows 
 state is touched.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from vae_jax.latents import Sphere
@@ -31,10 +33,10 @@ def encodings_figure(
     lattice: Float[Any, "size size latent"] | None = None,
 ) -> Figure:
     """The first two dimensions of encodings with their circle, and a lattice over them if there is one."""
-    figure = Figure(figsize=(5.6, 5.6), layout="constrained")
+    figure = Figure(figsize=(5.6, 6.2), layout="constrained")
     axes = figure.subplots()
     draw_encodings(axes, encodings, labels, sphere, lattice)
-    axes.set_title(title)
+    figure.suptitle(title)
     return figure
 
 
@@ -58,11 +60,11 @@ def latent_spaces_figure(
       captions: under each column, by the model's name.
       title: of the whole.
     """
-    figure = Figure(figsize=(4.6 * len(columns), 9.9), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(columns), 10.0), layout="constrained")
     grid = figure.subplots(2, len(columns), squeeze=False)
     for (name, space), (above, below) in zip(columns.items(), grid.T, strict=True):
         draw_encodings(above, space.encodings, labels, space.sphere, space.lattice)
-        above.set_title(name)
+        above.set_title(name, pad=24)
         draw_images(below, space.decoded, len(space.lattice))
         below.set_xlabel(captions[name])
     figure.suptitle(title)
@@ -103,37 +105,46 @@ def draw_encodings(
 ) -> None:
     """Points coloured by class, each class named at its median, with the circle that holds 99 % of them."""
     x, y = np.asarray(encodings)[:, :2].T
-    colours = CLASS_COLOURS[9] if labels is None else np.array(CLASS_COLOURS)[np.asarray(labels) % len(CLASS_COLOURS)]
-    axes.scatter(x, y, s=3, c=colours, alpha=0.6 if lattice is None else 0.35, linewidths=0, rasterized=True)
-    centre = (sphere.centre[0], sphere.centre[1])
+    size = float(np.clip(30_000 / len(x), 3, 20))
+    centre = (float(sphere.centre[0]), float(sphere.centre[1]))
+    reach = 1.04 * sphere.radius
+    if labels is None:
+        axes.scatter(x, y, s=size, c=CLASS_COLOURS[9], alpha=0.6, linewidths=0, rasterized=True)
+    else:
+        classes = np.unique(labels)
+        colours = np.array(CLASS_COLOURS)[np.asarray(labels) % len(CLASS_COLOURS)]
+        axes.scatter(x, y, s=size, c=colours, alpha=0.6, linewidths=0, rasterized=True)
+        keys = [Line2D([], [], marker="o", linestyle="", color=CLASS_COLOURS[c % 10], label=str(c)) for c in classes]
+        axes.legend(
+            handles=keys, ncols=10, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, columnspacing=0.6,
+            handletextpad=0.0, borderpad=0.2,
+        )  # fmt: skip
     axes.add_patch(Circle(centre, sphere.radius, fill=False, linewidth=1.2))
     if lattice is not None:
-        axes.scatter(*np.asarray(lattice)[..., :2].reshape(-1, 2).T, s=5, c="black", linewidths=0)
-    if labels is not None and lattice is None:
-        for label in np.unique(labels):
-            chosen = np.asarray(labels) == label
-            halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-            position = (np.median(x[chosen]), np.median(y[chosen]))
-            colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
-            axes.annotate(
-                str(label),
-                position,
-                color=colour,
-                size=15,
-                weight="bold",
-                ha="center",
-                va="center",
-                path_effects=halo,
-            )
-    reach = 1.04 * sphere.radius
+        axes.scatter(lattice[..., 0], lattice[..., 1], s=5, c="black", linewidths=0)
+    elif labels is not None:
+        _name_classes(axes, x, y, np.asarray(labels), apart=0.12 * reach)
     axes.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
     axes.set(xlabel="latent dimension 1", ylabel="latent dimension 2", aspect="equal")
+
+
+def _name_classes(axes: Axes, x: np.ndarray, y: np.ndarray, labels: np.ndarray, apart: float) -> None:
+    """Each class's number at its median, unless another one is there already."""
+    placed: list[tuple[float, float]] = []
+    for label in np.unique(labels):
+        position = np.median(x[labels == label]), np.median(y[labels == label])
+        if any(math.dist(position, other) < apart for other in placed):
+            continue
+        placed.append(position)
+        text = axes.text(position[0], position[1], str(label), size=15, weight="bold", ha="center", va="center")
+        text.set_color(CLASS_COLOURS[label % len(CLASS_COLOURS)])
+        text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
 
 
 def draw_images(axes: Axes, images: Float[Any, "n height width channels"], columns: int) -> None:
     """A sheet of images, dark on light if they are grey."""
     sheet = tile(np.asarray(images), columns)
-    axes.imshow(sheet.squeeze(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(sheet.squeeze(), cmap="gray_r", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 

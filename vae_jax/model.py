@@ -61,7 +61,7 @@ class VAE:
 
     encoder: nn.Module
     decoder: nn.Module
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     latent_dim: int
     posterior: type[DiagonalGaussian] | type[Delta] = DiagonalGaussian
     likelihood: Likelihood = Bernoulli()
@@ -74,8 +74,8 @@ class VAE:
     def init(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables."""
         encoder_key, decoder_key = jax.random.split(key)
-        encoder = self.encoder.init(encoder_key, jnp.zeros((1, *self.image_shape)))
-        decoder = self.decoder.init(decoder_key, jnp.zeros((1, self.latent_dim)))
+        encoder = dict(self.encoder.init(encoder_key, jnp.zeros((1, *self.image_shape))))
+        decoder = dict(self.decoder.init(decoder_key, jnp.zeros((1, self.latent_dim))))
         return _by_collection(encoder=encoder, decoder=decoder)
 
     def encode(self, variables: Variables, x: Float[Array, "batch height width channels"]) -> Posterior:
@@ -125,7 +125,7 @@ class VAE:
 
 
 def mlp_vae(
-    image_shape: tuple[int, int, int] = (28, 28, 1),
+    image_shape: tuple[int, ...] = (28, 28, 1),
     latent_dim: int = 2,
     hidden: tuple[int, ...] = (500, 250),
     likelihood: Likelihood = Bernoulli(),
@@ -150,10 +150,14 @@ def mlp_vae(
 
 
 def _apply(network: nn.Module, variables: Variables, inputs: Array, train: bool) -> tuple[Array, Variables]:
-    if not train:
-        return network.apply(variables, inputs), {}
-    mutable = [collection for collection in variables if collection != "params"]
-    return network.apply(variables, inputs, train=True, mutable=mutable)
+    outputs: Any
+    updates: Any = {}
+    if train:
+        mutable = [collection for collection in variables if collection != "params"]
+        outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable)
+    else:
+        outputs = network.apply(variables, inputs)
+    return outputs, dict(updates)
 
 
 def _of(variables: Variables, part: str) -> Variables:

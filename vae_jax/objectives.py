@@ -4,7 +4,7 @@ Every loss is per example and in nats; the one mean is taken by the train step.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Int, Key
@@ -28,6 +28,7 @@ class Loss(NamedTuple):
     updates: Variables
 
 
+@runtime_checkable
 class Objective(Protocol):
     """The signature of an objective."""
 

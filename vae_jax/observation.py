@@ -1,7 +1,7 @@
 """What the model sees: values that turn stored bytes into a `Batch`, inside the compiled program."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +24,18 @@ class Batch:
       mask: weight of each example in the mean, 0 for padding.
     """
 
-    x: Float[Array, "batch height width channels"]
-    target: Float[Array, "batch height width channels"] | None = None
-    label: Int[Array, " batch"] | None = None
-    mask: Shaped[Array, " batch"] | None = None
+    x: Float[Array, "*batch height width channels"]
+    target: Float[Array, "*batch height width channels"] | None = None
+    label: Int[Array, "*batch"] | None = None
+    mask: Shaped[Array, "*batch"] | None = None
 
     @property
-    def targets(self) -> Float[Array, "batch height width channels"]:
+    def targets(self) -> Float[Array, "*batch height width channels"]:
         """`target`, or `x` where there is none."""
         return self.x if self.target is None else self.target
 
 
+@runtime_checkable
 class Observe(Protocol):
     """How bytes become what the model sees. `label` says it in every title and beside every number."""
 

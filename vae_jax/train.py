@@ -8,9 +8,9 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +29,13 @@ _CHUNK_SECONDS = 2.0  # how often the host hears from the device
 _NOISE, _ORDER, _OBSERVATION = range(3)  # what the run's key is folded with, one stream each
 
 Metrics = dict[str, Array]
-Record = dict[str, float]
+Record = dict[str, int | float]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything that training changes.
+    """Everything that training changes, of one run or, with a leading axis throughout, of several members.
 
     Attributes:
       variables: the model's; "params" is what the optimizer changes.
@@ -46,10 +46,11 @@ class TrainState:
 
     variables: Variables
     opt_state: optax.OptState
-    step: Int[Array, ""]
-    key: Key[Array, ""]
+    step: Int[Array, "*members"]
+    key: Key[Array, "*members"]
 
 
+@runtime_checkable
 class Model(Protocol):
     """What can be trained: anything that makes its own variables."""
 
@@ -106,10 +107,10 @@ def make_train_step(
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
         keys = example_keys(step_key(state, _NOISE), size, first)
         mask = jnp.ones(size) if batch.mask is None else batch.mask
-        count = _sum(mask.sum(), axis_name)
+        weight = _sum(mask.sum(), axis_name)
 
         def mean(values: Array) -> Array:  # over the examples here, divided by their number everywhere
-            return jnp.sum(values * mask) / count
+            return jnp.sum(values * mask) / weight
 
         def loss_fn(params: PyTree) -> tuple[Array, tuple[dict[str, Array], Variables]]:
             loss = objective(keys, model, state.variables | {"params": params}, batch, state.step)
@@ -117,15 +118,17 @@ def make_train_step(
 
         (loss, (terms, updates)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
         loss, terms, gradient = _sum((loss, terms, gradient), axis_name)
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
 
-        def take(state: TrainState) -> TrainState:
-            change, opt_state = optimizer.update(gradient, state.opt_state, params)
-            variables = state.variables | updates | {"params": optax.apply_updates(params, change)}
-            return replace(state, variables=variables, opt_state=opt_state, step=state.step + 1)
+        def take(before: tuple[Variables, optax.OptState, Array]) -> tuple[Variables, optax.OptState, Array]:
+            variables, opt_state, step = before
+            change, opt_state = optimizer.update(gradient, opt_state, params)
+            return variables | updates | {"params": optax.apply_updates(params, change)}, opt_state, step + 1
 
-        # A branch, for on a CPU a select between the two states costs a tenth of the step.
-        state = jax.lax.cond(finite, take, lambda state: state, state)
+        # A branch, for on a CPU a select between old and new costs a tenth of the step.
+        before = (state.variables, state.opt_state, state.step)
+        variables, opt_state, taken = jax.lax.cond(finite, take, lambda before: before, before)
+        state = TrainState(variables, opt_state, taken, state.key)
         return state, {"loss": loss, **terms, "finite": finite}
 
     return step
@@ -175,7 +178,9 @@ def run_chunk(
         state, metrics = one(state)
         return state, jax.tree.map(jnp.add, totals, metrics)
 
-    zeros = jax.tree.map(lambda m: jnp.zeros(m.shape, jnp.result_type(m, 0)), jax.eval_shape(one, state)[1])
+    zeros = jax.tree.map(
+        lambda m: jnp.zeros(m.shape, jnp.result_type(m, 0)), jax.eval_shape(lambda s: one(s)[1], state)
+    )
     return jax.lax.fori_loop(0, count, body, (state, zeros))
 
 

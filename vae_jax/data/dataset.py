@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -46,9 +45,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: slice) -> Self:
+    def __getitem__(self, index: slice) -> "Split":
         labels = None if self.labels is None else self.labels[index]
-        return type(self)(self.images[index], labels)
+        return Split(self.images[index], labels)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -60,9 +59,9 @@ class Split:
     def digest(self) -> str:
         """SHA-256 of the pixels and the labels, shapes included."""
         sha = hashlib.sha256(repr(self.images.shape).encode())
-        sha.update(np.ascontiguousarray(self.images))
+        sha.update(np.ascontiguousarray(self.images).data)
         if self.labels is not None:
-            sha.update(np.ascontiguousarray(self.labels))
+            sha.update(np.ascontiguousarray(self.labels).data)
         return sha.hexdigest()
 
 
@@ -92,12 +91,12 @@ class Dataset:
         """Height, width and channels of one image."""
         return self.train.image_shape
 
-    def hold_out(self, count: int) -> Self:
+    def hold_out(self, count: int) -> "Dataset":
         """The data set for choosing settings: the last `count` training images take the test images' place."""
         if not 0 < count < len(self.train):
             raise DataError(f"cannot hold out {count} of {len(self.train)} training images")
         source = f"{self.source}; the last {count:,} training images held out in place of the test split"
-        return type(self)(self.name, self.train[:-count], self.train[-count:], source)
+        return Dataset(self.name, self.train[:-count], self.train[-count:], source)
 
     @classmethod
     def from_arrays(
@@ -108,7 +107,7 @@ class Dataset:
         *,
         test_images: np.ndarray,
         test_labels: np.ndarray | None = None,
-    ) -> Self:
+    ) -> "Dataset":
         """A data set of one's own.
 
         Args:

@@ -100,14 +100,14 @@ def _decode(source: Any) -> Split:
     return Split(images, np.array([record["label"] for record in records], np.int32))
 
 
-def _without_tensorflow(tfds: ModuleType, stock: type) -> type:
+def _without_tensorflow(tfds: ModuleType, stock: Any) -> type:
     """The stock builder, name, version, addresses and checksums included, with IDX files parsed by us.
 
     The examples keep the order of the files, so that the same data have the same digest whatever their source.
     """
     from PIL import Image
 
-    class Builder(stock):  # type: ignore[valid-type, misc]
+    class Builder(stock):
         url_infos = stock.url_infos
         pkg_dir_path = stock.pkg_dir_path
 

@@ -1,0 +1,55 @@
+"""Eight virtual devices and JAX at its strictest, before anything imports it."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import gzip
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from vae_jax.data import Split
+from vae_jax.data.idx import FILES
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's caches or data sets."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(home / "tensorflow_datasets"))
+
+
+def small_split(count: int = 96, size: int = 6) -> Split:
+    """Images of noise, with two bright rows that tell their class."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(count, dtype=np.int32) % 3
+    images = generator.integers(0, 100, (count, size, size, 1), dtype=np.uint8)
+    for label in range(3):
+        images[labels == label, 2 * label : 2 * label + 2] += 150
+    return Split(images, labels)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+def write_idx(folder: Path, train: Split, test: Split, suffix: str = ".gz") -> Path:
+    """The four IDX files of two splits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "train_images": train.images[..., 0],
+        "train_labels": train.labels,
+        "test_images": test.images[..., 0],
+        "test_labels": test.labels,
+    }
+    for part, array in arrays.items():
+        content = idx_bytes(array)
+        (folder / f"{FILES[part]}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+    return folder

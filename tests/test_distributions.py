@@ -1,0 +1,180 @@
+"""Densities, divergences and samplers against closed forms, scipy and integration, tails and gradients included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+
+from vae_jax.distributions import (
+    Bernoulli,
+    Delta,
+    DiagonalGaussian,
+    Gaussian,
+    example_keys,
+    soft_clip,
+    standard_normal_log_prob,
+)
+from vae_jax.errors import InputError
+
+MEAN = jnp.array([[0.3, -2.0, 0.0], [5.0, 0.1, -0.7]])
+LOG_VARIANCE = jnp.array([[-3.0, 0.5, 0.0], [2.0, -8.0, 1e-3]])
+Q = DiagonalGaussian(MEAN, LOG_VARIANCE)
+
+
+def test_gaussian_log_prob_is_scipys():
+    z = jax.random.normal(jax.random.key(0), (5, 2, 3)) * 3
+    expected = scipy.stats.norm.logpdf(z, MEAN, np.exp(0.5 * np.asarray(LOG_VARIANCE))).sum(-1)
+    np.testing.assert_allclose(Q.log_prob(z), expected, rtol=2e-5)
+
+
+def test_prior_log_prob_is_scipys():
+    z = jnp.array([[0.0, 0.0], [1.0, -40.0]])
+    np.testing.assert_allclose(standard_normal_log_prob(z), scipy.stats.norm.logpdf(z).sum(-1), rtol=1e-6)
+
+
+def test_gaussian_kl_is_the_integral():
+    def integrand(z, mean, variance):
+        q = scipy.stats.norm(mean, np.sqrt(variance))
+        return q.pdf(z) * (q.logpdf(z) - scipy.stats.norm.logpdf(z))
+
+    for mean, log_variance in [(0.3, -3.0), (-2.0, 0.5), (5.0, 2.0), (0.0, 0.0)]:
+        reach = 12 * np.exp(0.5 * log_variance)
+        args = (mean, np.exp(log_variance))
+        integral, _ = scipy.integrate.quad(integrand, mean - reach, mean + reach, args=args)
+        kl = DiagonalGaussian(jnp.array([[mean]]), jnp.array([[log_variance]])).kl()
+        np.testing.assert_allclose(kl, [[integral]], rtol=1e-5, atol=1e-7)
+
+
+def test_kl_is_the_mean_of_the_sampled_one():
+    z = jax.vmap(Q.sample)(jax.random.split(jax.random.key(1), 20_000))
+    sampled = Q.log_prob(z) - standard_normal_log_prob(z)
+    error = sampled.std(axis=0) / np.sqrt(len(z))
+    assert np.all(np.abs(sampled.mean(axis=0) - Q.kl().sum(-1)) < 6 * error)
+
+
+def test_kl_does_not_cancel_near_the_prior():
+    q = DiagonalGaussian(jnp.zeros((1, 1)), jnp.full((1, 1), 1e-3))
+    np.testing.assert_allclose(q.kl(), 0.5 * (np.expm1(1e-3) - 1e-3), rtol=1e-3)
+
+
+@pytest.mark.parametrize("raw", [-1e30, -1e4, -50.0, 0.0, 50.0, 1e4, 1e30])
+def test_whatever_the_network_emits_kl_and_its_gradient_are_finite(raw):
+    def kl(outputs):
+        return DiagonalGaussian.from_network(outputs).kl().sum()
+
+    outputs = jnp.array([[[1.0], [raw]]])
+    value, gradient = jax.value_and_grad(kl)(outputs)
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(gradient))
+
+
+def test_soft_clip_is_the_identity_inside_and_bounded_outside():
+    inside = jnp.linspace(-20, 20, 41)
+    np.testing.assert_array_equal(soft_clip(inside, -20.0, 20.0), inside)
+    np.testing.assert_array_equal(soft_clip(jnp.array([-1e6, 1e6]), -20.0, 20.0), [-21, 21])
+    slope = jax.vmap(jax.grad(lambda x: soft_clip(x, -20.0, 20.0)))(jnp.array([-22.0, -3.0, 0.0, 22.0]))
+    beyond = 1 - np.tanh(2) ** 2
+    np.testing.assert_allclose(slope, [beyond, 1, 1, beyond], rtol=1e-5)
+
+
+def test_samples_are_gaussian():
+    z = jax.vmap(Q.sample)(jax.random.split(jax.random.key(2), 5_000))
+    standard = (z - MEAN[None]) / jnp.exp(0.5 * LOG_VARIANCE)[None]
+    for example in range(2):
+        for dimension in range(3):
+            assert scipy.stats.kstest(standard[:, example, dimension], "norm").pvalue > 1e-3
+    correlation = np.corrcoef(np.asarray(standard).reshape(len(z), -1), rowvar=False)
+    np.testing.assert_allclose(correlation, np.eye(6), atol=6 / np.sqrt(len(z)))
+
+
+def test_gradient_through_a_sample_is_the_analytic_one():
+    """E[z^2] = mean^2 + variance, so its gradient is (2 mean, variance) by (mean, log variance)."""
+
+    def squares(mean, log_variance, key):
+        return DiagonalGaussian(mean, log_variance).sample(key) ** 2
+
+    def gradients(key):
+        return jax.grad(lambda m, v: squares(m, v, key).sum(), argnums=(0, 1))(MEAN, LOG_VARIANCE)
+
+    found = jax.vmap(gradients)(jax.random.split(jax.random.key(3), 20_000))
+    for gradient, expected in zip(found, (2 * MEAN, jnp.exp(LOG_VARIANCE)), strict=True):
+        error = gradient.std(axis=0) / np.sqrt(len(gradient))
+        assert np.all(np.abs(gradient.mean(axis=0) - expected) < 6 * error)
+
+
+def test_an_examples_draw_depends_on_its_position_alone():
+    key = jax.random.key(4)
+    mean = jnp.zeros((8, 3))
+    whole = DiagonalGaussian(mean, mean).sample(key)
+    first = DiagonalGaussian(mean[:4], mean[:4]).sample(key)
+    second = DiagonalGaussian(mean[4:], mean[4:]).sample(example_keys(key, 4, first=4))
+    np.testing.assert_array_equal(whole, jnp.concatenate([first, second]))
+    assert len(np.unique(whole)) == whole.size
+
+
+def test_delta_has_no_noise_and_no_divergence():
+    q = Delta.from_network(MEAN[:, None])
+    np.testing.assert_array_equal(q.sample(jax.random.key(0)), MEAN)
+    np.testing.assert_array_equal(q.kl(), jnp.zeros_like(MEAN))
+    np.testing.assert_array_equal(q.log_prob(jnp.stack([MEAN, MEAN + 1])), [[0, 0], [-np.inf, -np.inf]])
+
+
+LOGITS = jnp.array([-100.0, -5.0, 0.0, 2.0, 100.0, 1e4]).reshape(1, 2, 3, 1)
+
+
+def test_bernoulli_log_prob_is_scipys_on_black_and_white():
+    x = jnp.array([0.0, 1.0, 1.0, 0.0, 1.0, 1.0]).reshape(1, 2, 3, 1)
+    p = scipy.special.expit(np.asarray(LOGITS, np.float64))
+    expected = scipy.stats.bernoulli.logpmf(np.asarray(x, int), p).sum()
+    np.testing.assert_allclose(Bernoulli()(LOGITS).log_prob(x), [expected], rtol=1e-6)
+
+
+def test_bernoulli_on_grey_is_the_cross_entropy():
+    x, p = np.float64(0.3), scipy.special.expit(np.float64(1.7))
+    expected = x * np.log(p) + (1 - x) * np.log1p(-p)
+    image = Bernoulli()(jnp.full((1, 1, 1, 1), 1.7))
+    np.testing.assert_allclose(image.log_prob(jnp.full((1, 1, 1, 1), 0.3)), [expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.4, 1.0])
+def test_bernoulli_gradient_is_x_minus_p_at_any_logit(x):
+    logits = jnp.array([-1e4, -89.0, -1.0, 0.0, 3.0, 89.0, 1e4]).reshape(1, 1, 7, 1)
+    gradient = jax.grad(lambda logits: Bernoulli()(logits).log_prob(jnp.full_like(logits, x)).sum())(logits)
+    np.testing.assert_allclose(gradient, x - scipy.special.expit(np.asarray(logits, np.float64)), atol=1e-6)
+
+
+def test_bernoulli_mean_and_samples():
+    image = Bernoulli()(jnp.array([-2.0, 0.0, 1.0]).reshape(1, 1, 3, 1))
+    np.testing.assert_allclose(image.mean.ravel(), scipy.special.expit([-2.0, 0.0, 1.0]), rtol=1e-6)
+    x = jax.vmap(image.sample)(jax.random.split(jax.random.key(5), 10_000))
+    assert set(np.unique(x)) == {0.0, 1.0}
+    error = np.sqrt(image.mean * (1 - image.mean) / len(x))
+    assert np.all(np.abs(x.mean(axis=0) - image.mean) < 6 * error)
+
+
+def test_gaussian_image_is_scipys():
+    mean = jax.random.normal(jax.random.key(6), (3, 2, 2, 1))
+    x = jax.random.normal(jax.random.key(7), (4, 3, 2, 2, 1)) * 10
+    image = Gaussian(variance=0.05)(mean)
+    expected = scipy.stats.norm.logpdf(x, mean, np.sqrt(0.05)).sum((-3, -2, -1))
+    np.testing.assert_allclose(image.log_prob(x), expected, rtol=1e-5)
+    residual = (image.sample(jax.random.key(8)) - mean) / np.sqrt(0.05)
+    draws = jax.vmap(image.sample)(jax.random.split(jax.random.key(8), 2_000))
+    assert np.isfinite(residual).all()
+    assert scipy.stats.kstest(((draws - mean[None]) / np.sqrt(0.05)).ravel(), "norm").pvalue > 1e-3
+
+
+def test_densities_broadcast_over_samples():
+    logits = jax.random.normal(jax.random.key(9), (5, 2, 3, 3, 1))
+    x = jax.random.uniform(jax.random.key(10), (2, 3, 3, 1))
+    together = Bernoulli()(logits).log_prob(x)
+    apart = [Bernoulli()(one).log_prob(x) for one in logits]
+    np.testing.assert_allclose(together, jnp.stack(apart), rtol=1e-6)
+
+
+@pytest.mark.parametrize("variance", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_gaussian_of_no_variance_is_refused(variance):
+    with pytest.raises(InputError, match="variance"):
+        Gaussian(variance)

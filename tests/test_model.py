@@ -1,0 +1,133 @@
+"""The VAE as a value, and the linear-Gaussian one whose likelihood is known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from flax import linen as nn
+
+import vae_jax as vj
+from vae_jax.distributions import standard_normal_log_prob
+
+SHAPE, VARIANCE = (2, 3, 1), 0.3
+
+
+def linear_gaussian(shift=0.0, dtype=np.float64):
+    """A linear VAE, x = W z + b + noise, W's columns orthogonal; q is the exact posterior, its mean moved by `shift`.
+
+    Returns the VAE, its variables, log p(x) as a function of x, and KL(q || p(z|x)).
+    """
+    vae = vj.mlp_vae(SHAPE, latent_dim=2, hidden=(), likelihood=vj.Gaussian(VARIANCE))
+    generator = np.random.default_rng(0)
+    orthogonal, _ = np.linalg.qr(generator.normal(size=(6, 2)))
+    weights, bias = orthogonal * [1.5, 0.7], generator.normal(size=6)
+    posterior_variance = 1 / (1 + (weights**2).sum(axis=0) / VARIANCE)  # (I + W'W / c)^-1, diagonal here
+    gain = weights * posterior_variance / VARIANCE  # x -> posterior mean, [6, 2]
+    encoder = {
+        "kernel": np.concatenate([gain, np.zeros_like(gain)], axis=1),
+        "bias": np.concatenate([shift - bias @ gain, np.log(posterior_variance)]),
+    }
+    params = {"encoder": {"Dense_0": encoder}, "decoder": {"Dense_0": {"kernel": weights.T, "bias": bias}}}
+    variables = {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)}
+    marginal = scipy.stats.multivariate_normal(bias, weights @ weights.T + VARIANCE * np.eye(6))
+    kl = 0.5 * (shift**2 / posterior_variance).sum()  # KL(q || p(z|x)) of a mean moved by `shift`
+    return vae, variables, lambda x: marginal.logpdf(np.asarray(x).reshape(len(x), 6)), kl
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
+def test_under_the_exact_posterior_every_importance_weight_is_the_likelihood(dtype, tolerance):
+    with jax.enable_x64(dtype == np.float64):
+        vae, variables, log_px, _ = linear_gaussian(dtype=dtype)
+        x = jnp.asarray(np.random.default_rng(1).normal(size=(4, *SHAPE)), dtype)
+        forward = vae.forward(jax.random.key(2), variables, vj.Batch(x), samples=7, train=False)
+        log_q = forward.posterior.log_prob(forward.z)
+        log_weights = forward.p_x.log_prob(x) + standard_normal_log_prob(forward.z) - log_q
+        expected = np.broadcast_to(log_px(x), (7, 4))
+        np.testing.assert_allclose(log_weights, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_the_bound_falls_short_of_the_likelihood_by_the_kl_to_the_true_posterior(shift):
+    vae, variables, log_px, kl = linear_gaussian(shift=np.array([shift, -shift]), dtype=np.float32)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1, *SHAPE)), jnp.float32)
+    many = jnp.repeat(x, 20_000, axis=0)
+    terms = vj.elbo_terms(jax.random.key(3), vae, variables, many)
+    gap = log_px(x) - np.asarray(terms.log_px_z - terms.kl)
+    assert abs(gap.mean() - kl) < 4 * gap.std() / np.sqrt(len(gap))
+    assert kl == 0 or gap.mean() > 10 * gap.std() / np.sqrt(len(gap))
+
+
+def test_a_vae_is_a_value():
+    assert vj.mlp_vae() == vj.mlp_vae()
+    assert hash(vj.mlp_vae()) == hash(vj.mlp_vae())
+    assert vj.mlp_vae() != vj.mlp_vae(latent_dim=3)
+
+
+def test_shapes_of_everything():
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8, 4))
+    variables = vae.init(jax.random.key(0))
+    widths = [layer["kernel"].shape for part in ("encoder", "decoder") for layer in variables["params"][part].values()]
+    assert widths == [(36, 8), (8, 4), (4, 6), (3, 4), (4, 8), (8, 36)]
+    forward = vae.forward(jax.random.key(1), variables, vj.Batch(jnp.zeros((5, 6, 6, 1))), samples=4)
+    assert forward.z.shape == (4, 5, 3)
+    assert forward.p_x.mean.shape == (4, 5, 6, 6, 1)
+    assert vae.decode(variables, jnp.zeros((2, 3))).mean.shape == (2, 6, 6, 1)
+    assert len(np.unique(forward.z)) == forward.z.size, "samples of an example share noise"
+
+
+def test_a_plain_autoencoder_reconstructs_without_noise():
+    vae = vj.mlp_vae((6, 6, 1), hidden=(8,), posterior=vj.Delta)
+    variables = vae.init(jax.random.key(0))
+    x = jax.random.uniform(jax.random.key(1), (3, 6, 6, 1))
+    one, other = (vj.elbo_terms(jax.random.key(seed), vae, variables, x) for seed in (2, 3))
+    np.testing.assert_array_equal(one.log_px_z, other.log_px_z)
+    np.testing.assert_array_equal(one.kl, 0)
+    decoded = vae.decode(variables, vae.encode(variables, x).mean)
+    np.testing.assert_allclose(one.log_px_z, decoded.log_prob(x), rtol=1e-6)
+
+
+class Normalised(nn.Module):
+    """A network of one's own, with batch statistics."""
+
+    output_shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        h = nn.Dense(int(np.prod(self.output_shape)))(inputs.reshape(len(inputs), -1))
+        h = nn.BatchNorm(use_running_average=not train, momentum=0.5)(h)
+        return h.reshape(len(inputs), *self.output_shape)
+
+
+def test_batch_statistics_change_in_training_alone():
+    vae = vj.VAE(Normalised((2, 2)), Normalised((6, 6, 1)), (6, 6, 1), 2)
+    variables = vae.init(jax.random.key(0))
+    batch = vj.Batch(jax.random.uniform(jax.random.key(1), (16, 6, 6, 1)))
+    assert vae.forward(jax.random.key(2), variables, batch, train=False).updates == {}
+    updates = vae.forward(jax.random.key(2), variables, batch, train=True).updates
+    assert jax.tree.structure(updates) == jax.tree.structure({"batch_stats": variables["batch_stats"]})
+    before = variables["batch_stats"]["encoder"]["BatchNorm_0"]["mean"]
+    assert not np.allclose(before, updates["batch_stats"]["encoder"]["BatchNorm_0"]["mean"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"latent_dim": 0}, "latent_dim"),
+        ({"hidden": (500, 0)}, r"hidden\[1\]"),
+        ({"image_shape": (28, 28)}, "image_shape"),
+        ({"image_shape": (28, 0, 1)}, "image_shape"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused(settings, name):
+    with pytest.raises(vj.InputError, match=name):
+        vj.mlp_vae(**settings)
+
+
+def test_arrays_of_another_shape_are_refused():
+    vae = vj.mlp_vae((6, 6, 1), hidden=(4,))
+    variables = vae.init(jax.random.key(0))
+    with pytest.raises(vj.InputError, match=r"x has shape \(2, 5, 6, 1\); expected \[batch, 6, 6, 1\]"):
+        vae.encode(variables, jnp.zeros((2, 5, 6, 1)))
+    with pytest.raises(vj.InputError, match=r"z has shape \(2, 3\); expected \[batch, 2\]"):
+        vae.decode(variables, jnp.zeros((2, 3)))

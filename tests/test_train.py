@@ -1,0 +1,293 @@
+"""The step, the compiled chunk and `fit`: same bits however they are cut up, mapped or spread over devices."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import small_split
+
+import vae_jax as vj
+from vae_jax.distributions import example_keys
+from vae_jax.objectives import Loss
+from vae_jax.observation import Scale
+from vae_jax.train import run_chunk
+
+VAE = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(16, 8))
+OPTIMIZER = optax.adam(1e-2)
+STEP = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
+JITTED = jax.jit(STEP)
+DATA = small_split()
+
+
+def fresh(seed=0):
+    return vj.init(jax.random.key(seed), VAE, OPTIMIZER)
+
+
+def batch(count=16, seed=9):
+    return vj.Batch(jax.random.uniform(jax.random.key(seed), (count, 6, 6, 1)))
+
+
+def chunk(state, count, step=STEP, observe=Scale(), batch_size=16):
+    state = jax.tree.map(jnp.copy, state)
+    return run_chunk(state, jnp.asarray(DATA.images), None, count, step=step, observe=observe, batch_size=batch_size)
+
+
+def leaves(state):
+    return [
+        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(state)
+    ]
+
+
+def assert_same(one, other):
+    for a, b in zip(leaves(one), leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_close(one, other, rtol=1e-4, atol=1e-5):  # of float32 sums in another order, after Adam
+    for a, b in zip(leaves(one), leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def test_loss_is_the_negative_elbo_of_the_batch():
+    state = fresh()
+    after, metrics = JITTED(state, batch())
+    np.testing.assert_allclose(metrics["loss"], metrics["kl"] - metrics["log_px_z"], rtol=1e-6)
+    assert int(after.step) == 1
+    pairs = zip(jax.tree.leaves(state.variables), jax.tree.leaves(after.variables), strict=True)
+    assert not any(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_each_step_draws_new_noise():
+    state = fresh()
+    losses = [JITTED(replace(state, step=jnp.int32(step)), batch())[1]["loss"] for step in range(3)]
+    assert len({float(loss) for loss in losses}) == 3
+
+
+def test_beta_weighs_the_kl():
+    state = fresh()
+    metrics = jax.jit(vj.make_train_step(VAE, vj.ELBO(beta=4.0), OPTIMIZER))(state, batch())[1]
+    np.testing.assert_allclose(metrics["loss"], 4 * metrics["kl"] - metrics["log_px_z"], rtol=1e-6)
+
+
+def test_a_chunk_is_a_python_loop_over_the_step():
+    state = fresh()
+    together, totals = chunk(state, 6)
+    order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 1), 0), len(DATA))
+    losses = []
+    for start in range(0, len(DATA), 16):
+        x = jnp.asarray(DATA.images)[order[start : start + 16]] / 255.0
+        state, metrics = JITTED(state, vj.Batch(x.astype(jnp.float32)))
+        losses.append(metrics["loss"])
+    assert_close(together, state)
+    np.testing.assert_allclose(totals["loss"], sum(losses), rtol=1e-6)
+    assert int(totals["finite"]) == 6
+
+
+def test_however_a_run_is_cut_into_chunks_its_bits_are_the_same():
+    whole, _ = chunk(fresh(), 6)
+    cut = fresh()
+    for count in (1, 3, 2):
+        cut, _ = chunk(cut, count)
+    assert_same(whole, cut)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """An objective that learns nothing and reports the mean pixel."""
+
+    def __call__(self, key, model, variables, batch, step):
+        zero = 0 * sum(leaf.sum() for leaf in jax.tree.leaves(variables["params"]))
+        pixel = batch.x.mean(axis=(1, 2, 3))
+        return Loss(pixel + zero, {"square": pixel**2}, {})
+
+
+def test_an_epoch_sees_every_image_once():
+    step = vj.make_train_step(VAE, Mean(), OPTIMIZER)
+    pixels = DATA.images.mean(axis=(1, 2, 3)) / 255
+    orders = []
+    for epoch in range(2):
+        _, totals = chunk(replace(fresh(), step=jnp.int32(6 * epoch)), 6, step=step)
+        np.testing.assert_allclose(totals["loss"] / 6, pixels.mean(), rtol=1e-5)
+        np.testing.assert_allclose(totals["square"] / 6, (pixels**2).mean(), rtol=1e-5)
+        first, _ = chunk(replace(fresh(), step=jnp.int32(6 * epoch)), 1, step=step)
+        orders.append(float(chunk(replace(first, step=jnp.int32(6 * epoch)), 1, step=step)[1]["loss"]))
+    assert orders[0] != orders[1], "both epochs begin with the same batch"
+
+
+@dataclass(frozen=True)
+class Counting(Scale):
+    """Counts how often it is traced."""
+
+    traces = []  # noqa: RUF012
+
+    def __call__(self, keys, images, labels=None):
+        self.traces.append(images.shape)
+        return super().__call__(keys, images, labels)
+
+
+def test_one_compilation_serves_a_whole_run():
+    step = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
+    before = run_chunk._cache_size()
+    state, _ = vj.fit(fresh(), step, DATA, observe=Counting(), epochs=5, batch_size=16, progress=False)
+    traces = len(Counting.traces)
+    vj.fit(state, step, DATA, observe=Counting(), epochs=9, batch_size=16, progress=False)
+    assert len(Counting.traces) == traces, "a resumed run was traced anew"
+    assert run_chunk._cache_size() == before + 1
+
+
+def fit(state, epochs, step=STEP, **settings):
+    return vj.fit(state, step, DATA, epochs=epochs, batch_size=16, progress=False, **settings)
+
+
+def test_same_seed_same_bits_and_another_seed_others():
+    assert_same(fit(fresh(), 2)[0], fit(fresh(), 2)[0])
+    one, other = fit(fresh(), 1)[1], fit(fresh(seed=1), 1)[1]
+    assert one[0]["loss"] != other[0]["loss"]
+
+
+def test_a_run_in_two_parts_ends_with_the_same_bits():
+    whole, history = fit(fresh(), 4)
+    half, first = fit(fresh(), 2)
+    resumed, second = fit(half, 4)
+    assert_same(whole, resumed)
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4]
+    np.testing.assert_allclose([r["loss"] for r in history], [r["loss"] for r in first + second], rtol=1e-6)
+
+
+def test_fit_learns_and_leaves_its_argument_alone():
+    state = fresh()
+    _, history = fit(state, 30, measure=lambda state: {"steps": float(state.step)})
+    assert history[-1]["loss"] < history[0]["loss"] - 2
+    assert history[-1]["steps"] == 180
+    assert np.isfinite(leaves(state)[0]).all(), "the state given to fit was donated"
+
+
+def test_vmapped_step_is_the_steps_one_by_one():
+    states = jax.vmap(lambda key: vj.init(key, VAE, OPTIMIZER))(jax.random.split(jax.random.key(5), 3))
+    together, metrics = jax.jit(jax.vmap(STEP, in_axes=(0, None)))(states, batch())
+    for member in range(3):
+        alone, alone_metrics = JITTED(jax.tree.map(lambda leaf, m=member: leaf[m], states), batch())
+        assert_close(jax.tree.map(lambda leaf, m=member: leaf[m], together), alone)
+        np.testing.assert_allclose(metrics["loss"][member], alone_metrics["loss"], rtol=1e-6)
+
+
+def test_vmap_carries_an_axis_of_betas():
+    betas = jnp.array([0.0, 1.0, 4.0])
+
+    @jax.jit
+    def loss(beta):
+        return vj.make_train_step(VAE, vj.ELBO(beta), OPTIMIZER)(fresh(), batch())[1]["loss"]
+
+    expected = [loss(float(beta)) for beta in betas]
+    np.testing.assert_allclose(jax.vmap(loss)(betas), expected, rtol=1e-6)
+
+
+def test_pmapped_step_is_one_device_on_the_whole_batch():
+    assert jax.device_count() == 8
+    whole = replace(batch(32), mask=jnp.ones(32).at[-5:].set(0.0))
+    step = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER, axis_name="devices")
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), fresh())
+    spread = jax.tree.map(lambda leaf: leaf.reshape(8, 4, *leaf.shape[1:]), whole)
+    together, metrics = jax.pmap(step, axis_name="devices")(states, spread)
+    alone, alone_metrics = JITTED(fresh(), whole)
+    for device in (0, 7):
+        here, there = (jax.tree.map(lambda leaf, d=device: leaf[d], t.variables) for t in (together, states))
+        assert_close(here, alone.variables)
+        assert not np.array_equal(leaves(here)[0], leaves(there)[0])
+        for name, value in alone_metrics.items():
+            np.testing.assert_allclose(metrics[name][device], value, rtol=1e-5)
+
+
+def test_sharded_step_is_one_device_on_the_whole_batch():
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    spread = jax.device_put(batch(32), sharding)
+    together, _ = JITTED(fresh(), spread)
+    alone, _ = JITTED(fresh(), batch(32))
+    assert_close(together, alone)
+
+
+def test_noise_of_a_device_is_its_part_of_the_whole_noise():
+    key = jax.random.key(0)
+    whole = jax.random.key_data(example_keys(key, 8))
+    part = jax.random.key_data(example_keys(key, 4, first=4))
+    np.testing.assert_array_equal(whole[4:], part)
+
+
+def test_masked_examples_have_no_influence():
+    padded = batch(16)
+    padded = replace(padded, x=padded.x.at[10:].set(0.9), mask=jnp.ones(16).at[10:].set(0.0))
+    with_padding, metrics = JITTED(fresh(), padded)
+    without, expected = JITTED(fresh(), vj.Batch(padded.x[:10]))
+    assert_close(with_padding, without)
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-6)
+
+
+@dataclass(frozen=True)
+class BreaksAt:
+    """The negative ELBO until `step`; there its value or its gradient is not finite."""
+
+    step: int
+    where: str
+
+    def __call__(self, key, model, variables, batch, step):
+        loss = vj.ELBO()(key, model, variables, batch, step)
+        if self.where == "kl":
+            broken = jnp.where(step == self.step, jnp.nan, 0.0)
+            return loss._replace(
+                per_example=loss.per_example + broken, terms=loss.terms | {"kl": loss.terms["kl"] + broken}
+            )
+        weight = variables["params"]["decoder"]["Dense_0"]["bias"][0]
+        square = jnp.where(step == self.step, 0.0, 1.0) * (weight**2 + 1.0)
+        return loss._replace(per_example=loss.per_example + jnp.sqrt(square))  # the gradient of sqrt at 0 is no number
+
+
+@pytest.mark.parametrize("where", ["kl", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_at_the_last_good_state(where):
+    step = vj.make_train_step(VAE, BreaksAt(8, where), OPTIMIZER)
+    with pytest.raises(vj.NotFiniteError, match=f"step 9 met a .*{where}.*learning rate") as caught:
+        vj.fit(fresh(), step, DATA, epochs=3, batch_size=16, progress=False)
+    state = caught.value.state
+    assert int(state.step) == 8
+    good, _ = fit(fresh(), 1, step=step)
+    good, _ = chunk(good, 2, step=step)
+    assert_same(state, good)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": -3}, "epochs is -3"),
+        ({"epochs": 1, "batch_size": 0}, "batch_size is 0"),
+        ({"epochs": 1, "batch_size": 97}, "batch_size is 97 but there are only 96"),
+    ],
+)
+def test_fit_refuses_what_makes_no_run(settings, message):
+    with pytest.raises(vj.InputError, match=message):
+        vj.fit(fresh(), STEP, DATA, progress=False, **settings)
+
+
+@pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf")])
+def test_a_beta_that_is_no_weight_is_refused(beta):
+    with pytest.raises(vj.InputError, match="beta"):
+        vj.ELBO(beta)
+
+
+def test_warm_up_then_cosine():
+    optimizer = vj.warm_up_then_cosine(0.1, steps=100, warm_up=0.1)
+    params = jnp.zeros(1)
+    state = optimizer.init(params)
+    sizes = []
+    for _ in range(100):
+        change, state = optimizer.update(jnp.ones(1), state, params)
+        sizes.append(-float(change[0]))
+    np.testing.assert_allclose(sizes[10], 0.1, rtol=1e-4)  # Adam's step under a constant gradient is the rate
+    np.testing.assert_allclose(sizes[55], 0.05, rtol=1e-3)
+    assert sizes[0] == 0
+    assert sizes[-1] < 1e-4
+    with pytest.raises(vj.InputError, match="peak"):
+        vj.warm_up_then_cosine(0.0, steps=10)
