@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int32, UInt8
 
 from vae_jax.errors import DataError
 
@@ -22,8 +21,8 @@ class Split:
       DataError: no images, or shapes, dtypes or counts other than these.
     """
 
-    images: UInt8[np.ndarray, "n height width channels"]
-    labels: Int32[np.ndarray, " n"] | None = None
+    images: np.ndarray  # uint8 [N, height, width, channels]
+    labels: np.ndarray | None = None  # int32 [N]
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -135,7 +134,7 @@ def _as_pixels(name: str, images: np.ndarray) -> np.ndarray:
     if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
         raise DataError(f"{name} holds NaN or infinite values; expected whole numbers from 0 to 255")
     _require_whole_numbers(name, images, highest=255)
-    return images.astype(np.uint8, copy=False).reshape(*images.shape[:3], -1)
+    return images.astype(np.uint8, copy=False).reshape(*images.shape[:3], images.shape[3] if images.ndim == 4 else 1)
 
 
 def _as_labels(name: str, labels: np.ndarray | None) -> np.ndarray | None:

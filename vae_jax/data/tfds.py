@@ -3,6 +3,7 @@
 `tensorflow_datasets` is imported inside the functions that need it, so that vae_jax works without it.
 """
 
+import importlib
 import threading
 import urllib.error
 import urllib.request
@@ -66,7 +67,7 @@ def download(name: str) -> Path:
     if not issubclass(stock, mnist):
         raise DataNotFoundError(f"no way to prepare {name} without TensorFlow")
     _require_network(stock.URL)
-    tfds.core.download.downloader.MAX_RETRIES = _RETRIES
+    importlib.import_module("tensorflow_datasets.core.download.downloader").MAX_RETRIES = _RETRIES
     builder = _without_tensorflow(tfds, stock)(file_format="array_record")
     skip = tfds.download.ComputeStatsMode.SKIP
     try:

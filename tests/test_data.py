@@ -1,0 +1,294 @@
+"""Readers on good and on damaged files, the order of the places, the cache."""
+
+import gzip
+import http.server
+import json
+import socket
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from conftest import idx_bytes, small_split, write_idx
+
+import vae_jax as vj
+from vae_jax.data import idx, load_or_stand_in, tfds
+from vae_jax.data.cache import cache_dir
+
+TRAIN, TEST = small_split(20), small_split(8)
+
+
+def same(dataset):
+    np.testing.assert_array_equal(dataset.train.images, TRAIN.images)
+    np.testing.assert_array_equal(dataset.train.labels, TRAIN.labels)
+    np.testing.assert_array_equal(dataset.test.images, TEST.images)
+    np.testing.assert_array_equal(dataset.test.labels, TEST.labels)
+    return True
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_are_read_with_and_without_gz(tmp_path, suffix):
+    folder = write_idx(tmp_path, TRAIN, TEST, suffix)
+    dataset = vj.load("mnist", folder)
+    assert same(dataset)
+    assert "MD5 not that of the published MNIST" in dataset.source
+    assert dataset.image_shape == (6, 6, 1)
+    assert dataset.train.labels.dtype == np.int32
+
+
+def test_any_name_does_in_a_subfolder_or_with_a_dot_for_the_dash(tmp_path):
+    folder = write_idx(tmp_path / "my_digits", TRAIN, TEST, suffix="")
+    for path in list(folder.iterdir()):
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    dataset = vj.load("my_digits", tmp_path)
+    assert same(dataset)
+    assert dataset.name == "my_digits"
+    assert "MD5" not in dataset.source
+
+
+def test_a_file_that_matches_the_published_md5_is_told(tmp_path, monkeypatch):
+    import hashlib
+
+    folder = write_idx(tmp_path, TRAIN, TEST)
+    digests = {
+        part: hashlib.md5(gzip.decompress(path.read_bytes())).hexdigest()
+        for part, path in idx.find_files("mnist", folder).items()
+    }
+    monkeypatch.setattr(idx, "_PUBLISHED_MNIST", digests)
+    assert "MD5 as published" in vj.load("mnist", folder).source
+
+
+def damaged(content: bytes, how: str) -> bytes:
+    raw = gzip.decompress(content)
+    return {
+        "truncated gzip": content[: len(content) // 2],
+        "flipped byte in gzip": content[:-6] + bytes([content[-6] ^ 255]) + content[-5:],
+        "truncated": raw[:-7],
+        "too long": raw + b"\0",
+        "empty": b"",
+        "wrong magic": b"\0\0\x0d" + raw[3:],
+        "header cut": raw[:6],
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated gzip", "damaged gzip"),
+        ("flipped byte in gzip", "damaged gzip"),
+        ("truncated", "its header tells of"),
+        ("too long", "its header tells of"),
+        ("empty", "it is empty"),
+        ("wrong magic", "begins with the bytes 00 00 0d 03"),
+        ("header cut", "ends within its header"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, how, message):
+    folder = write_idx(tmp_path, TRAIN, TEST)
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(damaged(path.read_bytes(), how))
+    with pytest.raises(vj.DataError, match=message) as caught:
+        vj.load("mnist", folder)
+    assert "train-images-idx3-ubyte.gz" in str(caught.value)
+    assert not cache_dir().exists()
+
+
+def test_mislabelled_files_are_told_apart(tmp_path):
+    folder = write_idx(tmp_path, TRAIN, TEST)
+    labels = (folder / "train-labels-idx1-ubyte.gz").read_bytes()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(labels)
+    with pytest.raises(vj.DataError, match="3 dimensions begins with 00 00 08 03"):
+        vj.load("mnist", folder)
+
+
+def test_images_and_labels_that_disagree_in_number(tmp_path):
+    folder = write_idx(tmp_path, TRAIN, TEST, suffix="")
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(TRAIN.labels[:-1]))
+    with pytest.raises(vj.DataError, match="20 images but labels of shape"):
+        vj.load("mnist", folder)
+
+
+def test_no_images(tmp_path):
+    folder = write_idx(tmp_path, TRAIN, TEST, suffix="")
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((0, 6, 6))))
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(0)))
+    with pytest.raises(vj.DataError, match=r"shape \(0, 6, 6, 1\)"):
+        vj.load("mnist", folder)
+
+
+def test_half_present_files(tmp_path):
+    folder = write_idx(tmp_path, TRAIN, TEST)
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(vj.DataError, match="lacks t10k-labels-idx1-ubyte"):
+        vj.load("mnist", folder)
+
+
+def test_a_folder_without_the_data_is_an_error_even_for_auto(tmp_path):
+    for load in (vj.load, load_or_stand_in):
+        with pytest.raises(vj.DataNotFoundError, match="no IDX files"):
+            load("mnist", tmp_path)
+        with pytest.raises(vj.DataNotFoundError, match="does not exist"):
+            load("mnist", tmp_path / "nowhere")
+
+
+def refuse(*args, **kwargs):
+    raise OSError("Network is unreachable")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_a_network_the_search_ends_in_time_and_tells_what_was_tried():
+    start = time.perf_counter()
+    with pytest.raises(vj.DataNotFoundError, match=r"no network.*Three ways to supply it"):
+        vj.load("mnist")
+    data, sentence = load_or_stand_in("mnist")
+    assert time.perf_counter() - start < 10  # twice the 5 s that one search may take
+    assert data.name == "digits"
+    assert "Tried" in sentence
+    assert "digits" in sentence
+
+
+def test_a_network_that_swallows_everything_is_given_up(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(60))
+    monkeypatch.setattr(tfds, "_PATIENCE", 0.2)
+    with pytest.raises(vj.DataNotFoundError, match="no answer within"):
+        vj.load("mnist")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_an_unknown_name_is_told():
+    with pytest.raises(vj.DataNotFoundError, match="TFDS knows no data set 'mnits'"):
+        vj.load("mnits")
+
+
+def test_download_prepare_and_read_again_without_tensorflow(tmp_path, monkeypatch):
+    """The stock builder's addresses are turned to a server on this machine; everything else is the real path."""
+    import tensorflow_datasets
+    from tensorflow_datasets.image_classification import mnist
+
+    write_idx(tmp_path / "www", TRAIN, TEST)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "www")
+    handler.func.log_message = lambda *args: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(mnist.MNIST, "URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(mnist.MNIST, "url_infos", {})
+    monkeypatch.setattr(tensorflow_datasets.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
+    try:
+        first = vj.load("mnist")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert same(first), "the order of the files is not kept"
+    assert first.source == "TFDS, mnist/3.0.1"
+    assert same(vj.load("mnist", tmp_path / "tfds")), "what was prepared is found under --data-dir too"
+    stock = tensorflow_datasets.data_source("mnist", split="test", data_dir=tmp_path / "tfds", download=False)
+    np.testing.assert_array_equal(stock[3]["image"], TEST.images[3])
+    next((tmp_path / "tfds").glob("mnist/*/mnist-train*")).write_bytes(b"broken")
+    with pytest.raises(vj.DataError, match="cannot be read"):
+        vj.load("mnist", tmp_path / "tfds")
+
+
+def test_a_second_load_comes_from_the_cache(tmp_path, monkeypatch):
+    folder = write_idx(tmp_path, TRAIN, TEST)
+    first = vj.load("mnist", folder)
+    monkeypatch.setattr(idx, "read_dataset", lambda *args: pytest.fail("decoded again"))
+    second = vj.load("mnist", folder)
+    assert same(second)
+    assert isinstance(second.train.images, np.memmap)
+    assert (second.source, second.train.digest) == (first.source, first.train.digest)
+
+
+def test_changed_files_are_decoded_again(tmp_path):
+    vj.load("mnist", write_idx(tmp_path, TRAIN, TEST))
+    dataset = vj.load("mnist", write_idx(tmp_path, TEST, TRAIN))
+    assert len(dataset.train) == len(TEST)
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped byte", "no manifest", "manifest of another kind"])
+def test_a_damaged_cache_is_decoded_again(tmp_path, how):
+    folder = write_idx(tmp_path, TRAIN, TEST)
+    vj.load("mnist", folder)
+    (entry,) = cache_dir().iterdir()
+    pixels, manifest = entry / "train_images.npy", entry / "dataset.json"
+    content = pixels.read_bytes()
+    if how == "truncated":
+        pixels.write_bytes(content[:-5])
+    elif how == "flipped byte":
+        pixels.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    elif how == "no manifest":
+        manifest.unlink()
+    else:
+        manifest.write_text(json.dumps([1]))
+    assert same(vj.load("mnist", folder))
+    assert pixels.read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="cannot cache mnist"):
+        dataset = vj.load("mnist", write_idx(tmp_path / "data", TRAIN, TEST))
+    assert same(dataset)
+
+
+def test_bundled_digits_look_like_mnist():
+    digits = vj.load("digits")
+    assert digits.train.images.shape == (1437, 28, 28, 1)
+    assert digits.test.images.shape == (360, 28, 28, 1)
+    assert digits.train.images.max() == 255
+    assert digits.train.images[:, :4].max() == 0
+    from sklearn.datasets import load_digits
+
+    # Averaging the 20 x 20 box back to 4 x 4 gives the original's own averages, up to interpolation at the rim.
+    coarse = digits.train.images[:, 4:24, 4:24, 0].reshape(-1, 4, 5, 4, 5).mean((2, 4)) / 255
+    original = load_digits().images[:1437].reshape(-1, 4, 2, 4, 2).mean((2, 4)) / 16
+    assert np.corrcoef(coarse.ravel(), original.ravel())[0, 1] > 0.97
+
+
+def from_arrays(images, labels=None):
+    return vj.Dataset.from_arrays("own", images, labels, test_images=np.zeros((2, 4, 4), np.uint8))
+
+
+def test_ones_own_arrays():
+    dataset = from_arrays(np.full((3, 4, 4), 200, np.int64), np.array([0, 1, 2]))
+    assert dataset.train.images.shape == (3, 4, 4, 1)
+    assert dataset.train.images.dtype == np.uint8
+    assert dataset.train.labels.dtype == np.int32
+    assert dataset.test.labels is None
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((3, 4, 4)), None, "dtype float64"),
+        (np.full((3, 4, 4), np.nan), None, "NaN"),
+        (np.full((3, 4, 4), 256), None, "runs from 256 to 256"),
+        (np.full((3, 4, 4), -1), None, "runs from -1"),
+        (np.zeros((3, 16), np.uint8), None, r"shape \(3, 16\)"),
+        (np.zeros((0, 4, 4), np.uint8), None, "nothing to learn"),
+        (np.zeros((3, 4, 5), np.uint8), None, "one shape"),
+        (np.zeros((3, 4, 4), np.uint8), np.zeros(2, int), "3 images but labels"),
+        (np.zeros((3, 4, 4), np.uint8), np.zeros((3, 1), int), r"expected \[N\]"),
+        (np.zeros((3, 4, 4), np.uint8), np.array([0.0, 1, 2]), "train_labels has dtype"),
+        (np.zeros((3, 4, 4), np.uint8), np.array([0, -1, 2]), "runs from -1"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(images, labels, message):
+    with pytest.raises(vj.DataError, match=message):
+        from_arrays(images, labels)
+
+
+def test_hold_out_takes_the_end_of_the_training_images():
+    dataset = from_arrays(np.arange(5)[:, None, None] * np.ones((1, 4, 4), int))
+    held = dataset.hold_out(2)
+    assert held.train.images[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert held.test.images[:, 0, 0, 0].tolist() == [3, 4]
+    assert "held out" in held.source
+    with pytest.raises(vj.DataError, match="hold out 5 of 5"):
+        dataset.hold_out(5)
