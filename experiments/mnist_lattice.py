@@ -28,8 +28,6 @@ class Config(Options):
 
     latent_dim: int = 2
     """Number of latent dimensions."""
-    learning_rate: float = 4e-3
-    """Adam's peak rate, after a warm-up and before the cosine decay to 0."""
     judge_seed: int = 0
     """Seed of the classifier that judges legibility, apart from the run's, so that runs are judged alike."""
     out: Path = Path("runs/mnist_lattice")

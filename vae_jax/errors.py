@@ -35,6 +35,13 @@ def require_positive_int(**values: object) -> None:
             raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 
+def require_positive(**values: float) -> None:
+    """Raise `InputError` unless each value is a finite number above 0."""
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise InputError(f"{name} is {value!r}; expected a finite number above 0")
+
+
 def require_writable_folder(path: Path) -> None:
     """Make the folder if need be; raise `InputError` unless files can be written in it."""
     try:

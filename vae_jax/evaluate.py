@@ -58,14 +58,16 @@ def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], bl
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 
+def _keys_at(key: Array, positions: Array) -> Array:
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+
+
 @partial(jax.jit, static_argnames=("vae", "observe"))
 def _elbo_terms(
     positions: Array, images: Array, key: Array, variables: Variables, vae: VAE, observe: Observe
 ) -> ELBOTerms:
-    observation_key, noise_key = jax.random.split(key)
-    fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    batch = observe(fold(observation_key, positions), images)
-    return elbo_terms(fold(noise_key, positions), vae, variables, batch.x)
+    observation_keys, noise_keys = (_keys_at(jax.random.fold_in(key, stream), positions) for stream in range(2))
+    return elbo_terms(noise_keys, vae, variables, observe(observation_keys, images).x)
 
 
 def evaluate(
@@ -90,8 +92,7 @@ def evaluate(
 
 @partial(jax.jit, static_argnames=("vae", "observe"))
 def _encode(positions: Array, images: Array, key: Array, variables: Variables, vae: VAE, observe: Observe) -> Posterior:
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-    return vae.encode(variables, observe(keys, images).x)
+    return vae.encode(variables, observe(_keys_at(key, positions), images).x)
 
 
 def encode_all(
@@ -157,7 +158,7 @@ def aggregate(posterior: Posterior) -> AggregatedPosterior:
     )
 
 
-def frechet_distance(a: Float[Any, "n features"], b: Float[Any, "m features"]) -> float:
+def frechet_distance(a: Float[Any, "n features_a"], b: Float[Any, "m features_b"]) -> float:
     """The squared Fréchet distance between Gaussians fitted to two sets of features (Dowson and Landau, 1982).
 
     |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). With C = R'R from a QR decomposition of the centred features, the
@@ -167,7 +168,7 @@ def frechet_distance(a: Float[Any, "n features"], b: Float[Any, "m features"]) -
       InputError: fewer than two rows, or features of different number, or values that are not finite.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
+    if min(len(a), len(b)) < 2 or a.shape[1:] != b.shape[1:]:
         raise InputError(f"features have shapes {a.shape} and {b.shape}; expected [2 or more, D] of one D")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError("the features hold NaN or infinite values, so there is no distance between them")

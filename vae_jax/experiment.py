@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vae_jax.data import Dataset, load, load_or_stand_in
-from vae_jax.errors import InputError, NotFiniteError, require_positive_int, require_writable_folder
+from vae_jax.errors import InputError, NotFiniteError, require_positive, require_positive_int, require_writable_folder
 
 _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotlib")
 
@@ -31,9 +31,11 @@ class Options:
     data_dir: Path | None = None
     """Folder with the data: four IDX files (with or without .gz), or what TFDS has prepared."""
     epochs: int | None = None
-    """Passes over the training images. Default: 40, or as many as make 2,000 steps if that is more."""
+    """Passes over the training images. Default: 50, or as many as make 2,000 steps if that is more."""
     batch_size: int | None = None
     """Images in a training step. Default: 256, or 64 with fewer than 10,000 training images."""
+    learning_rate: float = 4e-3
+    """Adam's peak rate, after a warm-up and before the cosine decay to 0."""
     seed: int = 0
     """Seed of the whole run: initial parameters, order of data, noise, draws."""
     out: Path = Path("runs")
@@ -75,6 +77,7 @@ class Run:
           InputError: an option or the data can't be used.
         """
         started = time.perf_counter()
+        require_positive(learning_rate=options.learning_rate)
         given = {"batch_size": options.batch_size, "epochs": options.epochs}
         require_positive_int(**{name: value for name, value in given.items() if value is not None})
         if options.dataset == "auto":
@@ -89,7 +92,7 @@ class Run:
         if batch_size > len(data.train):
             raise InputError(f"batch_size is {batch_size} but {data.name} has only {len(data.train)} training images")
         require_writable_folder(options.out)
-        epochs = options.epochs or max(40, -(-2_000 // (len(data.train) // batch_size)))
+        epochs = options.epochs or max(50, -(-2_000 // (len(data.train) // batch_size)))
         stem = name if data.name == native else f"{name}_{data.name}"
         print(f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images ({data.source})")
         return cls(stem, options, data, batch_size, epochs, started)

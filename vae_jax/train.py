@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from vae_jax.data import Split
 from vae_jax.distributions import example_keys
-from vae_jax.errors import InputError, NotFiniteError, require_positive_int
+from vae_jax.errors import InputError, NotFiniteError, require_positive, require_positive_int
 from vae_jax.model import Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Batch, Observe, Scale
@@ -75,8 +75,9 @@ def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> opta
       InputError: a peak that is not above 0, no steps, or a share outside [0, 1).
     """
     require_positive_int(steps=steps)
-    if not 0 < peak < float("inf") or not 0 <= warm_up < 1:
-        raise InputError(f"peak is {peak} and warm_up {warm_up}; expected a rate above 0 and a share in [0, 1)")
+    require_positive(peak=peak)
+    if not 0 <= warm_up < 1:
+        raise InputError(f"warm_up is {warm_up}; expected a share of the steps, from 0 to below 1")
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=round(warm_up * steps), decay_steps=steps)
     return optax.adam(schedule)
 

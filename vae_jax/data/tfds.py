@@ -67,7 +67,8 @@ def download(name: str) -> Path:
     if not issubclass(stock, mnist):
         raise DataNotFoundError(f"no way to prepare {name} without TensorFlow")
     _require_network(stock.URL)
-    importlib.import_module("tensorflow_datasets.core.download.downloader").MAX_RETRIES = _RETRIES
+    downloader: Any = importlib.import_module("tensorflow_datasets.core.download.downloader")
+    downloader.MAX_RETRIES = _RETRIES
     builder = _without_tensorflow(tfds, stock)(file_format="array_record")
     skip = tfds.download.ComputeStatsMode.SKIP
     try:

@@ -1,0 +1,62 @@
+"""The judge learns, counts what it says, and is the same judge each time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import small_split
+
+import vae_jax as vj
+from vae_jax.classifier import Judgement
+
+DATA = small_split(96)
+GREY = DATA.images / np.float32(255)
+
+
+def test_the_judge_learns_and_is_the_same_each_time():
+    judge = vj.train_judge(DATA, steps=60, batch_size=32, progress=False)
+    judgement = judge(GREY)
+    assert judgement.agreement(DATA.labels) > 0.95
+    assert judgement.features.shape == (96, 128)
+    np.testing.assert_allclose(judgement.probabilities.sum(axis=-1), 1, rtol=1e-5)
+    again = vj.train_judge(DATA, steps=60, batch_size=32, progress=False)
+    np.testing.assert_array_equal(again(GREY).probabilities, judgement.probabilities)
+
+
+def test_cross_entropy_is_minus_the_log_probability_of_the_label():
+    classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
+    variables = classifier.init(jax.random.key(0))
+    x, labels = jnp.asarray(GREY), jnp.asarray(DATA.labels)
+    loss = vj.CrossEntropy()(jax.random.key(1), classifier, variables, vj.Batch(x, label=labels), jnp.int32(0))
+    probabilities = jax.nn.softmax(classifier.logits(variables, x))
+    np.testing.assert_allclose(loss.per_example, -np.log(probabilities[np.arange(96), labels]), rtol=1e-4)
+    right = probabilities.argmax(axis=-1) == labels
+    np.testing.assert_array_equal(loss.terms["accuracy"], right)
+
+
+def test_what_a_judgement_counts():
+    probabilities = np.array([[0.95, 0.05, 0.0], [0.5, 0.4, 0.1], [0.0, 0.1, 0.9], [0.3, 0.3, 0.4]])
+    judgement = Judgement(probabilities, np.zeros((4, 2)))
+    assert judgement.legible_share() == 0.5
+    assert judgement.legible_share(confidence=0.4) == 1.0
+    assert judgement.agreement(np.array([0, 1, 2, 2])) == 0.75
+
+
+def test_effective_classes_run_from_one_to_their_number():
+    assert Judgement(np.eye(10), np.zeros((10, 1))).effective_classes() == pytest.approx(10)
+    assert Judgement(np.eye(10)[[3, 3]], np.zeros((2, 1))).effective_classes() == pytest.approx(1)
+    assert Judgement(np.eye(10)[[3, 4]], np.zeros((2, 1))).effective_classes() == pytest.approx(2)
+
+
+def test_images_without_labels_are_refused():
+    with pytest.raises(vj.InputError, match="no labels"):
+        vj.train_judge(vj.Split(DATA.images))
+    classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
+    batch = vj.Batch(jnp.zeros((2, 6, 6, 1)))
+    with pytest.raises(vj.InputError, match="no labels"):
+        vj.CrossEntropy()(jax.random.key(0), classifier, classifier.init(jax.random.key(0)), batch, jnp.int32(0))
+
+
+def test_a_classifier_without_a_hidden_layer_is_refused():
+    with pytest.raises(vj.InputError, match="hidden"):
+        vj.Classifier(hidden=())

@@ -1,0 +1,148 @@
+"""Each script, tiny, end to end; and what it answers to options that can't be used."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import small_split, write_idx
+from PIL import Image
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+def run(monkeypatch, script, *options):
+    """Run a script in this process, as its command line would."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+    runpy.run_path(str(EXPERIMENTS / f"{script}.py"), run_name="__main__")
+
+
+def refused(monkeypatch, capsys, script, *options):
+    """The sentence with which a script refuses its options, with status 2."""
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, script, *options)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return write_idx(tmp_path / "data", small_split(96), small_split(40, seed=1))
+
+
+PICTURES = {f"{model}_{part}" for model in ("ae", "vae") for part in ("encodings", "lattice", "digits")}
+
+
+def test_mnist_lattice(tiny, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    run(monkeypatch, "mnist_lattice", "--data-dir", tiny, "--out", out, "--epochs", 2, "--seed", 5)
+    report = json.loads((out / "mnist_lattice.json").read_text())
+    assert (report["dataset"], report["seed"], report["epochs"]) == ("mnist", 5, 2)
+    assert report["seconds"] > 0
+    assert report["data"]["train_images"] == 96
+    for model in ("ae", "vae"):
+        numbers = report[model]
+        for name in ("train_reconstruction", "test_reconstruction", "test_kl", "test_negative_elbo"):
+            assert np.isfinite(numbers[name])
+        assert numbers["test_negative_elbo"] == pytest.approx(numbers["test_reconstruction"] + numbers["test_kl"])
+        assert 0 <= numbers["legible_share"] <= 1
+        assert 1 <= numbers["lattice_classes"] <= 3
+        assert all(numbers["frechet"][z] > 0 for z in ("prior", "fitted", "square", "reconstruction", "train"))
+        assert numbers["seconds_per_epoch"] > 0
+        assert len(numbers["history"]) == 2
+    assert report["ae"]["test_kl"] == 0 < report["vae"]["test_kl"]
+    pictures = {path.stem.removeprefix("mnist_lattice_") for path in out.glob("*.png")}
+    assert pictures == PICTURES | {"side_by_side", "curves"}
+    assert all(min(Image.open(path).size) > 300 for path in out.glob("*.png"))
+    printed = capsys.readouterr().out
+    assert f"{report['vae']['test_negative_elbo']:.2f}" in printed
+    assert f"{report['ae']['frechet']['prior']:.1f}" in printed
+
+
+def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch, capsys):
+    import socket
+
+    def refuse(*args, **kwargs):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    run(monkeypatch, "mnist_lattice", "--out", tmp_path, "--epochs", 1, "--batch-size", 512)
+    assert json.loads((tmp_path / "mnist_lattice_digits.json").read_text())["dataset"] == "digits"
+    assert all(path.name.startswith("mnist_lattice_digits") for path in tmp_path.iterdir())
+    assert "scikit-learn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "mnits"], "'mnits' was not found"),
+        (["--dataset", "fashion_mnist", "--data-dir", "/nowhere"], "/nowhere does not exist"),
+        (["--epochs", "0"], "epochs is 0"),
+        (["--epochs", "-1"], "epochs is -1"),
+        (["--batch-size", "97"], "only 96 training images"),
+        (["--latent-dim", "0"], "latent_dim is 0"),
+        (["--latent-dim", "1"], "latent_dim is 1"),
+        (["--learning-rate", "0"], "learning_rate is 0"),
+        (["--hold-out", "96"], "hold out 96 of 96"),
+        (["--out", "/dev/null/out"], "cannot write to the folder"),
+    ],
+)
+def test_options_that_cannot_be_used_are_one_sentence_before_any_work(
+    options, message, tiny, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mnist_lattice.json").write_text("earlier")
+    given = [] if "--data-dir" in options or "mnits" in options else ["--data-dir", tiny]
+    given += [] if "--out" in options else ["--out", out]
+    monkeypatch.setattr("vae_jax.train.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    assert message in refused(monkeypatch, capsys, "mnist_lattice", *given, *options)
+    assert [path.name for path in out.iterdir()] == ["mnist_lattice.json"]
+    assert (out / "mnist_lattice.json").read_text() == "earlier"
+
+
+def test_a_value_that_is_no_number_exits_with_2(monkeypatch):
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "mnist_lattice", "--epochs", "many")
+    assert stop.value.code == 2
+
+
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"tensorflow_datasets", "sklearn", "tyro", "scipy", "tensorflow"}:
+            raise ImportError(f"{name} is absent")
+
+sys.meta_path.insert(0, Absent())
+import jax, numpy as np, optax
+import vae_jax as vj
+from vae_jax.figures import encodings_figure
+from vae_jax.latents import sphere_about_mean
+
+images = np.random.default_rng(0).integers(0, 256, (64, 6, 6))
+data = vj.Dataset.from_arrays("noise", images, test_images=images)
+vae, optimizer = vj.mlp_vae(data.image_shape, hidden=(8,)), optax.adam(1e-3)
+step = vj.make_train_step(vae, vj.ELBO(), optimizer)
+state, history = vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data.train, epochs=2, batch_size=16)
+encodings = vj.encode_all(jax.random.key(1), vae, state.variables, data.test).mean
+encodings_figure(encodings, None, sphere_about_mean(encodings), "noise").savefig(sys.argv[1])
+try:
+    vj.load("mnist")
+except vj.DataNotFoundError as error:
+    print(error)
+assert not {"tensorflow_datasets", "sklearn", "tyro"} & set(sys.modules)
+"""
+
+
+def test_the_library_trains_and_draws_without_its_optional_packages(tmp_path):
+    picture = tmp_path / "figure.png"
+    result = subprocess.run([sys.executable, "-c", WITHOUT, picture], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "tensorflow-datasets cannot be imported" in result.stdout
+    assert picture.stat().st_size > 1000

@@ -1,0 +1,51 @@
+"""Figures are drawn from arrays, with what they must say on them."""
+
+import numpy as np
+import pytest
+
+from vae_jax.figures import encodings_figure, images_figure, tile, training_curves_figure
+from vae_jax.latents import inscribed_lattice, sphere_about_mean
+
+ENCODINGS = np.random.default_rng(0).normal(size=(200, 2))
+LABELS = np.arange(200) % 10
+SPHERE = sphere_about_mean(ENCODINGS)
+
+
+def test_tiles_keep_rows_and_columns():
+    images = np.arange(5.0)[:, None, None, None] * np.ones((1, 2, 3, 1))
+    sheet = tile(images, columns=3)
+    assert sheet.shape == (4, 9, 1)
+    np.testing.assert_array_equal(sheet[::2, ::3, 0], [[0, 1, 2], [3, 4, 0]])
+
+
+@pytest.mark.parametrize("labels", [LABELS, None])
+@pytest.mark.parametrize("lattice", [inscribed_lattice(SPHERE, 5), None])
+def test_encodings_with_circle_and_lattice(labels, lattice, tmp_path):
+    figure = encodings_figure(ENCODINGS, labels, SPHERE, "title", lattice)
+    figure.savefig(tmp_path / "figure.png")
+    (axes,) = figure.axes
+    (circle,) = axes.patches
+    assert circle.radius == SPHERE.radius
+    points = axes.collections[0].get_offsets()
+    np.testing.assert_allclose(points, ENCODINGS)
+    assert len(axes.collections) == (1 if lattice is None else 2)
+    low, high = axes.get_xlim()
+    assert low < circle.center[0] - circle.radius < circle.center[0] + circle.radius < high
+    assert (axes.get_legend() is not None) == (labels is not None)
+
+
+def test_images_are_shown_at_full_range(tmp_path):
+    figure = images_figure(np.random.default_rng(0).random((9, 4, 4, 1)), 3, "title")
+    figure.savefig(tmp_path / "figure.png")
+    (picture,) = figure.axes[0].images
+    assert picture.get_array().shape == (12, 12)
+    assert picture.get_clim() == (0, 1)
+
+
+@pytest.mark.parametrize("epochs", [1, 30])
+def test_curves_name_their_models(epochs, tmp_path):
+    curve = list(np.linspace(200, 130, epochs))
+    figure = training_curves_figure({"A": (curve, curve), "B": (curve, curve)}, "nats", "title")
+    figure.savefig(tmp_path / "figure.png")
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert [name.split(",")[0] for name in names] == ["A", "A", "B", "B"]
