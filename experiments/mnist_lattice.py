@@ -78,10 +78,10 @@ def draw(run: Run, spaces: dict[str, LatentSpace]) -> None:
         title = MODELS[name][0]
         sites = len(space.lattice)
         for part, lattice in (("encodings", None), ("lattice", space.lattice)):
-            figure = encodings_figure(space.encodings, labels, space.sphere, f"{title}\n{what}", lattice)
+            figure = encodings_figure(space.encodings, labels, space.sphere, f"{title}: {what}", lattice)
             run.save(f"{name}_{part}", figure)
         digits = images_figure(
-            space.decoded, sites, f"{title}\nE[x|z] on the {sites} x {sites} lattice, {run.data.name}"
+            space.decoded, sites, f"{title}: E[x|z] on the {sites} x {sites} lattice, {run.data.name}"
         )
         run.save(f"{name}_digits", digits)
     columns = {MODELS[name][0]: space for name, space in spaces.items()}

@@ -289,6 +289,6 @@ def test_hold_out_takes_the_end_of_the_training_images():
     held = dataset.hold_out(2)
     assert held.train.images[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert held.test.images[:, 0, 0, 0].tolist() == [3, 4]
-    assert "held out" in held.source
+    assert held.name == "own_held_out"
     with pytest.raises(vj.DataError, match="hold out 5 of 5"):
         dataset.hold_out(5)

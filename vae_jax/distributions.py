@@ -99,7 +99,7 @@ class DiagonalGaussian:
 
     def kl(self) -> Float[Array, "*batch latent"]:
         """1/2 (mean^2 + variance - 1 - log variance) of each dimension (Kingma and Welling, 2014, appendix B)."""
-        return 0.5 * (self.mean**2 + jnp.expm1(self.log_variance) - self.log_variance)
+        return 0.5 * (jnp.square(self.mean) + jnp.expm1(self.log_variance) - self.log_variance)
 
 
 def standard_normal_log_prob(z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:

@@ -33,10 +33,10 @@ def encodings_figure(
     lattice: Float[Any, "size size latent"] | None = None,
 ) -> Figure:
     """The first two dimensions of encodings with their circle, and a lattice over them if there is one."""
-    figure = Figure(figsize=(5.6, 6.2), layout="constrained")
+    figure = Figure(figsize=(5.6, 6.1), layout="constrained")
     axes = figure.subplots()
     draw_encodings(axes, encodings, labels, sphere, lattice)
-    figure.suptitle(title)
+    _title(figure, title, labels)
     return figure
 
 
@@ -60,14 +60,14 @@ def latent_spaces_figure(
       captions: under each column, by the model's name.
       title: of the whole.
     """
-    figure = Figure(figsize=(4.6 * len(columns), 10.0), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(columns), 9.9), layout="constrained")
     grid = figure.subplots(2, len(columns), squeeze=False)
     for (name, space), (above, below) in zip(columns.items(), grid.T, strict=True):
         draw_encodings(above, space.encodings, labels, space.sphere, space.lattice)
-        above.set_title(name, pad=24)
+        above.set_title(name)
         draw_images(below, space.decoded, len(space.lattice))
         below.set_xlabel(captions[name])
-    figure.suptitle(title)
+    _title(figure, title, labels)
     return figure
 
 
@@ -111,14 +111,8 @@ def draw_encodings(
     if labels is None:
         axes.scatter(x, y, s=size, c=CLASS_COLOURS[9], alpha=0.6, linewidths=0, rasterized=True)
     else:
-        classes = np.unique(labels)
         colours = np.array(CLASS_COLOURS)[np.asarray(labels) % len(CLASS_COLOURS)]
         axes.scatter(x, y, s=size, c=colours, alpha=0.6, linewidths=0, rasterized=True)
-        keys = [Line2D([], [], marker="o", linestyle="", color=CLASS_COLOURS[c % 10], label=str(c)) for c in classes]
-        axes.legend(
-            handles=keys, ncols=10, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, columnspacing=0.6,
-            handletextpad=0.0, borderpad=0.2,
-        )  # fmt: skip
     axes.add_patch(Circle(centre, sphere.radius, fill=False, linewidth=1.2))
     if lattice is not None:
         axes.scatter(lattice[..., 0], lattice[..., 1], s=5, c="black", linewidths=0)
@@ -126,6 +120,25 @@ def draw_encodings(
         _name_classes(axes, x, y, np.asarray(labels), apart=0.12 * reach)
     axes.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
     axes.set(xlabel="latent dimension 1", ylabel="latent dimension 2", aspect="equal")
+
+
+def _title(figure: Figure, title: str, labels: Int[Any, " n"] | None) -> None:
+    """A title; where there are classes it is that of the legend which names their colours."""
+    if labels is None:
+        figure.suptitle(title)
+        return
+    figure.legend(
+        handles=_class_handles(labels), title=title, title_fontsize="large", ncols=10, loc="outside upper center",
+        frameon=False, columnspacing=0.8, handletextpad=0.1, borderpad=0.1,
+    )  # fmt: skip
+
+
+def _class_handles(labels: Int[Any, " n"]) -> list[Line2D]:
+    """A legend's handles, one for each class there is."""
+    return [
+        Line2D([], [], marker="o", linestyle="", color=CLASS_COLOURS[label % len(CLASS_COLOURS)], label=str(label))
+        for label in np.unique(labels)
+    ]
 
 
 def _name_classes(axes: Axes, x: np.ndarray, y: np.ndarray, labels: np.ndarray, apart: float) -> None:

@@ -91,11 +91,13 @@ class Dataset:
         return self.train.image_shape
 
     def hold_out(self, count: int) -> "Dataset":
-        """The data set for choosing settings: the last `count` training images take the test images' place."""
+        """The data set for choosing settings: the last `count` training images take the test images' place.
+
+        Its name says so, and so do the titles and file names made from it.
+        """
         if not 0 < count < len(self.train):
             raise DataError(f"cannot hold out {count} of {len(self.train)} training images")
-        source = f"{self.source}; the last {count:,} training images held out in place of the test split"
-        return Dataset(self.name, self.train[:-count], self.train[-count:], source)
+        return Dataset(f"{self.name}_held_out", self.train[:-count], self.train[-count:], self.source)
 
     @classmethod
     def from_arrays(
