@@ -8,18 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
 
 import vae_jax as vj
-from vae_jax.comparison import LatentSpace, caption, survey, table, train_vae
+from vae_jax.comparison import CONTESTANTS, compare, comparison_figures, require_plane, table
 from vae_jax.experiment import Options, Run, run_script
-from vae_jax.figures import encodings_figure, images_figure, latent_spaces_figure, training_curves_figure
-from vae_jax.objectives import Objective
-
-MODELS: dict[str, tuple[str, type, Objective]] = {
-    "ae": ("Autoencoder", vj.Delta, vj.Reconstruction()),
-    "vae": ("Variational autoencoder", vj.DiagonalGaussian, vj.ELBO()),
-}
 
 
 @dataclass(frozen=True)
@@ -36,75 +28,25 @@ class Config(Options):
 
 def main(config: Config) -> None:
     """Train, measure, draw, report."""
+    require_plane(config.latent_dim)
     run = Run.start("mnist_lattice", config)
-    if config.latent_dim < 2:
-        raise vj.InputError(f"latent_dim is {config.latent_dim}; a lattice needs at least 2")
-    vaes = {
-        name: vj.mlp_vae(run.data.image_shape, config.latent_dim, posterior=family)
-        for name, (_, family, _) in MODELS.items()
-    }
-    judge = vj.train_judge(run.data.train, seed=config.judge_seed)
-    judge_accuracy = judge(run.data.test.images / np.float32(255)).agreement(run.data.test.labels)
-    print(f"classifier: {judge_accuracy:.2%} of the test images right")
-    spaces = {}
-    for name, (title, _, objective) in MODELS.items():
-        train_key, survey_key = jax.random.split(jax.random.key(config.seed))
-        trained = train_vae(
-            train_key,
-            vaes[name],
-            objective,
-            run.data,
-            epochs=run.epochs,
-            batch_size=run.batch_size,
-            learning_rate=config.learning_rate,
-            title=title,
-        )
-        spaces[name] = survey(survey_key, trained, run.data, judge)
-    draw(run, spaces)
-    print(
-        table(
-            {MODELS[name][0]: space.numbers for name, space in spaces.items()},
-            f"{run.data.name}, seed {config.seed}",
-        )
+    judge = vj.train_judge(jax.random.fold_in(jax.random.key(config.judge_seed), 1), run.data.train)
+    accuracy = judge.on(run.data.test).agreement(run.data.test.labels)
+    print(f"classifier of seed {config.judge_seed}: {accuracy:.2%} of {run.data.name}'s test images right")
+    spaces = compare(
+        jax.random.key(config.seed),
+        run.data,
+        judge,
+        config.latent_dim,
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        learning_rate=config.learning_rate,
     )
-    run.report({"judge_accuracy": judge_accuracy} | {name: space.numbers for name, space in spaces.items()})
-
-
-def draw(run: Run, spaces: dict[str, LatentSpace]) -> None:
-    """The pictures of each model, then both side by side, then the curves."""
-    labels = run.data.test.labels
-    what = f"{run.data.name}, {len(run.data.test):,} test images"
-    for name, space in spaces.items():
-        title = MODELS[name][0]
-        sites = len(space.lattice)
-        for part, lattice in (("encodings", None), ("lattice", space.lattice)):
-            figure = encodings_figure(space.encodings, labels, space.sphere, f"{title}: {what}", lattice)
-            run.save(f"{name}_{part}", figure)
-        digits = images_figure(
-            space.decoded, sites, f"{title}: E[x|z] on the {sites} x {sites} lattice, {run.data.name}"
-        )
-        run.save(f"{name}_digits", digits)
-    columns = {MODELS[name][0]: space for name, space in spaces.items()}
-    captions = {title: caption(space.numbers) for title, space in columns.items()}
-    run.save(
-        "side_by_side",
-        latent_spaces_figure(columns, labels, captions, f"Encodings of {what}, and the lattice decoded"),
-    )
-    curves = {
-        title: (
-            [r["loss"] for r in space.numbers["history"]],
-            [r["test_negative_elbo"] for r in space.numbers["history"]],
-        )
-        for title, space in columns.items()
-    }
-    run.save(
-        "curves",
-        training_curves_figure(
-            curves,
-            "negative ELBO / reconstruction, nats per image",
-            f"{run.data.name}, grey cross-entropy, one sampled z",
-        ),
-    )
+    for part, figure in comparison_figures(spaces, run.data.test.labels, run.label()).items():
+        run.save(part, figure)
+    print(table({CONTESTANTS[name].title: space.numbers for name, space in spaces.items()}, run.label()))
+    models = {name: space.numbers for name, space in spaces.items()}
+    run.report({"label": run.label(), "judge_accuracy": accuracy, **models})
 
 
 if __name__ == "__main__":

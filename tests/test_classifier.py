@@ -14,12 +14,12 @@ GREY = DATA.images / np.float32(255)
 
 
 def test_the_judge_learns_and_is_the_same_each_time():
-    judge = vj.train_judge(DATA, steps=60, batch_size=32, progress=False)
-    judgement = judge(GREY)
+    judge = vj.train_judge(jax.random.key(0), DATA, steps=60, batch_size=32, progress=False)
+    judgement = judge.on(DATA)
     assert judgement.agreement(DATA.labels) > 0.95
     assert judgement.features.shape == (96, 128)
     np.testing.assert_allclose(judgement.probabilities.sum(axis=-1), 1, rtol=1e-5)
-    again = vj.train_judge(DATA, steps=60, batch_size=32, progress=False)
+    again = vj.train_judge(jax.random.key(0), DATA, steps=60, batch_size=32, progress=False)
     np.testing.assert_array_equal(again(GREY).probabilities, judgement.probabilities)
 
 
@@ -50,7 +50,7 @@ def test_effective_classes_run_from_one_to_their_number():
 
 def test_images_without_labels_are_refused():
     with pytest.raises(vj.InputError, match="no labels"):
-        vj.train_judge(vj.Split(DATA.images))
+        vj.train_judge(jax.random.key(0), vj.Split(DATA.images))
     classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
     batch = vj.Batch(jnp.zeros((2, 6, 6, 1)))
     with pytest.raises(vj.InputError, match="no labels"):

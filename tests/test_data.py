@@ -32,7 +32,7 @@ def test_idx_files_are_read_with_and_without_gz(tmp_path, suffix):
     folder = write_idx(tmp_path, TRAIN, TEST, suffix)
     dataset = vj.load("mnist", folder)
     assert same(dataset)
-    assert "MD5 not that of the published MNIST" in dataset.source
+    assert "by their MD5 not the published MNIST" in dataset.source
     assert dataset.image_shape == (6, 6, 1)
     assert dataset.train.labels.dtype == np.int32
 
@@ -56,7 +56,7 @@ def test_a_file_that_matches_the_published_md5_is_told(tmp_path, monkeypatch):
         for part, path in idx.find_files("mnist", folder).items()
     }
     monkeypatch.setattr(idx, "_PUBLISHED_MNIST", digests)
-    assert "MD5 as published" in vj.load("mnist", folder).source
+    assert "by their MD5 the published MNIST" in vj.load("mnist", folder).source
 
 
 def damaged(content: bytes, how: str) -> bytes:
@@ -154,10 +154,40 @@ def test_without_a_network_the_search_ends_in_time_and_tells_what_was_tried():
 
 
 def test_a_network_that_swallows_everything_is_given_up(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(60))
+    ended = threading.Event()
+
+    def hang(*args, **kwargs):
+        ended.wait(30)
+        raise OSError("given up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
     monkeypatch.setattr(tfds, "_PATIENCE", 0.2)
     with pytest.raises(vj.DataNotFoundError, match="no answer within"):
         vj.load("mnist")
+    ended.set()
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["my-digits", "my digits", "", "mnist:9.9.9", "mnist/foo", "huggingface:x", "emnist"])
+def test_a_name_that_tfds_cannot_serve_is_one_sentence(name, tmp_path):
+    for data_dir in (None, tmp_path):
+        with pytest.raises(vj.DataNotFoundError, match="was not found") as caught:
+            vj.load(name, data_dir)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_name_with_a_slash_makes_no_folder(tmp_path):
+    folder = write_idx(tmp_path / "a" / "b", TRAIN, TEST)
+    assert same(vj.load("a/b", tmp_path))
+    assert folder.is_dir()
+    (entry,) = cache_dir().iterdir()
+    assert entry.name.startswith("a_b-")
+
+
+def test_the_subfolder_of_that_name_comes_first(tmp_path):
+    write_idx(tmp_path, TEST, TRAIN)
+    write_idx(tmp_path / "fashion_mnist", TRAIN, TEST)
+    assert same(vj.load("fashion_mnist", tmp_path))
 
 
 @pytest.mark.usefixtures("no_network")
@@ -166,32 +196,66 @@ def test_an_unknown_name_is_told():
         vj.load("mnits")
 
 
-def test_download_prepare_and_read_again_without_tensorflow(tmp_path, monkeypatch):
-    """The stock builder's addresses are turned to a server on this machine; everything else is the real path."""
-    import tensorflow_datasets
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """The stock builders' addresses turned to a server on this machine; everything else is the real path."""
     from tensorflow_datasets.image_classification import mnist
 
-    write_idx(tmp_path / "www", TRAIN, TEST)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "www")
-    handler.func.log_message = lambda *args: None
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    folder = write_idx(tmp_path / "www", TRAIN, TEST)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(mnist.MNIST, "URL", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setattr(mnist.MNIST, "url_infos", {})
-    monkeypatch.setattr(tensorflow_datasets.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
-    try:
-        first = vj.load("mnist")
-    finally:
-        server.shutdown()
-        server.server_close()
+    for stock in (mnist.MNIST, mnist.FashionMNIST):
+        monkeypatch.setattr(stock, "URL", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(stock, "url_infos", {})
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path / "stock"))
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_download_prepare_and_read_again_without_tensorflow(mirror):
+    import tensorflow_datasets
+
+    first = vj.load("mnist")
     assert same(first), "the order of the files is not kept"
     assert first.source == "TFDS, mnist/3.0.1"
-    assert same(vj.load("mnist", tmp_path / "tfds")), "what was prepared is found under --data-dir too"
-    stock = tensorflow_datasets.data_source("mnist", split="test", data_dir=tmp_path / "tfds", download=False)
+    assert same(vj.load("fashion_mnist")), "a second download in one process"
+    downloads = cache_dir() / "tensorflow_datasets"
+    assert same(vj.load("mnist", downloads)), "what was prepared is found under a data folder too"
+    stock = tensorflow_datasets.data_source("mnist", split="test", data_dir=downloads, download=False)
     np.testing.assert_array_equal(stock[3]["image"], TEST.images[3])
-    next((tmp_path / "tfds").glob("mnist/*/mnist-train*")).write_bytes(b"broken")
+    for path in mirror.iterdir():
+        path.unlink()
+    assert same(vj.load("mnist")), "a download is not repeated"
+    next(downloads.glob("mnist/*/mnist-train*")).write_bytes(b"broken")
     with pytest.raises(vj.DataError, match="cannot be read"):
-        vj.load("mnist", tmp_path / "tfds")
+        vj.load("mnist")
+
+
+def test_a_failed_download_may_be_tried_again(mirror):
+    image_file = mirror / "train-images-idx3-ubyte.gz"
+    content = image_file.read_bytes()
+    image_file.unlink()
+    with pytest.raises(vj.DataNotFoundError, match=r"the download from .* failed"):
+        vj.load("mnist")
+    image_file.write_bytes(content)
+    assert same(vj.load("mnist"))
+
+
+def test_a_stock_folder_that_needs_tensorflow_stands_in_no_ones_way(mirror, tmp_path):
+    vj.load("mnist")
+    prepared = next((cache_dir() / "tensorflow_datasets").glob("mnist/*"))
+    stock = tmp_path / "stock" / "mnist" / prepared.name
+    stock.mkdir(parents=True)
+    for name in ("dataset_info.json", "features.json"):
+        (stock / name).write_text((prepared / name).read_text().replace("array_record", "tfrecord"))
+    assert same(vj.load("mnist"))
+    with pytest.raises(vj.DataNotFoundError, match="stored as tfrecord, which needs TensorFlow"):
+        vj.load("mnist", tmp_path / "stock")
 
 
 def test_a_second_load_comes_from_the_cache(tmp_path, monkeypatch):

@@ -20,9 +20,9 @@ DATA = small_split(50)
 def test_blocks_are_joined_to_what_one_pass_gives(block):
     shapes = set()
 
-    def function(positions, x):
+    def function(first, x):
         shapes.add(x.shape)
-        return {"double": 2 * x, "position": positions}
+        return {"double": 2 * x, "position": first + np.arange(len(x))}
 
     x = np.arange(50.0).reshape(25, 2)
     result = in_blocks(function, x, block=block)
@@ -51,6 +51,11 @@ def test_encodings_and_decoded_images_are_those_of_the_model():
     np.testing.assert_allclose(decoded, VAE.decode(VARIABLES, expected.mean).mean, rtol=1e-5)
 
 
+def test_no_examples_are_refused():
+    with pytest.raises(vj.InputError, match="no examples"):
+        vj.decode_all(VAE, VARIABLES, np.zeros((0, 3), np.float32))
+
+
 def test_estimate_is_the_mean_and_its_standard_error():
     values = np.random.default_rng(0).normal(3, 2, 400)
     mean, error = vj.estimate(values)
@@ -75,12 +80,18 @@ def test_kl_of_a_fitted_gaussian_is_the_closed_form():
     assert aggregate(Delta(jnp.ones((5, 2)))).kl == float("inf")
 
 
-def test_draws_of_a_fitted_gaussian_have_its_moments_even_if_it_is_singular():
-    points = np.random.default_rng(0).normal(size=(500, 1)) * [[1.0, 2.0]] + [[3.0, 0.0]]
-    aggregated = aggregate(Delta(jnp.asarray(points)))
-    draws = np.asarray(aggregated.sample(jax.random.key(0), 20_000))
-    np.testing.assert_allclose(draws.mean(axis=0), aggregated.mean, atol=0.1)
-    np.testing.assert_allclose(np.cov(draws, rowvar=False), aggregated.covariance, rtol=0.05, atol=0.05)
+@pytest.mark.parametrize("dimensions", [2, 10])
+def test_draws_of_a_fitted_gaussian_have_its_moments_though_it_is_singular(dimensions):
+    generator = np.random.default_rng(0)
+    for seed in range(20):
+        points = generator.normal(size=(50, dimensions // 3 + 1)) @ generator.normal(
+            size=(dimensions // 3 + 1, dimensions)
+        )
+        aggregated = aggregate(Delta(jnp.asarray(points, jnp.float32)))
+        draws = np.asarray(aggregated.sample(jax.random.key(seed), 20_000))
+        scale = aggregated.covariance.diagonal().max()
+        np.testing.assert_allclose(draws.mean(axis=0), aggregated.mean, atol=0.05 * np.sqrt(scale))
+        np.testing.assert_allclose(np.cov(draws, rowvar=False), aggregated.covariance, atol=0.06 * scale)
 
 
 def test_frechet_distance_is_the_formula():

@@ -1,6 +1,7 @@
 """Each script, tiny, end to end; and what it answers to options that can't be used."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import small_split, write_idx
+from matplotlib.text import Text
 from PIL import Image
+
+from vae_jax.experiment import Run
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -32,6 +36,20 @@ def refused(monkeypatch, capsys, script, *options):
 @pytest.fixture
 def tiny(tmp_path):
     return write_idx(tmp_path / "data", small_split(96), small_split(40, seed=1))
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """The texts of every figure that a script saves."""
+    found = {}
+
+    def save(self, part, figure):
+        found[part] = " ".join(text.get_text() for text in figure.findobj(Text))
+        original(self, part, figure)
+
+    original = Run.save
+    monkeypatch.setattr(Run, "save", save)
+    return found
 
 
 PICTURES = {f"{model}_{part}" for model in ("ae", "vae") for part in ("encodings", "lattice", "digits")}
@@ -57,13 +75,15 @@ def test_mnist_lattice(tiny, tmp_path, monkeypatch, capsys):
     assert report["ae"]["test_kl"] == 0 < report["vae"]["test_kl"]
     pictures = {path.stem.removeprefix("mnist_lattice_") for path in out.glob("*.png")}
     assert pictures == PICTURES | {"side_by_side", "curves"}
-    assert all(min(Image.open(path).size) > 300 for path in out.glob("*.png"))
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 300
     printed = capsys.readouterr().out
     assert f"{report['vae']['test_negative_elbo']:.2f}" in printed
     assert f"{report['ae']['frechet']['prior']:.1f}" in printed
 
 
-def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch, capsys):
+def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch, capsys, titles):
     import socket
 
     def refuse(*args, **kwargs):
@@ -74,6 +94,8 @@ def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch,
     assert json.loads((tmp_path / "mnist_lattice_digits.json").read_text())["dataset"] == "digits"
     assert all(path.name.startswith("mnist_lattice_digits") for path in tmp_path.iterdir())
     assert "scikit-learn" in capsys.readouterr().out
+    assert len(titles) == 8
+    assert all("digits, grey cross-entropy in nats per image" in text for text in titles.values())
 
 
 @pytest.mark.parametrize(
@@ -88,6 +110,8 @@ def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch,
         (["--latent-dim", "1"], "latent_dim is 1"),
         (["--learning-rate", "0"], "learning_rate is 0"),
         (["--hold-out", "96"], "hold out 96 of 96"),
+        (["--hold-out", "1"], "hold out 1 of 96"),
+        (["--seed", "-1"], "seed is -1"),
         (["--out", "/dev/null/out"], "cannot write to the folder"),
     ],
 )
@@ -111,12 +135,55 @@ def test_a_value_that_is_no_number_exits_with_2(monkeypatch):
     assert stop.value.code == 2
 
 
+PEER = """
+import json, sys
+assert sys.argv[2:] == ["--batch", "16", "--epochs", "3"]
+for seconds in (9.0, 2.0, 4.0):
+    print(json.dumps({"seconds": seconds}))
+"""
+
+
+def test_benchmark(tiny, tmp_path, monkeypatch, capsys):
+    peer, torch, out = tmp_path / "peer.py", tmp_path / "torch.py", tmp_path / "out"
+    peer.write_text(PEER)
+    options = ["--data-dir", tiny, "--batch-size", 16, "--epochs", 3, "--rounds", 2, "--out", out, "--peer", peer]
+    run(monkeypatch, "benchmark", *options)
+    assert "No PyTorch to compare with: give --torch-python" in capsys.readouterr().out
+    assert json.loads((out / "benchmark.json").read_text())["ratio_torch_over_ours"] is None
+    run(monkeypatch, "benchmark", *options, "--torch-python", sys.executable)
+    assert "cannot import torch" in capsys.readouterr().out
+    torch.write_text("")  # a module of that name is all that is asked for
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run(monkeypatch, "benchmark", *options, "--torch-python", sys.executable)
+    report = json.loads((out / "benchmark.json").read_text())
+    assert report["seconds_per_epoch"]["torch"] == [2.0, 4.0, 2.0, 4.0]
+    assert len(report["seconds_per_epoch"]["ours"]) == 4
+    assert report["ratio_torch_over_ours"] == pytest.approx(3 / report["medians"]["ours"])
+    peer.write_text("raise SystemExit('no such data')")
+    assert "no such data" in refused(monkeypatch, capsys, "benchmark", *options, "--torch-python", sys.executable)
+
+
+README = (EXPERIMENTS.parent / "README.md").read_text()
+
+
+def test_the_readmes_examples_run(monkeypatch):
+    """The notebook's lines and the objective of one's own, on fewer digits and epochs."""
+    notebook, _, objective = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(notebook.replace("epochs=50", "epochs=1"), names)
+    assert names["digits"].shape == (16, 28, 28, 1)
+    exec(objective, names)
+    step = names["vj"].make_train_step(names["vae"], names["free_bits"], names["optimizer"])
+    _, history = names["vj"].fit(names["state"], step, names["data"].train, epochs=2, batch_size=64, progress=False)
+    assert np.isfinite(history[-1]["loss"])
+
+
 WITHOUT = """
 import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"tensorflow_datasets", "sklearn", "tyro", "scipy", "tensorflow"}:
+        if name.split(".")[0] in {"tensorflow_datasets", "sklearn", "tyro", "tqdm", "scipy", "tensorflow"}:
             raise ImportError(f"{name} is absent")
 
 sys.meta_path.insert(0, Absent())

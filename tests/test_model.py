@@ -124,6 +124,24 @@ def test_sizes_that_make_no_network_are_refused(settings, name):
         vj.mlp_vae(**settings)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "message"),
+    [
+        (Normalised((2, 3)), Normalised((6, 6, 3)), r"the encoder emits shape \(1, 2, 3\).*expected \(1, 2, 2\)"),
+        (Normalised((4,)), Normalised((6, 6, 3)), r"the encoder emits shape \(1, 4\)"),
+        (Normalised((2, 2)), Normalised((6, 6, 1)), r"the decoder emits shape \(1, 6, 6, 1\).*\(1, 6, 6, 3\)"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(encoder, decoder, message):
+    with pytest.raises(vj.InputError, match=message):
+        vj.VAE(encoder, decoder, (6, 6, 3), 2).init(jax.random.key(0))
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(vj.InputError, match=r"images of shape \(2, 2, 3\)"):
+        vj.Bernoulli()(jnp.zeros((1, 2, 2, 1))).log_prob(jnp.zeros((1, 2, 2, 3)))
+
+
 def test_arrays_of_another_shape_are_refused():
     vae = vj.mlp_vae((6, 6, 1), hidden=(4,))
     variables = vae.init(jax.random.key(0))

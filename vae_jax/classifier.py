@@ -15,6 +15,7 @@ from vae_jax.data import Split
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluate import in_blocks
 from vae_jax.model import Variables
+from vae_jax.networks import MLP
 from vae_jax.objectives import Loss
 from vae_jax.observation import Batch
 from vae_jax.train import fit, init, make_train_step, warm_up_then_cosine
@@ -27,9 +28,7 @@ class _Network(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Class logits [B, classes] and the last hidden layer [B, hidden[-1]]."""
-        h = x.reshape(len(x), -1)
-        for width in self.hidden:
-            h = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(h))
+        h = nn.relu(MLP(self.hidden[:-1], self.hidden[-1:])(x))
         return nn.Dense(self.classes)(h), h
 
 
@@ -97,7 +96,7 @@ class CrossEntropy:
 
 
 @partial(jax.jit, static_argnames=("classifier",))
-def _judge(positions: Array, x: Array, variables: Variables, classifier: Classifier) -> "Judgement":
+def _judge(first: int | Array, x: Array, variables: Variables, classifier: Classifier) -> "Judgement":
     return Judgement(jax.nn.softmax(classifier.logits(variables, x)), classifier.features(variables, x))
 
 
@@ -140,30 +139,35 @@ class Judge:
         """Class probabilities and features of images as the classifier was trained to see them."""
         return in_blocks(partial(_judge, variables=self.variables, classifier=self.classifier), x)
 
+    def on(self, data: Split) -> Judgement:
+        """The judgement on stored images."""
+        return self(data.images / np.float32(255))
+
 
 def train_judge(
-    data: Split, *, seed: int = 0, steps: int = 2_000, batch_size: int = 256, progress: bool = True
+    key: Key[Array, ""], data: Split, *, steps: int = 2_000, batch_size: int = 256, progress: bool = True
 ) -> Judge:
-    """A `Judge` of grey images in [0, 1], trained on labelled ones; the same data and seed make the same judge.
+    """A `Judge` of grey images in [0, 1], trained on labelled ones; the same key and data make the same judge.
 
     Args:
+      key: of its parameters and of the order of its data.
       data: labelled images.
-      seed: of its parameters and of the order of its data.
       steps: at least as many are taken, in whole epochs.
       batch_size: images a step.
       progress: whether to show a bar.
 
     Raises:
-      InputError: the data have no labels.
+      InputError: the data have no labels, or there are no steps or no batch.
     """
     if data.labels is None:
         raise InputError("the images have no labels; a judge can't be trained without")
+    require_positive_int(steps=steps, batch_size=batch_size)
     classifier = Classifier(data.image_shape, classes=int(data.labels.max()) + 1)
     batch_size = min(batch_size, len(data))
     steps_per_epoch = len(data) // batch_size
     epochs = -(-steps // steps_per_epoch)
-    optimizer = warm_up_then_cosine(2e-3, steps=epochs * steps_per_epoch)
+    optimizer = optax.adam(warm_up_then_cosine(2e-3, steps=epochs * steps_per_epoch))
     step = make_train_step(classifier, CrossEntropy(), optimizer)
-    state = init(jax.random.key(seed), classifier, optimizer)
+    state = init(key, classifier, optimizer)
     state, _ = fit(state, step, data, epochs=epochs, batch_size=batch_size, progress=progress, title="classifier")
     return Judge(classifier, state.variables)

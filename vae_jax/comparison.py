@@ -1,90 +1,41 @@
-"""A trained model in numbers and arrays: what a comparison of latent spaces says and draws of each."""
+"""A plain autoencoder against a variational one: their latent spaces in arrays, numbers and pictures."""
 
 import functools
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
+from matplotlib.figure import Figure
 
 from vae_jax.classifier import Judge
-from vae_jax.data import Dataset, Split
-from vae_jax.evaluate import aggregate, decode_all, encode_all, estimate, evaluate, frechet_distance
+from vae_jax.data import Dataset
+from vae_jax.distributions import Delta, DiagonalGaussian
+from vae_jax.errors import InputError
+from vae_jax.evaluate import aggregate, decode_all, encode_all, frechet_distance
+from vae_jax.figures import encodings_figure, images_figure, latent_spaces_figure, training_curves_figure
 from vae_jax.latents import Sphere, inscribed_lattice, sphere_about_mean, uniform_in_square
-from vae_jax.model import VAE, Variables
-from vae_jax.objectives import Objective
+from vae_jax.model import mlp_vae
+from vae_jax.objectives import ELBO, Objective, Reconstruction
 from vae_jax.observation import Observe, Scale
-from vae_jax.train import Record, TrainState, fit, init, make_train_step, warm_up_then_cosine
+from vae_jax.recipe import Trained, bound_in_numbers, train_vae
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A model, its variables, and how it came to them."""
+class Contestant(NamedTuple):
+    """One side of the comparison."""
 
-    vae: VAE
-    variables: Variables
-    history: list[Record]
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        """The median, which leaves compilation in the first epoch out."""
-        return float(np.median([record["seconds"] for record in self.history]))
+    title: str
+    posterior: type[DiagonalGaussian] | type[Delta]
+    objective: Objective
 
 
-def train_vae(
-    key: Key[Array, ""],
-    vae: VAE,
-    objective: Objective,
-    data: Dataset,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    observe: Observe = Scale(),
-    title: str = "training",
-    progress: bool = True,
-) -> Trained:
-    """Train with Adam, warm-up and cosine decay; the history has the test split's terms after each epoch.
-
-    The test split's are for the curves alone: nothing is chosen by them. They are "test_reconstruction" and "test_kl"
-    in nats per image, at one sampled z each.
-    """
-    init_key, measure_key = jax.random.split(key)
-    optimizer = warm_up_then_cosine(learning_rate, steps=epochs * (len(data.train) // batch_size))
-    step = make_train_step(vae, objective, optimizer)
-
-    def measure(state: TrainState) -> Record:
-        return bound_in_numbers(measure_key, vae, state.variables, data.test, observe, "test")
-
-    state, history = fit(
-        init(init_key, vae, optimizer),
-        step,
-        data.train,
-        observe=observe,
-        epochs=epochs,
-        batch_size=batch_size,
-        measure=measure,
-        title=title,
-        progress=progress,
-    )
-    return Trained(vae, state.variables, history)
-
-
-def bound_in_numbers(
-    key: Key[Array, ""], vae: VAE, variables: Variables, data: Split, observe: Observe, split: str
-) -> Record:
-    """Means over a split in nats per image, one sampled z each, and the bound's standard error over the images."""
-    terms = evaluate(key, vae, variables, data, observe=observe)
-    negative_elbo = estimate(terms.kl - terms.log_px_z)
-    return {
-        f"{split}_reconstruction": estimate(-terms.log_px_z).mean,
-        f"{split}_kl": estimate(terms.kl).mean,
-        f"{split}_negative_elbo": negative_elbo.mean,
-        f"{split}_negative_elbo_standard_error": negative_elbo.standard_error,
-    }
+CONTESTANTS = {
+    "ae": Contestant("Autoencoder", Delta, Reconstruction()),
+    "vae": Contestant("Variational autoencoder", DiagonalGaussian, ELBO()),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +79,11 @@ def survey(
     * aggregated_posterior: of the training images: mean, covariance, and the KL of a Gaussian of these from N(0, I).
     """
     vae, variables = trained.vae, trained.variables
-    train_key, test_key, encode_key, prior_key, fitted_key, square_key, sample_key = jax.random.split(key, 7)
+    train_key, test_key, encode_key, aggregate_key, prior_key, fitted_key, square_key, sample_key = jax.random.split(
+        key, 8
+    )
     posterior = encode_all(encode_key, vae, variables, data.test, observe=observe)
-    aggregated = aggregate(encode_all(encode_key, vae, variables, data.train, observe=observe))
+    aggregated = aggregate(encode_all(aggregate_key, vae, variables, data.train, observe=observe))
     sphere = sphere_about_mean(posterior.mean)
     lattice = inscribed_lattice(sphere, sites)
     decoded = decode_all(vae, variables, lattice.reshape(-1, vae.latent_dim))
@@ -142,12 +95,12 @@ def survey(
         "square": uniform_in_square(square_key, sphere, count),
         "reconstruction": posterior.sample(sample_key),
     }
-    test_features = judge(data.test.images / np.float32(255)).features
+    test_features = judge.on(data.test).features
     frechet = {
         name: frechet_distance(judge(decode_all(vae, variables, z)).features, test_features)
         for name, z in draws.items()
     }
-    frechet["train"] = frechet_distance(judge(data.train[:count].images / np.float32(255)).features, test_features)
+    frechet["train"] = frechet_distance(judge.on(data.train[:count]).features, test_features)
     numbers = {
         **bound_in_numbers(train_key, vae, variables, data.train, observe, "train"),
         **bound_in_numbers(test_key, vae, variables, data.test, observe, "test"),
@@ -165,11 +118,77 @@ def survey(
     return LatentSpace(np.asarray(posterior.mean), sphere, lattice, decoded, numbers)
 
 
+def compare(
+    key: Key[Array, ""],
+    data: Dataset,
+    judge: Judge,
+    latent_dim: int,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+) -> dict[str, LatentSpace]:
+    """Train and survey both contestants: layers 500-250 with ReLU, Bernoulli likelihood on grey pixels."""
+    spaces = {}
+    for number, (name, (title, posterior, objective)) in enumerate(CONTESTANTS.items()):
+        train_key, survey_key = jax.random.split(jax.random.fold_in(key, number))
+        vae = mlp_vae(data.image_shape, latent_dim, posterior=posterior)
+        trained = train_vae(
+            train_key,
+            vae,
+            objective,
+            data,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            title=title,
+        )
+        spaces[name] = survey(survey_key, trained, data, judge)
+    return spaces
+
+
+def require_plane(latent_dim: int) -> None:
+    """Raise `InputError` unless a lattice can lie in the latent space."""
+    if latent_dim < 2:
+        raise InputError(f"latent_dim is {latent_dim}; a lattice needs at least 2")
+
+
+def comparison_figures(
+    spaces: Mapping[str, LatentSpace], labels: Int[np.ndarray, " n"] | None, label: str
+) -> dict[str, Figure]:
+    """The pictures of each model, both side by side, and the training curves, by the part of the file name.
+
+    Args:
+      spaces: from `compare`.
+      labels: classes of the test images.
+      label: data, noise and seed, for the titles.
+    """
+    figures = {}
+    for name, space in spaces.items():
+        title = CONTESTANTS[name].title
+        for part, lattice in (("encodings", None), ("lattice", space.lattice)):
+            text = f"{title}: {len(space.encodings):,} test images\n{label}"
+            figures[f"{name}_{part}"] = encodings_figure(space.encodings, labels, space.sphere, text, lattice)
+        side = len(space.lattice)
+        text = f"{title}: E[x|z] on the {side} x {side} lattice\n{label}"
+        figures[f"{name}_digits"] = images_figure(space.decoded, side, text)
+    columns = {CONTESTANTS[name].title: space for name, space in spaces.items()}
+    captions = {title: caption(space.numbers) for title, space in columns.items()}
+    text = f"Encodings of the test images, and the lattice decoded\n{label}"
+    figures["side_by_side"] = latent_spaces_figure(columns, labels, captions, text)
+    curves = {
+        title: [[record[name] for record in space.numbers["history"]] for name in ("loss", "test_negative_elbo")]
+        for title, space in columns.items()
+    }
+    figures["curves"] = training_curves_figure(curves, "negative ELBO (AE: reconstruction), nats per image", label)
+    return figures
+
+
 def caption(numbers: Mapping[str, Any]) -> str:
     """Three lines under a picture."""
     return (
         f"test images: reconstruction {numbers['test_reconstruction']:.1f} + KL {numbers['test_kl']:.1f} nats\n"
-        f"lattice: {numbers['legible_share']:.0%} legible, {numbers['lattice_classes']:.1f} of the classes\n"
+        f"lattice: {numbers['legible_share']:.0%} legible, spread over {numbers['lattice_classes']:.1f} classes\n"
         f"draws from the prior: Fréchet distance {numbers['frechet']['prior']:.0f}"
     )
 
@@ -179,7 +198,7 @@ def table(columns: Mapping[str, Mapping[str, Any]], label: str) -> str:
 
     Args:
       columns: a `LatentSpace.numbers` by the model's name.
-      label: data and seed.
+      label: data, unit, noise and seed.
     """
     rows: dict[str, tuple[str, str]] = {}  # title: path to the number, format
     for split in ("train", "test"):
@@ -192,7 +211,7 @@ def table(columns: Mapping[str, Mapping[str, Any]], label: str) -> str:
         rows[f"Fréchet distance, {name}"] = (f"frechet.{name}", ".1f")
     rows["KL of q(z) from the prior"] = ("aggregated_posterior.kl_from_prior", ".2f")
     rows["seconds per epoch"] = ("seconds_per_epoch", ".2f")
-    lines = [f"{label}; grey cross-entropy, nats per image, one sampled z each", ""]
+    lines = [label, ""]
     lines.append(f"{'':30}" + "".join(f"{name:>26}" for name in columns))
     for title, (path, form) in rows.items():
         cells = [functools.reduce(operator.getitem, path.split("."), numbers) for numbers in columns.values()]

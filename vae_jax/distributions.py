@@ -7,6 +7,7 @@ Where there is chance, `key` is one key or one key per example. One key is folde
 the draw of an example depends on its position alone and not on the size of the batch around it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -16,14 +17,20 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from vae_jax.errors import require_positive
+from vae_jax.errors import InputError, require_positive
 
 _LOG_2PI = 1.8378770664093453
 _LOG_VARIANCE_BOUND = 20.0  # standard deviations from 4.5e-5 to 2.2e4
 
 
-def example_keys(key: Key[Array, "*batch"], batch: int, first: int | Array = 0) -> Key[Array, " batch"]:
-    """One key per example: `key` folded with the positions from `first`, unless it already is one per example."""
+def example_keys(key: Array, batch: int, first: int | Array = 0) -> Key[Array, " batch"]:
+    """One key per example: `key` folded with the positions from `first`, unless it already is one per example.
+
+    Raises:
+      InputError: the key is none of `jax.random.key`.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise InputError(f"the key is an array of {key.dtype}; make it with jax.random.key, not PRNGKey")
     if key.ndim == 1:
         return key
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(batch))
@@ -145,6 +152,10 @@ class Likelihood(Protocol):
     """A value that builds p(x|z) from what the decoder network emits."""
 
     @property
+    def support(self) -> tuple[float, float]:
+        """The least and the greatest value of a pixel that it takes."""
+
+    @property
     def label(self) -> str:
         """What -log p(x|z) of it is called beside a number."""
 
@@ -167,6 +178,13 @@ class ImageDistribution(Protocol):
         """A draw for each example."""
 
 
+def _same_pixels(parameters: Array, x: Array) -> list[Array]:
+    """Both with the leading axes of either; pixels and channels must agree."""
+    if parameters.shape[-3:] != x.shape[-3:]:
+        raise InputError(f"x has images of shape {x.shape[-3:]}; p(x|z) is over images of {parameters.shape[-3:]}")
+    return jnp.broadcast_arrays(parameters, x)
+
+
 def _sum_over_pixels(values: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch"]:
     return jnp.sum(values, axis=(-3, -2, -1))
 
@@ -174,6 +192,8 @@ def _sum_over_pixels(values: Float[Array, "*batch height width channels"]) -> Fl
 @dataclass(frozen=True)
 class Bernoulli:
     """The likelihood of black-or-white pixels. On grey values in [0, 1] it is a cross-entropy and no likelihood."""
+
+    support: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     @property
     def label(self) -> str:
@@ -199,7 +219,7 @@ class BernoulliImage:
 
     def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
         """Sum of x log p + (1 - x) log(1 - p), exact at any logit."""
-        logits, x = jnp.broadcast_arrays(self.logits, x)
+        logits, x = _same_pixels(self.logits, x)
         return -_sum_over_pixels(optax.sigmoid_binary_cross_entropy(logits, x))
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
@@ -219,9 +239,11 @@ class Gaussian:
 
     variance: float = 1.0
 
+    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+
     def __post_init__(self) -> None:
-        if isinstance(self.variance, int | float):  # no check under a trace
-            require_positive(variance=self.variance)
+        if not isinstance(self.variance, jax.core.Tracer):
+            require_positive(variance=float(self.variance))
 
     @property
     def label(self) -> str:
@@ -243,7 +265,7 @@ class GaussianImage:
 
     def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
         """-1/2 sum of (x - mean)^2 / variance + log variance + log 2 pi."""
-        mean, x = jnp.broadcast_arrays(self.mean, x)
+        mean, x = _same_pixels(self.mean, x)
         return -0.5 * _sum_over_pixels((x - mean) ** 2 / self.variance + jnp.log(self.variance) + _LOG_2PI)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:

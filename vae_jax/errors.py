@@ -1,5 +1,6 @@
 """What can go wrong at the door: one family of exceptions, each a sentence that names the value and the remedy."""
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class NotFiniteError(RuntimeError):
 def require_positive_int(**values: object) -> None:
     """Raise `InputError` unless each value is a whole number of at least one."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
             raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 

@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from vae_jax.data import Split
-from vae_jax.distributions import Posterior
+from vae_jax.distributions import Posterior, example_keys
 from vae_jax.errors import InputError
 from vae_jax.model import VAE, Variables
 from vae_jax.objectives import ELBOTerms, elbo_terms
@@ -34,39 +35,42 @@ def estimate(values: Shaped[Any, " n"]) -> Estimate:
 
 
 def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], block: int = BLOCK) -> PyTree:
-    """`function(positions, *blocks)` over blocks of examples, its results joined: as if over all of them at once.
+    """`function(first, *blocks)` over blocks of examples, its results joined: as if over all of them at once.
 
     The last block is filled up with copies of its last example, which are cut off again, so that a compiled function
     meets one shape alone.
 
     Args:
-      function: from int32 positions [block] and a block of each array to a tree of arrays [block, ...].
+      function: from the position of a block's first example and a block of each array to a tree of arrays [block, ...].
       *arrays: [n, ...], on the host or the device.
       block: examples in a block.
 
     Returns:
       The tree, its leaves [n, ...] on the host.
+
+    Raises:
+      InputError: no examples.
     """
     total = len(arrays[0])
+    if total == 0:
+        raise InputError("there are no examples to go through")
     size = min(block, total)
     results = []
     for start in range(0, total, size):
-        positions = np.minimum(np.arange(start, start + size), total - 1)
+        rows = np.minimum(np.arange(start, start + size), total - 1)
         kept = min(size, total - start)
-        result = function(positions, *(array[positions] for array in arrays))
+        result = function(start, *(array[rows] for array in arrays))
         results.append(jax.tree.map(lambda leaf, kept=kept: np.asarray(leaf[:kept]), result))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 
-def _keys_at(key: Array, positions: Array) -> Array:
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-
-
 @partial(jax.jit, static_argnames=("vae", "observe"))
 def _elbo_terms(
-    positions: Array, images: Array, key: Array, variables: Variables, vae: VAE, observe: Observe
+    first: int | Array, images: Array, key: Array, variables: Variables, vae: VAE, observe: Observe
 ) -> ELBOTerms:
-    observation_keys, noise_keys = (_keys_at(jax.random.fold_in(key, stream), positions) for stream in range(2))
+    observation_keys, noise_keys = (
+        example_keys(jax.random.fold_in(key, stream), len(images), first) for stream in range(2)
+    )
     return elbo_terms(noise_keys, vae, variables, observe(observation_keys, images).x)
 
 
@@ -91,8 +95,10 @@ def evaluate(
 
 
 @partial(jax.jit, static_argnames=("vae", "observe"))
-def _encode(positions: Array, images: Array, key: Array, variables: Variables, vae: VAE, observe: Observe) -> Posterior:
-    return vae.encode(variables, observe(_keys_at(key, positions), images).x)
+def _encode(
+    first: int | Array, images: Array, key: Array, variables: Variables, vae: VAE, observe: Observe
+) -> Posterior:
+    return vae.encode(variables, observe(example_keys(key, len(images), first), images).x)
 
 
 def encode_all(
@@ -110,7 +116,7 @@ def encode_all(
 
 
 @partial(jax.jit, static_argnames=("vae",))
-def _decode(positions: Array, z: Array, variables: Variables, vae: VAE) -> Array:
+def _decode(first: int | Array, z: Array, variables: Variables, vae: VAE) -> Array:
     return vae.decode(variables, z).mean
 
 
@@ -145,8 +151,11 @@ class AggregatedPosterior:
         return float(0.5 * (np.trace(self.covariance) + self.mean @ self.mean - len(self.mean) - log_det))
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count latent"]:
-        """Draws from N(mean, covariance)."""
-        return jax.random.multivariate_normal(key, self.mean, self.covariance, (count,), method="eigh")
+        """Draws from N(mean, covariance), which may be singular."""
+        variances, directions = np.linalg.eigh(self.covariance)
+        root = directions * np.sqrt(np.maximum(variances, 0))  # in float64: rounding makes a variance of 0 negative
+        noise = np.asarray(jax.random.normal(key, (count, len(self.mean))))
+        return jnp.asarray(self.mean + noise @ root.T, jnp.float32)
 
 
 def aggregate(posterior: Posterior) -> AggregatedPosterior:

@@ -4,6 +4,8 @@ import dataclasses
 import importlib.metadata
 import io
 import json
+import math
+import os
 import platform
 import sys
 import time
@@ -16,8 +18,10 @@ import jax
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vae_jax.data import Dataset, load, load_or_stand_in
+from vae_jax.data import Dataset, file_name, load, load_or_stand_in
+from vae_jax.distributions import Bernoulli, Likelihood
 from vae_jax.errors import InputError, NotFiniteError, require_positive, require_positive_int, require_writable_folder
+from vae_jax.observation import Observe, Scale
 
 _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotlib")
 
@@ -31,7 +35,7 @@ class Options:
     data_dir: Path | None = None
     """Folder with the data: four IDX files (with or without .gz), or what TFDS has prepared."""
     epochs: int | None = None
-    """Passes over the training images. Default: 50, or as many as make 2,000 steps if that is more."""
+    """Passes over the training images. Default: 45, or as many as make 2,000 steps if that is more."""
     batch_size: int | None = None
     """Images in a training step. Default: 256, or 64 with fewer than 10,000 training images."""
     learning_rate: float = 4e-3
@@ -78,6 +82,8 @@ class Run:
         """
         started = time.perf_counter()
         require_positive(learning_rate=options.learning_rate)
+        if not 0 <= options.seed < 2**32:
+            raise InputError(f"seed is {options.seed}; expected a whole number from 0 to 2**32 - 1")
         given = {"batch_size": options.batch_size, "epochs": options.epochs}
         require_positive_int(**{name: value for name, value in given.items() if value is not None})
         if options.dataset == "auto":
@@ -92,10 +98,17 @@ class Run:
         if batch_size > len(data.train):
             raise InputError(f"batch_size is {batch_size} but {data.name} has only {len(data.train)} training images")
         require_writable_folder(options.out)
-        epochs = options.epochs or max(50, -(-2_000 // (len(data.train) // batch_size)))
-        stem = name if data.name == native else f"{name}_{data.name}"
+        epochs = options.epochs or max(45, -(-2_000 // (len(data.train) // batch_size)))
+        stem = name if data.name == native else f"{name}_{file_name(data.name)}"
         print(f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images ({data.source})")
         return cls(stem, options, data, batch_size, epochs, started)
+
+    def label(self, likelihood: Likelihood = Bernoulli(), observe: Observe = Scale()) -> str:
+        """What this run's numbers are: data, pixels, what is measured and in which unit, noise, seed."""
+        return (
+            f"{self.data.name}, {observe.label} {likelihood.label} in nats per image, one sampled z each, "
+            f"seed {self.options.seed}"
+        )
 
     def save(self, part: str, figure: Figure) -> None:
         """Write OUT/NAME_part.png, in 256 colours: a third of the bytes, and no eye sees the difference."""
@@ -125,7 +138,9 @@ class Run:
             "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         }
         path = self.options.out / f"{self.name}.json"
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+        os.replace(temporary, path)
         print(f"{path.parent}/{self.name}*: the report and the pictures, after {content['seconds']:.0f} s")
 
 
@@ -141,6 +156,15 @@ def run_script(main: Callable[[Config], None], config: type[Config]) -> None:
     except (InputError, NotFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, InputError) else 1) from error
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: the number's name takes its place."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ Every function returns a `Figure` made without pyplot, so that a notebook shows 
 state is touched.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from vae_jax.latents import Sphere
 CLASS_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
 )  # fmt: skip
-MODEL_COLOURS = ("#D55E00", "#0072B2")  # Okabe and Ito's vermilion and blue
+MODEL_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 
 
 def encodings_figure(
@@ -71,9 +72,7 @@ def latent_spaces_figure(
     return figure
 
 
-def training_curves_figure(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, title: str
-) -> Figure:
+def training_curves_figure(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, title: str) -> Figure:
     """Training (thin) and test (thick) curves of several models against epochs.
 
     Args:
@@ -83,7 +82,7 @@ def training_curves_figure(
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for (name, (train, test)), colour in zip(curves.items(), MODEL_COLOURS, strict=False):
+    for (name, (train, test)), colour in zip(curves.items(), itertools.cycle(MODEL_COLOURS), strict=False):
         epochs = np.arange(1, len(train) + 1)
         axes.plot(epochs, train, color=colour, linewidth=1, linestyle="--", label=f"{name}, training (running mean)")
         axes.plot(epochs, test, color=colour, linewidth=2, label=f"{name}, test")

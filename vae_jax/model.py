@@ -72,11 +72,18 @@ class VAE:
             raise InputError(f"image_shape is {self.image_shape}; expected (height, width, channels)")
 
     def init(self, key: Key[Array, ""]) -> Variables:
-        """Fresh variables."""
+        """Fresh variables.
+
+        Raises:
+          InputError: a network emits another shape than the posterior or the likelihood takes.
+        """
         encoder_key, decoder_key = jax.random.split(key)
-        encoder = dict(self.encoder.init(encoder_key, jnp.zeros((1, *self.image_shape))))
-        decoder = dict(self.decoder.init(decoder_key, jnp.zeros((1, self.latent_dim))))
-        return _by_collection(encoder=encoder, decoder=decoder)
+        x, z = jnp.zeros((1, *self.image_shape)), jnp.zeros((1, self.latent_dim))
+        parameters, encoder = self.encoder.init_with_output(encoder_key, x)
+        pixels, decoder = self.decoder.init_with_output(decoder_key, z)
+        _require_shape("encoder", parameters, (1, self.posterior.parameters, self.latent_dim))
+        _require_shape("decoder", pixels, (1, *self.image_shape))
+        return _by_collection(encoder=dict(encoder), decoder=dict(decoder))
 
     def encode(self, variables: Variables, x: Float[Array, "batch height width channels"]) -> Posterior:
         """q(z|x) of each image."""
@@ -141,12 +148,17 @@ def mlp_vae(
     require_positive_int(latent_dim=latent_dim, **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
     return VAE(
         encoder=MLP(tuple(hidden), (posterior.parameters, latent_dim)),
-        decoder=MLP(tuple(reversed(hidden)), image_shape),
-        image_shape=image_shape,
+        decoder=MLP(tuple(reversed(hidden)), tuple(image_shape)),
+        image_shape=tuple(image_shape),
         latent_dim=latent_dim,
         posterior=posterior,
         likelihood=likelihood,
     )
+
+
+def _require_shape(name: str, outputs: Any, expected: tuple[int, ...]) -> None:
+    if outputs.shape != expected:
+        raise InputError(f"the {name} emits shape {outputs.shape} for a batch of 1; expected {expected}")
 
 
 def _apply(network: nn.Module, variables: Variables, inputs: Array, train: bool) -> tuple[Array, Variables]:

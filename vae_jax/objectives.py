@@ -67,7 +67,7 @@ class ELBO:
     beta: float | Float[Array, ""] = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.beta, int | float) and not 0 <= self.beta < float("inf"):
+        if not isinstance(self.beta, jax.core.Tracer) and not 0 <= self.beta < float("inf"):
             raise InputError(f"beta is {self.beta}; expected a number from 0")
 
     def __call__(

@@ -40,6 +40,10 @@ class Observe(Protocol):
     """How bytes become what the model sees. `label` says it in every title and beside every number."""
 
     @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value there can be."""
+
+    @property
     def label(self) -> str:
         """A word or two: "grey"."""
 
@@ -62,6 +66,11 @@ class Scale:
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise InputError(f"Scale({self.low}, {self.high}) is no range; expected low < high")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """`low` and `high`."""
+        return self.low, self.high
 
     @property
     def label(self) -> str:

@@ -5,7 +5,6 @@ state's key and that number, so a run can be stopped between any two chunks and 
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree, UInt8
-from tqdm.auto import tqdm
 
 from vae_jax.data import Split
 from vae_jax.distributions import example_keys
@@ -24,9 +22,12 @@ from vae_jax.errors import InputError, NotFiniteError, require_positive, require
 from vae_jax.model import Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Batch, Observe, Scale
+from vae_jax.progress import Progress
 
 _CHUNK_SECONDS = 2.0  # how often the host hears from the device
 _NOISE, _ORDER, _OBSERVATION = range(3)  # what the run's key is folded with, one stream each
+
+_RECORD_NAMES = {"epoch", "seconds", "steps", "loss", "finite"}
 
 Metrics = dict[str, Array]
 Record = dict[str, int | float]
@@ -68,8 +69,8 @@ def init(key: Key[Array, ""], model: Model, optimizer: optax.GradientTransformat
     return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32), run_key)
 
 
-def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> optax.GradientTransformation:
-    """Adam whose learning rate climbs to `peak` over the share `warm_up` of the steps, then falls to 0 by a cosine.
+def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> optax.Schedule:
+    """A learning rate that climbs to `peak` over the share `warm_up` of the steps, then falls to 0 by a cosine.
 
     Raises:
       InputError: a peak that is not above 0, no steps, or a share outside [0, 1).
@@ -78,8 +79,7 @@ def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> opta
     require_positive(peak=peak)
     if not 0 <= warm_up < 1:
         raise InputError(f"warm_up is {warm_up}; expected a share of the steps, from 0 to below 1")
-    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=round(warm_up * steps), decay_steps=steps)
-    return optax.adam(schedule)
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=round(warm_up * steps), decay_steps=steps)
 
 
 def make_train_step(
@@ -98,8 +98,11 @@ def make_train_step(
       model: as the objective takes it.
       objective: what to minimise.
       optimizer: from optax.
-      axis_name: under pmap or shard_map, the axis over which the batch is spread. The step is then that of the whole
-        batch, its noise included.
+      axis_name: under pmap, the axis over which the batch is spread. The step is then that of the whole batch, its
+        noise included.
+
+    Raises:
+      InputError: when traced, if a term of the objective has a name that a record needs itself.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -119,6 +122,8 @@ def make_train_step(
 
         (loss, (terms, updates)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
         loss, terms, gradient = _sum((loss, terms, gradient), axis_name)
+        if taken_names := _RECORD_NAMES & terms.keys():
+            raise InputError(f"the objective has a term named {' and '.join(taken_names)}; choose another name")
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
 
         def take(before: tuple[Variables, optax.OptState, Array]) -> tuple[Variables, optax.OptState, Array]:
@@ -155,10 +160,10 @@ def run_chunk(
     observe: Observe,
     batch_size: int,
 ) -> tuple[TrainState, Metrics]:
-    """Take `count` steps within one epoch; `state` is donated.
+    """Take `count` steps within one epoch, fewer if one is not finite; `state` is donated.
 
     An epoch is a permutation of the images cut into batches, its remainder left out. `count` is no constant of the
-    program, so one compilation serves a whole run.
+    program, so one compilation serves a whole run; a count of 0 compiles it.
 
     Returns:
       The state, and the metrics summed over the steps.
@@ -174,15 +179,19 @@ def run_chunk(
         batch = observe(keys, images[rows], None if labels is None else labels[rows])
         return step(state, batch)
 
-    def body(_: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-        state, totals = carry
-        state, metrics = one(state)
-        return state, jax.tree.map(jnp.add, totals, metrics)
+    def goes_on(carry: tuple[Array, TrainState, Metrics]) -> Array:
+        taken, _, totals = carry
+        return (taken < count) & (totals["finite"] == taken)
 
-    zeros = jax.tree.map(
-        lambda m: jnp.zeros(m.shape, jnp.result_type(m, 0)), jax.eval_shape(lambda s: one(s)[1], state)
-    )
-    return jax.lax.fori_loop(0, count, body, (state, zeros))
+    def body(carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
+        taken, state, totals = carry
+        state, metrics = one(state)
+        return taken + 1, state, jax.tree.map(jnp.add, totals, metrics)
+
+    shapes = jax.eval_shape(lambda state: one(state)[1], state)
+    zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, jnp.result_type(metric, 0)), shapes)
+    _, state, totals = jax.lax.while_loop(goes_on, body, (jnp.zeros((), jnp.int32), state, zeros))
+    return state, totals
 
 
 def fit(
@@ -211,7 +220,8 @@ def fit(
       title: what stands before the bar.
 
     Returns:
-      The state, and one record an epoch: "epoch", "seconds" of training, the mean of each metric, and the measured.
+      The state, and one record an epoch: "epoch", "seconds" of training (neither compiling nor measuring), the mean of
+      each metric, and what was measured.
 
     Raises:
       InputError: no epochs, no batch, or a batch larger than the data.
@@ -225,22 +235,22 @@ def fit(
     images = jnp.asarray(data.images)
     labels = None if data.labels is None else jnp.asarray(data.labels)
     state = jax.tree.map(jnp.copy, state)  # the first chunk donates it
-    done, count = int(state.step), 1  # the first chunk compiles and tells how fast a step is
+    done, count = int(state.step), 1  # the first chunk tells how fast a step is
     history: list[Record] = []
     chunks: list[dict[str, float]] = []  # of the epoch under way
-    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds between two lines of the bar: a log file wants few
-    with tqdm(total=total, initial=done, desc=title, unit="step", mininterval=pause, disable=not progress) as bar:
+    run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size)
+    state, _ = run(state, images, labels, 0)  # compiles, so that no second of it counts as training
+    with Progress(title, total, done, progress) as bar:
         while done < total:
             count = min(count, steps_per_epoch - done % steps_per_epoch)
             start = time.perf_counter()
-            state, metrics = run_chunk(state, images, labels, count, step=step, observe=observe, batch_size=batch_size)
+            state, metrics = run(state, images, labels, count)
             metrics = {name: float(value) for name, value in metrics.items()}
             seconds = time.perf_counter() - start
             _require_finite(metrics, count, state)
             done += count
             chunks.append(metrics | {"steps": count, "seconds": seconds})
-            bar.set_postfix(loss=f"{metrics['loss'] / count:.2f}", refresh=False)
-            bar.update(count)
+            bar.advance(count, metrics["loss"] / count)
             count = max(1, int(_CHUNK_SECONDS * count / seconds))
             if done % steps_per_epoch == 0:
                 history.append(_record(done // steps_per_epoch, chunks) | (measure(state) if measure else {}))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +20,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae_jax"
 
 
+def file_name(name: str) -> str:
+    """A data set's name as part of a file name: TFDS has names with slashes and colons in them."""
+    return re.sub(r"[^\w.-]", "_", name)
+
+
 def cached(name: str, files: Iterable[Path], decode: Callable[[], Dataset]) -> Dataset:
     """The data set that `decode` makes of `files`, decoded again only when one of them has changed.
 
@@ -26,7 +32,7 @@ def cached(name: str, files: Iterable[Path], decode: Callable[[], Dataset]) -> D
     """
     stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
     key = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
-    folder = cache_dir() / f"{name}-{key}"
+    folder = cache_dir() / f"{file_name(name)}-{key}"
     if (dataset := _read(folder)) is not None:
         return dataset
     dataset = decode()

@@ -38,6 +38,8 @@ class Split:
             raise DataError(
                 f"{len(self.images)} images but labels of shape {self.labels.shape}; expected one label an image"
             )
+        if self.labels.dtype != np.int32:
+            raise DataError(f"labels are {self.labels.dtype}; expected int32: Dataset.from_arrays converts")
         if self.labels.min() < 0:
             raise DataError(f"the smallest label is {self.labels.min()}; labels are class numbers from 0")
 
@@ -95,8 +97,10 @@ class Dataset:
 
         Its name says so, and so do the titles and file names made from it.
         """
-        if not 0 < count < len(self.train):
-            raise DataError(f"cannot hold out {count} of {len(self.train)} training images")
+        if not 2 <= count < len(self.train):
+            raise DataError(
+                f"cannot hold out {count} of {len(self.train)} training images; expected 2 or more, not all"
+            )
         return Dataset(f"{self.name}_held_out", self.train[:-count], self.train[-count:], self.source)
 
     @classmethod

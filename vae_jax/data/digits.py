@@ -3,6 +3,7 @@
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, Split
+from vae_jax.errors import DataNotFoundError
 
 _BOX, _BORDER = 20, 4  # as MNIST: the digit in a box of 20 x 20 pixels, in an image of 28 x 28
 _TEST = 360  # a fifth; the file's order keeps most writers on one side
@@ -12,8 +13,14 @@ def load_digits() -> Dataset:
     """1,797 real digits of 8 x 8 pixels with values from 0 to 16, brought to 28 x 28 and 0 to 255.
 
     The last 360 are the test split.
+
+    Raises:
+      DataNotFoundError: scikit-learn is missing.
     """
-    from sklearn import datasets  # imported here: vae_jax must work without scikit-learn
+    try:
+        from sklearn import datasets  # imported here: vae_jax must work without scikit-learn
+    except ImportError as error:
+        raise DataNotFoundError(f"the bundled digits need scikit-learn, which cannot be imported ({error})") from error
 
     digits = datasets.load_digits()
     images, labels = _enlarge(digits.images), digits.target.astype(np.int32)

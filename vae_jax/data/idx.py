@@ -32,13 +32,13 @@ _PUBLISHED_MNIST = {
 
 
 def find_files(name: str, data_dir: Path) -> dict[str, Path]:
-    """The four files in `data_dir` or in its subfolder `name`.
+    """The four files in the subfolder `name` of `data_dir`, or in `data_dir` itself.
 
     Raises:
       DataNotFoundError: none of the four is there.
       DataError: some are there and some are not.
     """
-    for folder in (data_dir, data_dir / name):
+    for folder in (data_dir / name, data_dir):
         found = {part: path for part, stem in FILES.items() if (path := _find(folder, stem))}
         missing = sorted(FILES[part] for part in FILES.keys() - found.keys())
         if not missing:
@@ -69,9 +69,10 @@ def read_dataset(name: str, files: dict[str, Path]) -> Dataset:
         arrays[part] = _parse(content, path, _DIMENSIONS[part])
         digests[part] = hashlib.md5(content, usedforsecurity=False).hexdigest()
     source = f"IDX files in {files['train_images'].parent.name}/"
-    if name == "mnist":
-        matched = digests == _PUBLISHED_MNIST
-        source += ", " + ("MD5 as published" if matched else "MD5 not that of the published MNIST")
+    if digests == _PUBLISHED_MNIST:
+        source += ", by their MD5 the published MNIST"
+    elif name == "mnist":
+        source += ", by their MD5 not the published MNIST"
     try:
         return Dataset(
             name,

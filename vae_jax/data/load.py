@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vae_jax.data import idx, tfds
-from vae_jax.data.cache import cached
+from vae_jax.data.cache import cache_dir, cached
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.digits import load_digits
 from vae_jax.errors import DataNotFoundError
@@ -18,9 +18,9 @@ _REMEDIES = (
 def load(name: str, data_dir: str | Path | None = None) -> Dataset:
     """A data set by name, from the first place that has it.
 
-    With `data_dir`: its IDX files (there or in the subfolder `name`), or what TFDS has prepared there. Without: what
+    With `data_dir`: its IDX files (in the subfolder `name` or there), or what TFDS has prepared there. Without: what
     TFDS has prepared in its own folder, or a download through TFDS. `digits` comes with scikit-learn. What has been
-    decoded once is cached (see `vae_jax.data.cache`).
+    decoded or downloaded once is cached (see `vae_jax.data.cache`).
 
     Args:
       name: a name known to TFDS, or any name for IDX files in `data_dir`.
@@ -38,12 +38,13 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
             raise DataNotFoundError(f"the data folder {folder} does not exist or is no folder")
         places: list[Callable[[], Dataset]] = [
             lambda: _from_idx(name, folder),
-            lambda: _from_prepared(name, tfds.prepared_folder(name, folder), folder),
+            lambda: _from_prepared(name, folder),
         ]
     else:
         places = [
-            lambda: _from_prepared(name, tfds.prepared_folder(name, None), None),
-            lambda: _from_prepared(name, tfds.download(name), None),
+            lambda: _from_prepared(name, None),
+            lambda: _from_prepared(name, _downloads()),
+            lambda: _from_download(name),
         ]
     tried: dict[str, None] = {}  # in order, each reason once
     for place in places:
@@ -73,9 +74,16 @@ def _from_idx(name: str, folder: Path) -> Dataset:
     return cached(name, files.values(), lambda: idx.read_dataset(name, files))
 
 
-def _from_prepared(name: str, folder: Path, data_dir: Path | None) -> Dataset:
-    return cached(
-        name,
-        [path for path in folder.iterdir() if path.is_file()],
-        lambda: tfds.read_prepared(name, data_dir),
-    )
+def _from_prepared(name: str, data_dir: Path | None) -> Dataset:
+    files = [path for path in tfds.prepared_folder(name, data_dir).iterdir() if path.is_file()]
+    return cached(name, files, lambda: tfds.read_prepared(name, data_dir))
+
+
+def _from_download(name: str) -> Dataset:
+    tfds.download(name, _downloads())
+    return _from_prepared(name, _downloads())
+
+
+def _downloads() -> Path:
+    """Apart from TFDS's own folder, which may hold the same data set in a format that needs TensorFlow."""
+    return cache_dir() / "tensorflow_datasets"
