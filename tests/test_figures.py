@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from vae_jax.figures import encodings_figure, images_figure, tile, training_curves_figure
+from vae_jax.figures import encodings_figure, images_figure, tile
 from vae_jax.latents import inscribed_lattice, sphere_about_mean
+from vae_jax.plots import training_curves_figure
 
 ENCODINGS = np.random.default_rng(0).normal(size=(200, 2))
 LABELS = np.arange(200) % 10

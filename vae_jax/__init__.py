@@ -5,7 +5,7 @@ from vae_jax.data import Dataset, Split, load
 from vae_jax.distributions import Bernoulli, Delta, DiagonalGaussian, Gaussian
 from vae_jax.errors import DataError, DataNotFoundError, InputError, NotFiniteError
 from vae_jax.evaluate import decode_all, encode_all, estimate, evaluate, frechet_distance
-from vae_jax.model import VAE, mlp_vae
+from vae_jax.model import VAE, batch_norm_vae, mlp_vae
 from vae_jax.objectives import ELBO, Loss, Reconstruction, elbo_terms
 from vae_jax.observation import Batch, Scale
 from vae_jax.train import TrainState, fit, init, make_train_step, warm_up_then_cosine
@@ -31,6 +31,7 @@ __all__ = [
     "Scale",
     "Split",
     "TrainState",
+    "batch_norm_vae",
     "decode_all",
     "elbo_terms",
     "encode_all",

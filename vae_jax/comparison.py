@@ -16,12 +16,14 @@ from vae_jax.data import Dataset
 from vae_jax.distributions import Delta, DiagonalGaussian
 from vae_jax.errors import InputError
 from vae_jax.evaluate import aggregate, decode_all, encode_all, frechet_distance
-from vae_jax.figures import encodings_figure, images_figure, latent_spaces_figure, training_curves_figure
+from vae_jax.experiment import Options, Run
+from vae_jax.figures import encodings_figure, images_figure, latent_spaces_figure
 from vae_jax.latents import Sphere, inscribed_lattice, sphere_about_mean, uniform_in_square
 from vae_jax.model import mlp_vae
 from vae_jax.objectives import ELBO, Objective, Reconstruction
 from vae_jax.observation import Observe, Scale
-from vae_jax.recipe import Trained, bound_in_numbers, train_vae
+from vae_jax.plots import training_curves_figure
+from vae_jax.recipe import Trained, bound_in_numbers
 
 
 class Contestant(NamedTuple):
@@ -47,6 +49,7 @@ class LatentSpace:
       sphere: about their mean, holding 99 % of them.
       lattice: sites inscribed in its circle.
       decoded: E[x|z] at the sites, in the lattice's order.
+      draws: E[x|z] of as many draws as there are sites: of "prior", "fitted", "square" and "reconstruction".
       numbers: see `survey`.
     """
 
@@ -54,6 +57,7 @@ class LatentSpace:
     sphere: Sphere
     lattice: Float[np.ndarray, "size size latent"]
     decoded: Float[np.ndarray, "sites height width channels"]
+    draws: dict[str, np.ndarray] = field(repr=False)
     numbers: dict[str, Any] = field(repr=False)
 
 
@@ -96,10 +100,8 @@ def survey(
         "reconstruction": posterior.sample(sample_key),
     }
     test_features = judge.on(data.test).features
-    frechet = {
-        name: frechet_distance(judge(decode_all(vae, variables, z)).features, test_features)
-        for name, z in draws.items()
-    }
+    images = {name: decode_all(vae, variables, z) for name, z in draws.items()}
+    frechet = {name: frechet_distance(judge(x).features, test_features) for name, x in images.items()}
     frechet["train"] = frechet_distance(judge.on(data.train[:count]).features, test_features)
     numbers = {
         **bound_in_numbers(train_key, vae, variables, data.train, observe, "train"),
@@ -115,42 +117,39 @@ def survey(
         "seconds_per_epoch": trained.seconds_per_epoch,
         "history": trained.history,
     }
-    return LatentSpace(np.asarray(posterior.mean), sphere, lattice, decoded, numbers)
+    shown = {name: x[: sites * sites] for name, x in images.items()}
+    return LatentSpace(np.asarray(posterior.mean), sphere, lattice, decoded, shown, numbers)
 
 
-def compare(
-    key: Key[Array, ""],
-    data: Dataset,
-    judge: Judge,
-    latent_dim: int,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-) -> dict[str, LatentSpace]:
-    """Train and survey both contestants: layers 500-250 with ReLU, Bernoulli likelihood on grey pixels."""
+@dataclass(frozen=True)
+class ComparisonOptions(Options):
+    """Options of a comparison."""
+
+    latent_dim: int = 2
+    """Number of latent dimensions."""
+
+
+def run_comparison(name: str, options: ComparisonOptions) -> tuple[Run, dict[str, LatentSpace]]:
+    """The whole experiment: train and survey both contestants, draw, print the table, write the report.
+
+    Both have dense layers 500-250 and back with ReLU and a Bernoulli likelihood on grey pixels.
+    """
+    if options.latent_dim < 2:
+        raise InputError(f"latent_dim is {options.latent_dim}; a lattice needs at least 2")
+    run = Run.start(name, options)
+    judge, accuracy = run.judge()
     spaces = {}
-    for number, (name, (title, posterior, objective)) in enumerate(CONTESTANTS.items()):
-        train_key, survey_key = jax.random.split(jax.random.fold_in(key, number))
-        vae = mlp_vae(data.image_shape, latent_dim, posterior=posterior)
-        trained = train_vae(
-            train_key,
-            vae,
-            objective,
-            data,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            title=title,
-        )
-        spaces[name] = survey(survey_key, trained, data, judge)
-    return spaces
-
-
-def require_plane(latent_dim: int) -> None:
-    """Raise `InputError` unless a lattice can lie in the latent space."""
-    if latent_dim < 2:
-        raise InputError(f"latent_dim is {latent_dim}; a lattice needs at least 2")
+    for number, (contestant, (title, posterior, objective)) in enumerate(CONTESTANTS.items()):
+        train_key, survey_key = jax.random.split(jax.random.fold_in(run.key, number))
+        vae = mlp_vae(run.data.image_shape, options.latent_dim, posterior=posterior)
+        trained = run.train(train_key, vae, objective, title=title)
+        spaces[contestant] = survey(survey_key, trained, run.data, judge)
+    for part, figure in comparison_figures(spaces, run.data.test.labels, run.label()).items():
+        run.save(part, figure)
+    print(table({CONTESTANTS[contestant].title: space.numbers for contestant, space in spaces.items()}, run.label()))
+    numbers = {contestant: space.numbers for contestant, space in spaces.items()}
+    run.report({"label": run.label(), "judge_accuracy": accuracy, **numbers})
+    return run, spaces
 
 
 def comparison_figures(
@@ -159,7 +158,7 @@ def comparison_figures(
     """The pictures of each model, both side by side, and the training curves, by the part of the file name.
 
     Args:
-      spaces: from `compare`.
+      spaces: by the contestants' names.
       labels: classes of the test images.
       label: data, noise and seed, for the titles.
     """

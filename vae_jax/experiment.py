@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+from jaxtyping import Array, Key
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vae_jax.classifier import Judge, train_judge
 from vae_jax.data import Dataset, file_name, load, load_or_stand_in
 from vae_jax.distributions import Bernoulli, Likelihood
 from vae_jax.errors import InputError, NotFiniteError, require_positive, require_positive_int, require_writable_folder
+from vae_jax.model import VAE
+from vae_jax.objectives import Objective
 from vae_jax.observation import Observe, Scale
+from vae_jax.recipe import Trained, train_vae
 
 _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotlib")
 
@@ -35,15 +40,17 @@ class Options:
     data_dir: Path | None = None
     """Folder with the data: four IDX files (with or without .gz), or what TFDS has prepared."""
     epochs: int | None = None
-    """Passes over the training images. Default: 45, or as many as make 2,000 steps if that is more."""
+    """Passes over the training images. By default what suits the experiment, and on small data sets 2,000 steps."""
     batch_size: int | None = None
-    """Images in a training step. Default: 256, or 64 with fewer than 10,000 training images."""
+    """Images in a training step. By default what suits the experiment and the size of the data set."""
     learning_rate: float = 4e-3
     """Adam's peak rate, after a warm-up and before the cosine decay to 0."""
     seed: int = 0
     """Seed of the whole run: initial parameters, order of data, noise, draws."""
     out: Path = Path("runs")
     """Folder for the report and the pictures."""
+    judge_seed: int = 0
+    """Seed of the classifier that judges what is drawn, apart from the run's, so that runs are judged alike."""
     hold_out: int = 0
     """Number of training images that take the place of the test split, for choosing settings."""
 
@@ -69,13 +76,17 @@ class Run:
     started: float
 
     @classmethod
-    def start(cls, name: str, options: Options, native: str = "mnist") -> "Run":
+    def start(
+        cls, name: str, options: Options, *, native: str = "mnist", epochs: int = 45, batch_size: int = 256
+    ) -> "Run":
         """Check the options, load the data, make the output folder; all that can be refused is refused here.
 
         Args:
           name: of the experiment.
           options: as given.
           native: the data set that the experiment is about; any other one's name joins every file name.
+          epochs: by default; on small data sets as many as make 2,000 steps.
+          batch_size: by default; with fewer than 10,000 training images a quarter of it.
 
         Raises:
           InputError: an option or the data can't be used.
@@ -94,14 +105,44 @@ class Run:
             data = load(options.dataset, options.data_dir)
         if options.hold_out:
             data = data.hold_out(options.hold_out)
-        batch_size = options.batch_size or min(len(data.train), 256 if len(data.train) >= 10_000 else 64)
+        small = len(data.train) < 10_000
+        batch_size = options.batch_size or min(len(data.train), batch_size // 4 if small else batch_size)
         if batch_size > len(data.train):
             raise InputError(f"batch_size is {batch_size} but {data.name} has only {len(data.train)} training images")
         require_writable_folder(options.out)
-        epochs = options.epochs or max(45, -(-2_000 // (len(data.train) // batch_size)))
+        epochs = options.epochs or max(epochs, -(-2_000 // (len(data.train) // batch_size)) if small else 0)
         stem = name if data.name == native else f"{name}_{file_name(data.name)}"
         print(f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images ({data.source})")
         return cls(stem, options, data, batch_size, epochs, started)
+
+    @property
+    def key(self) -> Key[Array, ""]:
+        """The root key of the run."""
+        return jax.random.key(self.options.seed)
+
+    def train(
+        self, key: Key[Array, ""], vae: VAE, objective: Objective, *, observe: Observe = Scale(), title: str = "VAE"
+    ) -> Trained:
+        """Train on this run's data by its options."""
+        return train_vae(
+            key,
+            vae,
+            objective,
+            self.data,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.options.learning_rate,
+            observe=observe,
+            title=title,
+        )
+
+    def judge(self) -> tuple[Judge, float]:
+        """A judge trained on this run's data, and its accuracy on the test images, which is printed."""
+        key = jax.random.fold_in(jax.random.key(self.options.judge_seed), 1)  # no stream of the run's own
+        judge = train_judge(key, self.data.train)
+        accuracy = judge.on(self.data.test).agreement(self.data.test.labels)
+        print(f"classifier of seed {self.options.judge_seed}: {accuracy:.2%} of {self.data.name}'s test images right")
+        return judge, accuracy
 
     def label(self, likelihood: Likelihood = Bernoulli(), observe: Observe = Scale()) -> str:
         """What this run's numbers are: data, pixels, what is measured and in which unit, noise, seed."""

@@ -4,7 +4,6 @@ Every function returns a `Figure` made without pyplot, so that a notebook shows 
 state is touched.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from vae_jax.latents import Sphere
+from vae_jax.latents import Sphere, sphere_about_mean
 
 # Ten colours that stay apart for the colour-blind (Paul Tol's muted scheme, its pale grey made darker).
 CLASS_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
 )  # fmt: skip
-MODEL_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 
 
 def encodings_figure(
@@ -43,10 +41,29 @@ def encodings_figure(
 
 def images_figure(images: Float[Any, "n height width channels"], columns: int, title: str) -> Figure:
     """A sheet of images in [0, 1], row after row."""
-    figure = Figure(figsize=(5.6, 5.9), layout="constrained")
+    high, wide, _ = tile(np.asarray(images), columns).shape
+    figure = Figure(figsize=(5.8, 5.8 * high / wide + 0.6), layout="constrained")
     axes = figure.subplots()
     draw_images(axes, images, columns)
-    axes.set_title(title)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def sheets_figure(
+    sheets: Sequence[tuple[str, Float[Any, "n height width channels"]]], images_a_row: int, columns: int, title: str
+) -> Figure:
+    """Several sheets of images, each under its own title, `columns` of them side by side."""
+    rows = -(-len(sheets) // columns)
+    high, wide, _ = tile(sheets[0][1], images_a_row).shape
+    width = 9.2 / columns
+    figure = Figure(figsize=(width * columns, (width * high / wide + 0.4) * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(sheets) :]:
+        axes.set_axis_off()
+    for (name, images), axes in zip(sheets, grid.flat, strict=False):
+        draw_images(axes, images, images_a_row)
+        axes.set_title(name, fontsize="medium")
+    figure.suptitle(title)
     return figure
 
 
@@ -72,26 +89,26 @@ def latent_spaces_figure(
     return figure
 
 
-def training_curves_figure(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, title: str) -> Figure:
-    """Training (thin) and test (thick) curves of several models against epochs.
+def clouds_figure(clouds: Mapping[str, Float[Any, "n latent"]], labels: Int[Any, " n"] | None, title: str) -> Figure:
+    """Clouds of encodings side by side, each with its circle, under its name."""
+    figure = Figure(figsize=(4.8 * len(clouds), 5.5), layout="constrained")
+    for (name, encodings), axes in zip(clouds.items(), figure.subplots(1, len(clouds), squeeze=False)[0], strict=True):
+        draw_encodings(axes, encodings, labels, sphere_about_mean(encodings))
+        axes.set_title(name, fontsize="medium")
+    _title(figure, title, labels)
+    return figure
 
-    Args:
-      curves: by the model's name, one number an epoch: training, then test.
-      ylabel: what is drawn, with its unit.
-      title: of the figure.
-    """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for (name, (train, test)), colour in zip(curves.items(), itertools.cycle(MODEL_COLOURS), strict=False):
-        epochs = np.arange(1, len(train) + 1)
-        axes.plot(epochs, train, color=colour, linewidth=1, linestyle="--", label=f"{name}, training (running mean)")
-        axes.plot(epochs, test, color=colour, linewidth=2, label=f"{name}, test")
-    late = [value for pair in curves.values() for curve in pair for value in curve[len(curve) // 20 :]]
-    margin = 0.05 * (max(late) - min(late)) + 1e-6
-    axes.set(xlabel="epoch", ylabel=ylabel, title=title, ylim=(min(late) - margin, max(late) + margin))
-    axes.set_xlim(1, max(2, *(len(train) for train, _ in curves.values())))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+
+def paths_figure(
+    clouds: Mapping[str, tuple[Float[Any, "n latent"], Float[Any, "paths steps latent"]]],
+    labels: Int[Any, " n"] | None,
+    title: str,
+) -> Figure:
+    """As `clouds_figure`, with paths drawn over each cloud."""
+    figure = clouds_figure({name: encodings for name, (encodings, _) in clouds.items()}, labels, title)
+    for (_, paths), axes in zip(clouds.values(), figure.axes, strict=True):
+        for path in np.asarray(paths):
+            axes.plot(path[:, 0], path[:, 1], "-o", color="black", markersize=3, linewidth=1)
     return figure
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.errors import InputError, require_positive_int
 
@@ -68,3 +68,36 @@ def _half_side(sphere: Sphere) -> float:
     if len(sphere.centre) < 2:
         raise InputError(f"a square needs two latent dimensions; there is {len(sphere.centre)}")
     return sphere.radius / math.sqrt(2)
+
+
+def straight_paths(
+    start: Float[Any, "paths latent"], end: Float[Any, "paths latent"], steps: int
+) -> Float[np.ndarray, "paths steps latent"]:
+    """Points at equal distances on the straight lines from each start to its end, both included."""
+    require_positive_int(steps=steps)
+    share = np.linspace(0, 1, steps)[:, None]
+    start, end = np.asarray(start)[:, None], np.asarray(end)[:, None]
+    return (1 - share) * start + share * end
+
+
+def nearest_mean_accuracy(
+    train: Float[Any, "n latent"],
+    train_labels: Int[Any, " n"],
+    test: Float[Any, "m latent"],
+    test_labels: Int[Any, " m"],
+) -> float:
+    """The share of test encodings whose nearest class mean, of the training encodings, is that of their own class."""
+    classes = np.unique(train_labels)
+    means = np.stack([np.asarray(train)[train_labels == label].mean(axis=0) for label in classes])
+    distances = np.linalg.norm(np.asarray(test)[:, None] - means[None], axis=-1)
+    return float(np.mean(classes[distances.argmin(axis=1)] == test_labels))
+
+
+def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) -> float:
+    """The share of the encodings' variance that lies between the classes' means, from 0 to 1."""
+    encodings = np.asarray(encodings, np.float64)
+    within = sum(
+        np.sum((of_class - of_class.mean(axis=0)) ** 2)
+        for of_class in (encodings[labels == c] for c in np.unique(labels))
+    )
+    return float(1 - within / np.sum((encodings - encodings.mean(axis=0)) ** 2))

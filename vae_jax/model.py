@@ -4,18 +4,20 @@ Variables are Linen's: a dictionary of collections, "params" (what the optimizer
 others such as "batch_stats"; in each collection, one entry for the encoder and one for the decoder.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from vae_jax.distributions import (
     Bernoulli,
     Delta,
     DiagonalGaussian,
+    Gaussian,
     ImageDistribution,
     Likelihood,
     Posterior,
@@ -26,6 +28,7 @@ from vae_jax.networks import MLP
 from vae_jax.observation import Batch
 
 Variables = dict[str, Any]
+Labels = Int[Array, " batch"] | None
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +60,8 @@ class VAE:
       latent_dim: number of latent dimensions.
       posterior: the family of q(z|x); `Delta` makes a plain autoencoder.
       likelihood: builds p(x|z).
+      classes: number of classes if the model is conditional, q(z|x, label) and p(x|z, label): the label enters both
+        networks as their argument `condition`, one-hot.
     """
 
     encoder: nn.Module
@@ -65,11 +70,14 @@ class VAE:
     latent_dim: int
     posterior: type[DiagonalGaussian] | type[Delta] = DiagonalGaussian
     likelihood: Likelihood = Bernoulli()
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         require_positive_int(latent_dim=self.latent_dim)
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
             raise InputError(f"image_shape is {self.image_shape}; expected (height, width, channels)")
+        if self.classes is not None:
+            require_positive_int(classes=self.classes)
 
     def init(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables.
@@ -79,19 +87,22 @@ class VAE:
         """
         encoder_key, decoder_key = jax.random.split(key)
         x, z = jnp.zeros((1, *self.image_shape)), jnp.zeros((1, self.latent_dim))
-        parameters, encoder = self.encoder.init_with_output(encoder_key, x)
-        pixels, decoder = self.decoder.init_with_output(decoder_key, z)
+        condition: dict[str, Any] = {} if self.classes is None else {"condition": jnp.zeros((1, self.classes))}
+        parameters, encoder = self.encoder.init_with_output(encoder_key, x, **condition)
+        pixels, decoder = self.decoder.init_with_output(decoder_key, z, **condition)
         _require_shape("encoder", parameters, (1, self.posterior.parameters, self.latent_dim))
         _require_shape("decoder", pixels, (1, *self.image_shape))
         return _by_collection(encoder=dict(encoder), decoder=dict(decoder))
 
-    def encode(self, variables: Variables, x: Float[Array, "batch height width channels"]) -> Posterior:
-        """q(z|x) of each image."""
-        return self._encode(variables, x, train=False)[0]
+    def encode(
+        self, variables: Variables, x: Float[Array, "batch height width channels"], label: Labels = None
+    ) -> Posterior:
+        """q(z|x) of each image, q(z|x, label) if the model is conditional."""
+        return self._encode(variables, x, label, train=False)[0]
 
-    def decode(self, variables: Variables, z: Float[Array, "batch latent"]) -> ImageDistribution:
-        """p(x|z) of each latent."""
-        return self._decode(variables, z, train=False)[0]
+    def decode(self, variables: Variables, z: Float[Array, "batch latent"], label: Labels = None) -> ImageDistribution:
+        """p(x|z) of each latent, p(x|z, label) if the model is conditional."""
+        return self._decode(variables, z, label, train=False)[0]
 
     def forward(
         self,
@@ -106,29 +117,49 @@ class VAE:
         Args:
           key: one key, or one per example; sample s of an example is drawn with its key folded with s.
           variables: of this VAE.
-          batch: images; `batch.x` is encoded.
+          batch: images; `batch.x` is encoded, `batch.label` joins it if the model is conditional.
           samples: draws for each image.
           train: whether batch statistics are those of this batch, and updated.
         """
-        posterior, encoder_updates = self._encode(variables, batch.x, train)
+        label = None if self.classes is None else batch.label
+        posterior, encoder_updates = self._encode(variables, batch.x, label, train)
         keys = example_keys(key, len(batch.x))
         fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
         z = jax.vmap(lambda sample: posterior.sample(fold(keys, sample)))(jnp.arange(samples))  # [S, B, Z]
-        p_x, decoder_updates = self._decode(variables, z.reshape(-1, self.latent_dim), train)
+        labels = None if label is None else jnp.tile(label, samples)
+        p_x, decoder_updates = self._decode(variables, z.reshape(-1, self.latent_dim), labels, train)
         p_x = jax.tree.map(lambda leaf: _split_samples(leaf, z.shape), p_x)
         return Forward(posterior, z, p_x, _by_collection(encoder=encoder_updates, decoder=decoder_updates))
 
-    def _encode(self, variables: Variables, x: Array, train: bool) -> tuple[Posterior, Variables]:
+    def _encode(self, variables: Variables, x: Array, label: Labels, train: bool) -> tuple[Posterior, Variables]:
         if x.shape[1:] != self.image_shape:
             raise InputError(f"x has shape {x.shape}; expected [batch, {', '.join(map(str, self.image_shape))}]")
-        outputs, updates = _apply(self.encoder, _of(variables, "encoder"), x, train)
+        condition = self._condition(label, len(x))
+        outputs, updates = _apply(self.encoder, _of(variables, "encoder"), x, train, condition)
         return self.posterior.from_network(outputs), updates
 
-    def _decode(self, variables: Variables, z: Array, train: bool) -> tuple[ImageDistribution, Variables]:
+    def _decode(
+        self, variables: Variables, z: Array, label: Labels, train: bool
+    ) -> tuple[ImageDistribution, Variables]:
         if z.shape[1:] != (self.latent_dim,):
             raise InputError(f"z has shape {z.shape}; expected [batch, {self.latent_dim}]")
-        outputs, updates = _apply(self.decoder, _of(variables, "decoder"), z, train)
+        condition = self._condition(label, len(z))
+        outputs, updates = _apply(self.decoder, _of(variables, "decoder"), z, train, condition)
         return self.likelihood(outputs), updates
+
+    def _condition(self, label: Labels, batch: int) -> dict[str, Any]:
+        """The networks' further arguments."""
+        if self.classes is None:
+            if label is not None:
+                raise InputError("labels were given, but the model is not conditional; make it with classes=")
+            return {}
+        if label is None:
+            raise InputError(f"the model is conditional on {self.classes} classes, but no labels were given")
+        if label.shape != (batch,):
+            raise InputError(f"labels have shape {label.shape}; expected ({batch},)")
+        if not isinstance(label, jax.core.Tracer) and batch and not 0 <= label.min() <= label.max() < self.classes:
+            raise InputError(f"labels run from {label.min()} to {label.max()}; expected 0 to {self.classes - 1}")
+        return {"condition": jax.nn.one_hot(label, self.classes)}
 
 
 def mlp_vae(
@@ -137,10 +168,11 @@ def mlp_vae(
     hidden: tuple[int, ...] = (500, 250),
     likelihood: Likelihood = Bernoulli(),
     posterior: type[DiagonalGaussian] | type[Delta] = DiagonalGaussian,
+    classes: int | None = None,
 ) -> VAE:
     """Dense layers of widths `hidden` to the latent dimensions, and the mirror image back to the pixels.
 
-    With `posterior=Delta` it is the plain autoencoder of the same layers.
+    With `posterior=Delta` it is the plain autoencoder of the same layers, with `classes` a conditional one.
 
     Raises:
       InputError: a size that is no whole number of at least one.
@@ -153,6 +185,43 @@ def mlp_vae(
         latent_dim=latent_dim,
         posterior=posterior,
         likelihood=likelihood,
+        classes=classes,
+    )
+
+
+def batch_norm_vae(
+    image_shape: tuple[int, ...] = (28, 28, 1),
+    latent_dim: int = 28,
+    hidden: tuple[int, ...] = (196, 49),
+    likelihood: Likelihood = Gaussian(),
+    momentum: float = 0.3,
+    axis_name: str | None = None,
+) -> VAE:
+    """Batch-normalised dense layers, and tanh on the pixels: for images in [-1, 1].
+
+    With a Gaussian likelihood of variance c the negative ELBO is C * squared error + KL up to a constant, C = 1 / (2c).
+
+    Args:
+      image_shape: height, width, channels.
+      latent_dim: number of latent dimensions.
+      hidden: widths of the encoder's hidden layers; the decoder's are their mirror image.
+      likelihood: builds p(x|z) from the decoder's outputs in [-1, 1].
+      momentum: the share of the old running statistics that a step keeps (PyTorch's momentum is 1 minus it).
+      axis_name: under pmap, the axis over which the batch is spread.
+
+    Raises:
+      InputError: a size that is no whole number of at least one, or a momentum outside [0, 1).
+    """
+    require_positive_int(latent_dim=latent_dim, **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
+    if not 0 <= momentum < 1:
+        raise InputError(f"momentum is {momentum}; expected a share of the old statistics, from 0 to below 1")
+    layers = functools.partial(MLP, batch_norm=momentum, axis_name=axis_name)
+    return VAE(
+        encoder=layers(tuple(hidden), (DiagonalGaussian.parameters, latent_dim)),
+        decoder=layers(tuple(reversed(hidden)), tuple(image_shape), output_activation=jnp.tanh),
+        image_shape=tuple(image_shape),
+        latent_dim=latent_dim,
+        likelihood=likelihood,
     )
 
 
@@ -161,14 +230,16 @@ def _require_shape(name: str, outputs: Any, expected: tuple[int, ...]) -> None:
         raise InputError(f"the {name} emits shape {outputs.shape} for a batch of 1; expected {expected}")
 
 
-def _apply(network: nn.Module, variables: Variables, inputs: Array, train: bool) -> tuple[Array, Variables]:
+def _apply(
+    network: nn.Module, variables: Variables, inputs: Array, train: bool, condition: dict[str, Any]
+) -> tuple[Array, Variables]:
     outputs: Any
     updates: Any = {}
     if train:
         mutable = [collection for collection in variables if collection != "params"]
-        outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable)
+        outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable, **condition)
     else:
-        outputs = network.apply(variables, inputs)
+        outputs = network.apply(variables, inputs, **condition)
     return outputs, dict(updates)
 
 

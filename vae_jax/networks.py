@@ -1,14 +1,20 @@
 """Linen networks, deterministic: x -> parameters of q(z|x), z -> parameters of p(x|z). No sampling inside.
 
-A network of one's own needs one method, `__call__(self, inputs, train=False)`. `train` is True only in a train step:
-that is where batch statistics may be updated.
+A network of one's own needs one method, `__call__(self, inputs, train=False)`, and a third argument `condition` where
+the model is conditional. `train` is True only in a train step: that is where batch statistics may be updated.
 """
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
+
+
+def identity(x: Array) -> Array:
+    """x."""
+    return x
 
 
 class MLP(nn.Module):
@@ -16,17 +22,39 @@ class MLP(nn.Module):
 
     Attributes:
       hidden: widths of the hidden layers.
-      output_shape: shape of one example's outputs; the last layer is linear.
+      output_shape: shape of one example's outputs.
+      output_activation: after the last layer.
+      batch_norm: momentum of the running statistics if the hidden layers are batch-normalised (Ioffe and Szegedy,
+        2015), the share of the old value that is kept: PyTorch's momentum m is 1 - m here.
+      axis_name: under pmap, the axis over which the batch is spread: the statistics are then the whole batch's.
     """
 
     hidden: tuple[int, ...]
     output_shape: tuple[int, ...]
+    output_activation: Callable[[Array], Array] = identity
+    batch_norm: float | None = None
+    axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "batch ..."], train: bool = False) -> Float[Array, "batch ..."]:
-        """Outputs of one batch, [batch, *output_shape]."""
+    def __call__(
+        self,
+        inputs: Float[Array, "batch ..."],
+        train: bool = False,
+        condition: Float[Array, "batch classes"] | None = None,
+    ) -> Float[Array, "batch ..."]:
+        """Outputs of one batch, [batch, *output_shape]; `condition` joins the inputs."""
         h = inputs.reshape(len(inputs), -1)  # [B, pixels] or [B, Z]
+        if condition is not None:
+            h = jnp.concatenate([h, condition], axis=-1)
         for width in self.hidden:
-            h = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(h))
-        outputs = nn.Dense(math.prod(self.output_shape))(h)
+            h = nn.Dense(width, kernel_init=nn.initializers.he_normal())(h)
+            if self.batch_norm is not None:
+                h = self._normalised(h, train, self.batch_norm)
+            h = nn.relu(h)
+        outputs = self.output_activation(nn.Dense(math.prod(self.output_shape))(h))
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
+
+    def _normalised(self, h: Array, train: bool, momentum: float) -> Array:
+        # While the variables are made there is no axis to take a mean over.
+        axis_name = None if self.is_initializing() else self.axis_name
+        return nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=axis_name)(h)

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.errors import InputError
-from vae_jax.model import VAE, Variables
+from vae_jax.model import VAE, Labels, Variables
 from vae_jax.observation import Batch
 
 
@@ -46,13 +46,17 @@ class ELBOTerms(NamedTuple):
 
 
 def elbo_terms(
-    key: Key[Array, "*keys"], vae: VAE, variables: Variables, x: Float[Array, "batch height width channels"]
+    key: Key[Array, "*keys"],
+    vae: VAE,
+    variables: Variables,
+    x: Float[Array, "batch height width channels"],
+    label: Labels = None,
 ) -> ELBOTerms:
     """log p(x|z) at one draw z from q(z|x), and KL(q(z|x) || p(z)) in closed form (Kingma and Welling, 2014, eq. 7).
 
     For use after training: batch statistics are not touched.
     """
-    forward = vae.forward(key, variables, Batch(x), train=False)
+    forward = vae.forward(key, variables, Batch(x, label=label), train=False)
     return ELBOTerms(forward.p_x.log_prob(x)[0], forward.posterior.kl().sum(axis=-1))
 
 

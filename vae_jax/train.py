@@ -4,15 +4,15 @@ Where a run stands is `TrainState.step` alone. The order of the data in an epoch
 state's key and that number, so a run can be stopped between any two chunks and gone on with to the same bits.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, Key, PyTree, UInt8
 
@@ -30,7 +30,8 @@ _NOISE, _ORDER, _OBSERVATION = range(3)  # what the run's key is folded with, on
 _RECORD_NAMES = {"epoch", "seconds", "steps", "loss", "finite"}
 
 Metrics = dict[str, Array]
-Record = dict[str, int | float]
+Record = dict[str, Any]
+"""Numbers by name; of several members, lists of them."""
 
 
 @jax.tree_util.register_dataclass
@@ -109,7 +110,7 @@ def make_train_step(
         params = state.variables["params"]
         size = len(batch.x)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
-        keys = example_keys(step_key(state, _NOISE), size, first)
+        keys = example_keys(_stream(state.key, _NOISE, state.step), size, first)
         mask = jnp.ones(size) if batch.mask is None else batch.mask
         weight = _sum(mask.sum(), axis_name)
 
@@ -140,9 +141,13 @@ def make_train_step(
     return step
 
 
-def step_key(state: TrainState, stream: int) -> Key[Array, ""]:
-    """The key of this step in one of the run's streams of chance."""
-    return jax.random.fold_in(jax.random.fold_in(state.key, stream), state.step)
+def _stream(run_key: Key[Array, ""], stream: int, number: Int[Array, ""]) -> Key[Array, ""]:
+    """The key of a step, or of an epoch, in one of the run's streams of chance."""
+    return jax.random.fold_in(jax.random.fold_in(run_key, stream), number)
+
+
+def _first_member(leaf: Array) -> Array:
+    return leaf.reshape(-1)[0]
 
 
 def _sum(tree: PyTree, axis_name: str | None) -> PyTree:
@@ -162,26 +167,28 @@ def run_chunk(
 ) -> tuple[TrainState, Metrics]:
     """Take `count` steps within one epoch, fewer if one is not finite; `state` is donated.
 
-    An epoch is a permutation of the images cut into batches, its remainder left out. `count` is no constant of the
+    An epoch is a permutation of the images cut into batches, its remainder left out. Members, if the state has several,
+    share the batches, in the order of the first member's key. `count` is no constant of the
     program, so one compilation serves a whole run; a count of 0 compiles it.
 
     Returns:
       The state, and the metrics summed over the steps.
     """
     steps_per_epoch = len(images) // batch_size
-    order_key = jax.random.fold_in(jax.random.fold_in(state.key, _ORDER), state.step // steps_per_epoch)
+    run_key = _first_member(state.key)
+    order_key = _stream(run_key, _ORDER, _first_member(state.step) // steps_per_epoch)
     order = jax.random.permutation(order_key, len(images))
 
     def one(state: TrainState) -> tuple[TrainState, Metrics]:
-        start = state.step % steps_per_epoch * batch_size
-        rows = jax.lax.dynamic_slice(order, (start,), (batch_size,))
-        keys = example_keys(step_key(state, _OBSERVATION), batch_size)
+        taken = _first_member(state.step)
+        rows = jax.lax.dynamic_slice(order, (taken % steps_per_epoch * batch_size,), (batch_size,))
+        keys = example_keys(_stream(run_key, _OBSERVATION, taken), batch_size)
         batch = observe(keys, images[rows], None if labels is None else labels[rows])
         return step(state, batch)
 
     def goes_on(carry: tuple[Array, TrainState, Metrics]) -> Array:
         taken, _, totals = carry
-        return (taken < count) & (totals["finite"] == taken)
+        return (taken < count) & jnp.all(totals["finite"] == taken)
 
     def body(carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
         taken, state, totals = carry
@@ -235,9 +242,9 @@ def fit(
     images = jnp.asarray(data.images)
     labels = None if data.labels is None else jnp.asarray(data.labels)
     state = jax.tree.map(jnp.copy, state)  # the first chunk donates it
-    done, count = int(state.step), 1  # the first chunk tells how fast a step is
+    done, count = int(_first_member(state.step)), 1  # the first chunk tells how fast a step is
     history: list[Record] = []
-    chunks: list[dict[str, float]] = []  # of the epoch under way
+    chunks: list[dict[str, Any]] = []  # of the epoch under way
     run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size)
     state, _ = run(state, images, labels, 0)  # compiles, so that no second of it counts as training
     with Progress(title, total, done, progress) as bar:
@@ -245,12 +252,12 @@ def fit(
             count = min(count, steps_per_epoch - done % steps_per_epoch)
             start = time.perf_counter()
             state, metrics = run(state, images, labels, count)
-            metrics = {name: float(value) for name, value in metrics.items()}
+            metrics = jax.device_get(metrics)
             seconds = time.perf_counter() - start
             _require_finite(metrics, count, state)
             done += count
             chunks.append(metrics | {"steps": count, "seconds": seconds})
-            bar.advance(count, metrics["loss"] / count)
+            bar.advance(count, float(np.mean(metrics["loss"])) / count)
             count = max(1, int(_CHUNK_SECONDS * count / seconds))
             if done % steps_per_epoch == 0:
                 history.append(_record(done // steps_per_epoch, chunks) | (measure(state) if measure else {}))
@@ -258,20 +265,20 @@ def fit(
     return state, history
 
 
-def _record(epoch: int, chunks: list[dict[str, float]]) -> Record:
+def _record(epoch: int, chunks: list[dict[str, Any]]) -> Record:
     """Sums over chunks -> means over their steps."""
     sums = {name: sum(chunk[name] for chunk in chunks) for name in chunks[0]}
     steps, seconds = sums.pop("steps"), sums.pop("seconds")
     del sums["finite"]
-    return {"epoch": epoch, "seconds": seconds} | {name: value / steps for name, value in sums.items()}
+    return {"epoch": epoch, "seconds": seconds} | {name: (total / steps).tolist() for name, total in sums.items()}
 
 
-def _require_finite(metrics: dict[str, float], count: int, state: TrainState) -> None:
-    if metrics["finite"] == count:
+def _require_finite(metrics: dict[str, np.ndarray], count: int, state: TrainState) -> None:
+    if np.all(metrics["finite"] == count):
         return
-    terms = [name for name, value in metrics.items() if not math.isfinite(value)] or ["gradient"]
+    terms = [name for name, total in metrics.items() if not np.all(np.isfinite(total))] or ["gradient"]
     raise NotFiniteError(
-        f"step {int(state.step) + 1} met a {' and a '.join(terms)} that is not finite. Training stopped before it; try "
-        "a smaller learning rate, a warm-up, or gradient clipping (optax.clip_by_global_norm)",
+        f"step {int(jnp.min(state.step)) + 1} met a {' and a '.join(terms)} that is not finite. Training stopped "
+        "before it; try a smaller learning rate, a warm-up, or gradient clipping (optax.clip_by_global_norm)",
         state,
     )

@@ -1,0 +1,101 @@
+"""A batch-normalised VAE with squared error, and what the weight C of that error trades.
+
+Layers 784-196-49-28 and back with batch normalisation, tanh on pixels in [-1, 1], loss C * squared error + KL: a
+Gaussian likelihood of variance 1 / (2C). Five values of C are trained at once, as one program, by vmap.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import vae_jax as vj
+from vae_jax.errors import require_positive
+from vae_jax.evaluate import evaluate
+from vae_jax.experiment import Options, Run, run_script
+from vae_jax.figures import sheets_figure
+from vae_jax.plots import trade_off_figure
+
+OBSERVE = vj.Scale(-1.0, 1.0)
+COLUMNS = 16  # images of each kind that are shown
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of this experiment."""
+
+    c: tuple[float, ...] = (0.05, 0.2, 1.0, 5.0, 20.0)
+    """Weights of the squared error."""
+    out: Path = Path("runs/mnist_batchnorm")
+    """Folder for the report and the pictures."""
+
+
+def main(config: Config) -> None:
+    """Train the sweep as one program, measure each member, draw, report."""
+    require_positive(**{f"c[{i}]": c for i, c in enumerate(config.c)})
+    run = Run.start("mnist_batchnorm", config)
+    train_key, test_key, draw_key = jax.random.split(run.key, 3)
+    states, seconds = train_sweep(train_key, run, config)
+    sweep, sheets = [], []
+    for member, c in enumerate(config.c):
+        vae = model(run, 1 / (2 * c))
+        variables = jax.tree.map(lambda leaf, m=member: leaf[m], states.variables)
+        sweep.append({"C": c, **measure(test_key, vae, variables, run, c)})
+        shown = run.data.test[:COLUMNS]
+        posterior = vj.encode_all(test_key, vae, variables, shown, observe=OBSERVE)
+        z = jnp.concatenate([posterior.mean, jax.random.normal(draw_key, (COLUMNS, vae.latent_dim))])
+        images = (vj.decode_all(vae, variables, z) + 1) / 2
+        sheets.append((f"C = {c:g}", np.concatenate([shown.images / np.float32(255), images])))
+    note = "squared error of pixels in [-1, 1] and KL in nats, means per test image at one sampled z"
+    label = f"{run.data.name}, seed {config.seed}; {note}"
+    text = f"{run.data.name}, seed {config.seed}: test images, their reconstructions, draws from the prior"
+    run.save("images", sheets_figure(sheets, COLUMNS, 1, text))
+    run.save("trade_off", trade_off_figure(sweep, label))
+    print(label)
+    for row in sweep:
+        print(f"C {row['C']:6g}: squared error {row['test_reconstruction']:7.2f}, KL {row['test_kl']:6.2f}")
+    run.report({"label": label, "sweep": sweep, "seconds_per_epoch_of_all": seconds})
+
+
+def model(run: Run, variance: Any) -> vj.VAE:
+    """The VAE of the notes with a Gaussian likelihood of that variance, a number or a traced one."""
+    return vj.batch_norm_vae(run.data.image_shape, likelihood=vj.Gaussian(variance))
+
+
+def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState, float]:
+    """All members as one program: a leading axis over states and variances, batches shared."""
+    steps = run.epochs * (len(run.data.train) // run.batch_size)
+    optimizer = optax.adam(vj.warm_up_then_cosine(config.learning_rate, steps))
+    variances = 1 / (2 * jnp.asarray(config.c))
+
+    def member_step(variance: jax.Array, state: vj.TrainState, batch: vj.Batch) -> tuple[vj.TrainState, dict]:
+        return vj.make_train_step(model(run, variance), vj.ELBO(), optimizer)(state, batch)
+
+    def step(states: vj.TrainState, batch: vj.Batch) -> tuple[vj.TrainState, dict]:
+        return jax.vmap(member_step, in_axes=(0, 0, None))(variances, states, batch)
+
+    keys = jax.random.split(key, len(config.c))
+    states = jax.vmap(lambda key: vj.init(key, model(run, 1.0), optimizer))(keys)
+    states, history = vj.fit(
+        states, step, run.data.train, observe=OBSERVE, epochs=run.epochs, batch_size=run.batch_size, title="sweep"
+    )
+    return states, float(np.median([record["seconds"] for record in history]))
+
+
+def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) -> dict[str, float]:
+    """Squared error, KL and negative ELBO, means over the test images."""
+    terms = evaluate(key, vae, variables, run.data.test, observe=OBSERVE)
+    constant = 0.5 * np.prod(vae.image_shape) * np.log(np.pi / c)  # of -log N(x; mean, 1 / (2C))
+    return {
+        "test_reconstruction": (vj.estimate(-terms.log_px_z).mean - constant) / c,
+        "test_kl": vj.estimate(terms.kl).mean,
+        "test_negative_elbo": vj.estimate(terms.kl - terms.log_px_z).mean,
+    }
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,89 @@
+"""Numbers -> curves, as `figures` for images: functions that return a matplotlib `Figure` and do nothing else."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which stay apart for the colour-blind.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def training_curves_figure(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, title: str) -> Figure:
+    """Training (thin) and test (thick) curves of several models against epochs.
+
+    Args:
+      curves: by the model's name, one number an epoch: training, then test.
+      ylabel: what is drawn, with its unit.
+      title: of the figure.
+    """
+    figure, axes = _figure(title)
+    for (name, (train, test)), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
+        epochs = np.arange(1, len(train) + 1)
+        axes.plot(epochs, train, color=colour, linewidth=1, linestyle="--", label=f"{name}, training (running mean)")
+        axes.plot(epochs, test, color=colour, linewidth=2, label=f"{name}, test")
+    _frame_epochs(axes, [curve for pair in curves.values() for curve in pair], ylabel)
+    return figure
+
+
+def curves_figure(
+    curves: Mapping[str, Sequence[float]], ylabel: str, title: str, marks: Mapping[str, tuple[int, float]]
+) -> Figure:
+    """One number an epoch of several models, and single points (epoch, number) to be held against."""
+    figure, axes = _figure(title)
+    for (name, curve), colour in zip(curves.items(), itertools.cycle(COLOURS[1:]), strict=False):
+        axes.plot(np.arange(1, len(curve) + 1), curve, "-o", color=colour, markersize=3, label=name)
+    for (name, (epoch, value)), colour in zip(marks.items(), itertools.cycle(COLOURS), strict=False):
+        axes.plot(epoch, value, "*", color=colour, markersize=12, linestyle="", label=f"{name}: {value:g}")
+    _frame_epochs(axes, list(curves.values()), ylabel)
+    return figure
+
+
+def along_the_path_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """By the model's name, "confidence" and "nearest_distance" against the share of the way."""
+    figure = Figure(figsize=(9.4, 4.0), layout="constrained")
+    panels = {
+        "confidence": "classifier's greatest probability",
+        "nearest_distance": "distance to the nearest training image",
+    }
+    for axes, (part, ylabel) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for (name, values), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
+            axes.plot(np.linspace(0, 1, len(values[part])), values[part], "-o", color=colour, markersize=3, label=name)
+        axes.set(xlabel="share of the way", ylabel=ylabel)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def trade_off_figure(sweep: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """KL against squared error, a point for each "C"."""
+    figure, axes = _figure(title)
+    errors, kls = ([row[name] for row in sweep] for name in ("test_reconstruction", "test_kl"))
+    axes.plot(errors, kls, "-o", color=COLOURS[1])
+    for row in sweep:
+        where = (row["test_reconstruction"], row["test_kl"])
+        axes.annotate(f"C = {row['C']:g}", where, xytext=(6, 6), textcoords="offset points")
+    axes.set(xlabel="squared error per test image", ylabel="KL, nats per test image")
+    axes.margins(0.15)
+    return figure
+
+
+def _figure(title: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize="medium", wrap=True)
+    return figure, axes
+
+
+def _frame_epochs(axes: Axes, curves: Sequence[Sequence[float]], ylabel: str) -> None:
+    """Limits that leave out the first twentieth of the epochs, where every curve is steep."""
+    late = [value for curve in curves for value in curve[len(curve) // 20 :]]
+    margin = 0.05 * (max(late) - min(late)) + 1e-6
+    axes.set(xlabel="epoch", ylabel=ylabel, ylim=(min(late) - margin, max(late) + margin))
+    axes.set_xlim(1, max(2, *(len(curve) for curve in curves)))
+    axes.legend(frameon=False)
