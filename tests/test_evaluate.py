@@ -9,7 +9,7 @@ from conftest import small_split
 
 import vae_jax as vj
 from vae_jax.distributions import Delta, DiagonalGaussian
-from vae_jax.evaluate import aggregate, in_blocks
+from vae_jax.evaluate import aggregate, in_blocks, nearest_distance
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
 VARIABLES = VAE.init(jax.random.key(0))
@@ -54,6 +54,29 @@ def test_encodings_and_decoded_images_are_those_of_the_model():
 def test_no_examples_are_refused():
     with pytest.raises(vj.InputError, match="no examples"):
         vj.decode_all(VAE, VARIABLES, np.zeros((0, 3), np.float32))
+
+
+def test_nearest_distance_is_brute_force():
+    generator = np.random.default_rng(0)
+    images, references = generator.random((7, 4, 4, 1), np.float32), generator.random((30, 4, 4, 1), np.float32)
+    differences = images[:, None] - references[None]
+    expected = np.sqrt((differences**2).sum(axis=(2, 3, 4))).min(axis=1)
+    np.testing.assert_allclose(nearest_distance(images, references), expected, rtol=1e-4)
+    np.testing.assert_allclose(nearest_distance(references[:2], references), 0, atol=1e-2)
+
+
+def test_a_conditional_model_is_evaluated_with_its_labels():
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=3)
+    variables = vae.init(jax.random.key(0))
+    terms = vj.evaluate(jax.random.key(1), vae, variables, DATA, block=13)
+    assert terms.kl.shape == (50,)
+    posterior = vj.encode_all(jax.random.key(0), vae, variables, DATA)
+    np.testing.assert_allclose(terms.kl, posterior.kl().sum(-1), rtol=1e-4)
+    with pytest.raises(vj.InputError, match="need"):
+        vj.evaluate(jax.random.key(1), vae, variables, vj.Split(DATA.images))
+    few = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=2)
+    with pytest.raises(vj.InputError, match="labels run up to 2, but the model has 2 classes"):
+        vj.encode_all(jax.random.key(1), few, few.init(jax.random.key(0)), DATA)
 
 
 def test_estimate_is_the_mean_and_its_standard_error():

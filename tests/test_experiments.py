@@ -135,6 +135,67 @@ def test_a_value_that_is_no_number_exits_with_2(monkeypatch):
     assert stop.value.code == 2
 
 
+def report_of(monkeypatch, script, data, out, *options):
+    run(monkeypatch, script, "--data-dir", data, "--out", out, "--epochs", 2, *options)
+    return json.loads((out / f"{script}.json").read_text())
+
+
+def pictures_in(out, script):
+    return {path.stem.removeprefix(f"{script}_") for path in out.glob("*.png")}
+
+
+def test_mnist_latent10(tiny, tmp_path, monkeypatch):
+    report = report_of(monkeypatch, "mnist_latent10", tiny, tmp_path)
+    assert len(report["vae"]["aggregated_posterior"]["mean"]) == 10
+    assert set(report["ae"]["frechet"]) == {"prior", "fitted", "square", "reconstruction", "train"}
+    assert pictures_in(tmp_path, "mnist_latent10") == PICTURES | {"side_by_side", "curves", "draws"}
+
+
+def test_mnist_samples(tiny, tmp_path, monkeypatch):
+    report = report_of(monkeypatch, "mnist_samples", tiny, tmp_path)
+    assert len(report["test_negative_elbo_by_epoch"]) == 2
+    assert report["latent20"]["test_negative_elbo"] == report["test_negative_elbo_by_epoch"][-1]
+    assert pictures_in(tmp_path, "mnist_samples") == {"prior", "reconstructions", "curve"}
+
+
+def test_mnist_interpolation(tiny, tmp_path, monkeypatch, capsys):
+    options = ("--start", 0, "--end", 2, "--pairs", 5, "--steps", 4)
+    report = report_of(monkeypatch, "mnist_interpolation", tiny, tmp_path, *options)
+    for model in ("ae", "vae"):
+        for dimensions in ("2", "10"):
+            numbers = report[model][dimensions]
+            assert len(numbers["confidence"]) == len(numbers["nearest_distance"]) == 4
+            assert all(1 / 3 <= value <= 1 for value in numbers["confidence"])
+            assert all(value > 0 for value in numbers["nearest_distance"])
+    assert pictures_in(tmp_path, "mnist_interpolation") == {"rows", "paths", "numbers"}
+    line = refused(monkeypatch, capsys, "mnist_interpolation", "--data-dir", tiny, "--out", tmp_path, "--end", 7)
+    assert "no test image of a 7" in line
+
+
+def test_cvae_digits(tiny, tmp_path, monkeypatch, capsys):
+    report = report_of(monkeypatch, "cvae_digits", tiny, tmp_path, "--classes", 3)
+    assert 0 <= report["label_agreement"] <= 1
+    assert report["test_negative_elbo"] != report["unconditional_test_negative_elbo"]
+    assert set(report["conditional_latent"]) == {"nearest_mean_accuracy", "class_separation"}
+    assert pictures_in(tmp_path, "cvae_digits") == {"draws", "styles", "latents"}
+    given = ("--data-dir", tiny, "--out", tmp_path)
+    assert "the model has 2 classes" in refused(monkeypatch, capsys, "cvae_digits", *given, "--classes", 2)
+    assert "classes is 0" in refused(monkeypatch, capsys, "cvae_digits", *given, "--classes", 0)
+
+
+def test_mnist_batchnorm(tiny, tmp_path, monkeypatch, capsys):
+    report = report_of(monkeypatch, "mnist_batchnorm", tiny, tmp_path, "--c", 0.1, 10.0)
+    assert [row["C"] for row in report["sweep"]] == [0.1, 10.0]
+    for row in report["sweep"]:
+        constant = 0.5 * 36 * np.log(np.pi / row["C"])
+        negative_elbo = row["C"] * row["test_reconstruction"] + row["test_kl"] + constant
+        assert row["test_negative_elbo"] == pytest.approx(negative_elbo, rel=1e-4)
+        assert 0 < row["test_reconstruction"] < 4 * 36
+    assert pictures_in(tmp_path, "mnist_batchnorm") == {"images", "trade_off"}
+    given = ("--data-dir", tiny, "--out", tmp_path)
+    assert "c[1] is -1.0" in refused(monkeypatch, capsys, "mnist_batchnorm", *given, "--c", 1, -1)
+
+
 PEER = """
 import json, sys
 assert sys.argv[2:] == ["--batch", "16", "--epochs", "3"]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vae_jax.figures import encodings_figure, images_figure, tile
+from vae_jax.figures import clouds_figure, encodings_figure, images_figure, paths_figure, sheets_figure, tile
 from vae_jax.latents import inscribed_lattice, sphere_about_mean
-from vae_jax.plots import training_curves_figure
+from vae_jax.plots import along_the_path_figure, curves_figure, trade_off_figure, training_curves_figure
 
 ENCODINGS = np.random.default_rng(0).normal(size=(200, 2))
 LABELS = np.arange(200) % 10
@@ -50,3 +50,30 @@ def test_curves_name_their_models(epochs, tmp_path):
     figure.savefig(tmp_path / "figure.png")
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert [name.split(",")[0] for name in names] == ["A", "A", "B", "B"]
+
+
+def test_sheets_clouds_and_paths(tmp_path):
+    images = np.random.default_rng(0).random((6, 4, 4, 1))
+    sheets = sheets_figure([(name, images) for name in "ABC"], 3, 2, "title")
+    sheets.savefig(tmp_path / "figure.png")
+    assert [axes.get_title() for axes in sheets.axes] == ["A", "B", "C", ""]
+    clouds = clouds_figure({"A": ENCODINGS, "B": ENCODINGS + 1}, LABELS, "title")
+    clouds.savefig(tmp_path / "figure.png")
+    assert [axes.get_title() for axes in clouds.axes] == ["A", "B"]
+    paths = np.stack([ENCODINGS[:5], ENCODINGS[5:10]])
+    figure = paths_figure({"A": (ENCODINGS, paths)}, LABELS, "title")
+    figure.savefig(tmp_path / "figure.png")
+    np.testing.assert_allclose([line.get_xydata() for line in figure.axes[0].lines], paths)
+
+
+def test_plots_of_numbers(tmp_path):
+    curve = curves_figure({"A": [3.0, 2.0, 1.0]}, "nats", "title", {"peer": (2, 2.5)})
+    curve.savefig(tmp_path / "figure.png")
+    assert [line.get_xydata().tolist() for line in curve.axes[0].lines] == [[[1, 3], [2, 2], [3, 1]], [[2, 2.5]]]
+    along = along_the_path_figure({"A": {"confidence": [1, 0.5, 1], "nearest_distance": [1, 2, 1]}}, "title")
+    along.savefig(tmp_path / "figure.png")
+    assert [axes.lines[0].get_ydata().tolist() for axes in along.axes] == [[1, 0.5, 1], [1, 2, 1]]
+    sweep = [{"C": c, "test_reconstruction": 1 / c, "test_kl": c} for c in (1.0, 2.0)]
+    trade = trade_off_figure(sweep, "title")
+    trade.savefig(tmp_path / "figure.png")
+    assert [text.get_text() for text in trade.axes[0].texts] == ["C = 1", "C = 2"]

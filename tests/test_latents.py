@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 import vae_jax as vj
-from vae_jax.latents import inscribed_lattice, sphere_about_mean, uniform_in_square
+from vae_jax.latents import (
+    class_separation,
+    inscribed_lattice,
+    nearest_mean_accuracy,
+    sphere_about_mean,
+    straight_paths,
+    uniform_in_square,
+)
 
 
 @pytest.mark.parametrize("count", [1, 2, 99, 100, 101, 1000])
@@ -67,3 +74,25 @@ def test_one_site_is_the_centre():
 def test_what_has_no_circle_is_refused(call, message):
     with pytest.raises(vj.InputError, match=message):
         call()
+
+
+def test_paths_are_straight_and_even():
+    start, end = np.array([[0.0, 1.0], [2.0, 2.0]]), np.array([[4.0, -1.0], [2.0, 2.0]])
+    paths = straight_paths(start, end, 5)
+    np.testing.assert_allclose(paths[0], [[0, 1], [1, 0.5], [2, 0], [3, -0.5], [4, -1]])
+    np.testing.assert_allclose(paths[1], np.full((5, 2), 2.0))
+
+
+def test_nearest_mean_and_separation_tell_clusters_from_none():
+    generator = np.random.default_rng(0)
+    labels = np.arange(3000) % 3
+    apart = generator.normal(size=(3000, 2)) + 10 * np.eye(3)[labels][:, :2]
+    assert nearest_mean_accuracy(apart, labels, apart, labels) > 0.99
+    mixed = generator.normal(size=(3000, 2))
+    assert nearest_mean_accuracy(mixed, labels, mixed, labels) == pytest.approx(1 / 3, abs=0.06)
+    assert class_separation(mixed, labels) < 0.01
+    between = (
+        2 * 100 * (1 / 3) * (2 / 3)
+    )  # two coordinates, each 10 for a third of the points; within is 1 a coordinate
+    expected = between / (between + 2)
+    assert class_separation(apart, labels) == pytest.approx(expected, rel=0.02)

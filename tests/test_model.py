@@ -149,3 +149,49 @@ def test_arrays_of_another_shape_are_refused():
         vae.encode(variables, jnp.zeros((2, 5, 6, 1)))
     with pytest.raises(vj.InputError, match=r"z has shape \(2, 3\); expected \[batch, 2\]"):
         vae.decode(variables, jnp.zeros((2, 3)))
+
+
+CONDITIONAL = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,), classes=3)
+
+
+def test_labels_enter_both_networks():
+    variables = CONDITIONAL.init(jax.random.key(0))
+    x, z, labels = jnp.ones((2, 6, 6, 1)), jnp.ones((2, 2)), jnp.array([0, 2])
+    posterior, p_x = CONDITIONAL.encode(variables, x, labels), CONDITIONAL.decode(variables, z, labels)
+    assert not np.allclose(posterior.mean[0], posterior.mean[1]), "the encoder does not see the label"
+    assert not np.allclose(p_x.mean[0], p_x.mean[1]), "the decoder does not see the label"
+    forward = CONDITIONAL.forward(jax.random.key(1), variables, vj.Batch(x, label=labels), samples=3, train=False)
+    for sample in range(3):
+        alone = CONDITIONAL.decode(variables, forward.z[sample], labels).mean
+        np.testing.assert_allclose(forward.p_x.mean[sample], alone, rtol=1e-5)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    variables = CONDITIONAL.init(jax.random.key(0))
+    z = jnp.zeros((2, 2))
+    with pytest.raises(vj.InputError, match="conditional on 3 classes, but no labels"):
+        CONDITIONAL.decode(variables, z)
+    with pytest.raises(vj.InputError, match="run from 0 to 3; expected 0 to 2"):
+        CONDITIONAL.decode(variables, z, jnp.array([0, 3]))
+    plain = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,))
+    with pytest.raises(vj.InputError, match="not conditional"):
+        plain.decode(plain.init(jax.random.key(0)), z, jnp.array([0, 1]))
+
+
+def test_batch_norm_vae_normalises_by_the_batch_in_training_and_by_running_statistics_in_use():
+    vae = vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8, 4), momentum=0.3)
+    variables = vae.init(jax.random.key(0))
+    widths = [variables["params"]["encoder"][f"Dense_{i}"]["kernel"].shape for i in range(3)]
+    assert widths == [(36, 8), (8, 4), (4, 6)]
+    x = 5 + jax.random.normal(jax.random.key(1), (64, 6, 6, 1))
+    layer = variables["params"]["encoder"]["Dense_0"]
+    h = x.reshape(64, -1) @ layer["kernel"]
+    updates = vae.forward(jax.random.key(2), variables, vj.Batch(x), train=True).updates
+    statistics = updates["batch_stats"]["encoder"]["BatchNorm_0"]
+    np.testing.assert_allclose(statistics["mean"], 0.7 * h.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(statistics["var"], 0.3 + 0.7 * h.var(axis=0), rtol=1e-3)
+    assert np.abs(vae.decode(variables, jnp.full((1, 3), 9.0)).mean).max() <= 1
+    alone, together = vae.encode(variables, x[:1]), vae.encode(variables, x)
+    np.testing.assert_allclose(alone.mean[0], together.mean[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(vj.InputError, match="momentum"):
+        vj.batch_norm_vae(momentum=1.0)

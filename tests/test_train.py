@@ -305,3 +305,48 @@ class Misnamed:
 def test_a_term_may_not_take_a_records_own_name():
     with pytest.raises(vj.InputError, match="a term named seconds"):
         jax.eval_shape(vj.make_train_step(VAE, Misnamed(), OPTIMIZER), fresh(), batch())
+
+
+def test_batch_statistics_under_pmap_are_those_of_the_whole_batch():
+    def model(axis_name):
+        return vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8,), axis_name=axis_name)
+
+    whole = vj.Batch(jax.random.uniform(jax.random.key(3), (32, 6, 6, 1)))
+    state = vj.init(jax.random.key(0), model(None), PLAIN)
+    alone, _ = jax.jit(vj.make_train_step(model(None), vj.ELBO(), PLAIN))(state, whole)
+    step = vj.make_train_step(model("devices"), vj.ELBO(), PLAIN, axis_name="devices")
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), vj.init(jax.random.key(0), model(None), PLAIN))
+    spread = jax.tree.map(lambda leaf: leaf.reshape(8, 4, *leaf.shape[1:]), whole)
+    together, _ = jax.pmap(step, axis_name="devices")(states, spread)
+    for device in (0, 7):
+        here = jax.tree.map(lambda leaf, d=device: leaf[d], together.variables)
+        assert_close(here, alone.variables, rtol=1e-3, atol=1e-4)
+
+
+def test_fit_trains_members_as_it_would_train_each():
+    """Members share the first one's batches, so the first ends as it would alone."""
+    betas = jnp.array([1.0, 4.0])
+
+    def member_step(beta, state, batch):
+        return vj.make_train_step(VAE, vj.ELBO(beta), PLAIN)(state, batch)
+
+    def step(states, batch):
+        return jax.vmap(member_step, in_axes=(0, 0, None))(betas, states, batch)
+
+    keys = jax.random.split(jax.random.key(5), 2)
+    states = jax.vmap(lambda key: vj.init(key, VAE, PLAIN))(keys)
+    together, history = fit(states, 2, step=step)
+    alone, alone_history = fit(vj.init(keys[0], VAE, PLAIN), 2, step=PLAIN_STEP)
+    assert_close(jax.tree.map(lambda leaf: leaf[0], together.variables), alone.variables)
+    assert [len(record["kl"]) for record in history] == [2, 2]
+    np.testing.assert_allclose([r["loss"][0] for r in history], [r["loss"] for r in alone_history], rtol=1e-5)
+    assert history[-1]["loss"][1] != history[-1]["loss"][0]
+
+
+def test_a_conditional_model_trains_by_its_labels():
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(16,), classes=3)
+    step = vj.make_train_step(vae, vj.ELBO(), OPTIMIZER)
+    state, _ = vj.fit(vj.init(jax.random.key(0), vae, OPTIMIZER), step, DATA, epochs=40, batch_size=16, progress=False)
+    drawn = vj.decode_all(vae, state.variables, np.zeros((3, 2), np.float32), np.arange(3))
+    rows = drawn[..., 0].mean(axis=2).reshape(3, 3, 2).mean(axis=2)  # each class has its own two bright rows
+    np.testing.assert_array_equal(rows.argmax(axis=1), [0, 1, 2])
