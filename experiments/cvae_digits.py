@@ -37,7 +37,7 @@ class Config(Options):
 def main(config: Config) -> None:
     """Train with and without labels, draw what is asked for, judge it, report."""
     require_positive_int(classes=config.classes, latent_dim=config.latent_dim)
-    run = Run.start("cvae_digits", config)
+    run = Run.start("cvae_digits", config, epochs=20)
     for split in (run.data.train, run.data.test):
         require_labels(split, config.classes)
     judge, accuracy = run.judge()

@@ -37,7 +37,7 @@ class Config(Options):
 def main(config: Config) -> None:
     """Train the sweep as one program, measure each member, draw, report."""
     require_positive(**{f"c[{i}]": c for i, c in enumerate(config.c)})
-    run = Run.start("mnist_batchnorm", config)
+    run = Run.start("mnist_batchnorm", config, epochs=20)
     train_key, test_key, draw_key = jax.random.split(run.key, 3)
     states, seconds = train_sweep(train_key, run, config)
     sweep, sheets = [], []

@@ -43,7 +43,7 @@ class Config(Options):
 def main(config: Config) -> None:
     """Train four models, walk, measure, draw, report."""
     require_positive_int(pairs=config.pairs, steps=config.steps)
-    run = Run.start("mnist_interpolation", config)
+    run = Run.start("mnist_interpolation", config, epochs=20)
     pairs_key, *train_keys = jax.random.split(run.key, 1 + len(DIMENSIONS) * len(CONTESTANTS))
     starts, ends = pairs_of(pairs_key, run.data.test, config)
     judge, accuracy = run.judge()

@@ -22,8 +22,6 @@ PYTORCH_EXAMPLE = (7, 106.7)  # epochs, test negative ELBO: grey pixels, one sam
 class Config(Options):
     """Options of this experiment."""
 
-    learning_rate: float = 2e-3
-    """Adam's peak rate, after a warm-up and before the cosine decay to 0."""
     out: Path = Path("runs/mnist_samples")
     """Folder for the report and the pictures."""
 
