@@ -87,13 +87,13 @@ def main(config: Config) -> None:
         ("styles", same, "A row for each digit asked for, one latent down each column"),
     ):
         images = vj.decode_all(conditional.vae, conditional.variables, grid, digits)
-        run.save(part, images_figure(images, COLUMNS, f"{text}\n{run.data.name}, E[x|z, label], seed {config.seed}"))
+        run.save(part, images_figure(images, COLUMNS, f"{text}\nE[x|z, label], {run.where}"))
     clouds = {
         f"{title}: nearest class mean right for {latents[name][1]['nearest_mean_accuracy']:.0%}": latents[name][0]
         for name, title in (("unconditional", "VAE"), ("conditional", "Conditional VAE"))
     }
     if config.latent_dim >= 2:
-        text = f"Encodings of {run.data.name}'s test images, seed {config.seed}"
+        text = f"Encodings of the test images, {run.where}"
         run.save("latents", clouds_figure(clouds, run.data.test.labels, text))
     print(f"{run.label()}:")
     print("\n".join(f"{name}: {value}" for name, value in numbers.items()))

@@ -51,8 +51,8 @@ def main(config: Config) -> None:
         images = (vj.decode_all(vae, variables, z) + 1) / 2
         sheets.append((f"C = {c:g}", np.concatenate([shown.images / np.float32(255), images])))
     note = "squared error of pixels in [-1, 1] and KL in nats, means per test image at one sampled z"
-    label = f"{run.data.name}, seed {config.seed}; {note}"
-    text = f"{run.data.name}, seed {config.seed}: test images, their reconstructions, draws from the prior"
+    label = f"{run.where}; {note}"
+    text = f"{run.where}: test images, their reconstructions, draws from the prior"
     run.save("images", sheets_figure(sheets, COLUMNS, 1, text))
     run.save("trade_off", trade_off_figure(sweep, label))
     print(label)

@@ -66,7 +66,7 @@ def main(config: Config) -> None:
                 clouds[title] = (encodings, paths[:ROWS])
     draw(run, config, results, rows, clouds)
     note = "mean over pairs; confidence: the classifier's greatest probability; distance: Euclidean, pixels in [0, 1]"
-    run.report({"label": f"{run.data.name}, seed {config.seed}; {note}", "judge_accuracy": accuracy, **results})
+    run.report({"label": f"{run.where}; {note}", "judge_accuracy": accuracy, **results})
 
 
 def pairs_of(key: jax.Array, data: vj.Split, config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +86,7 @@ def _along(values: np.ndarray, config: Config) -> list[float]:
 
 def draw(run: Run, config: Config, results: dict, rows: list[tuple[str, np.ndarray]], clouds: dict[str, Any]) -> None:
     """Rows of decoded steps, the paths over the clouds, the numbers along the way."""
-    where = f"from a {config.start} to a {config.end}, {run.data.name}, seed {config.seed}"
+    where = f"from a {config.start} to a {config.end}, {run.where}"
     run.save("rows", sheets_figure(rows, config.steps, 2, f"Decoded steps of straight paths {where}"))
     run.save("paths", paths_figure(clouds, run.data.test.labels, f"Straight paths {where}"))
     curves = {

@@ -36,7 +36,7 @@ def main(config: Config) -> None:
         for draw, distribution in DRAWS.items()
         for name, space in spaces.items()
     ]
-    run.save("draws", sheets_figure(sheets, images_a_row=15, columns=2, title=f"225 draws each\n{run.label()}"))
+    run.save("draws", sheets_figure(sheets, images_a_row=15, columns=2, title=f"225 draws each, E[x|z], {run.where}"))
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ def main(config: Config) -> None:
     wide = run.train(wide_key, wide_vae, vj.ELBO(), title="20-D VAE")
 
     samples = vj.decode_all(plane.vae, plane.variables, jax.random.normal(draw_key, (64, 2)))
-    run.save("prior", images_figure(samples, 8, f"64 draws from the prior of the 2-D VAE, E[x|z]\n{run.label()}"))
+    run.save("prior", images_figure(samples, 8, f"64 draws from the prior of the 2-D VAE, E[x|z], {run.where}"))
     shown = run.data.test[:8]
     z = vj.encode_all(jax.random.key(0), wide.vae, wide.variables, shown).sample(reconstruction_key)
     pairs = np.concatenate([shown.images / np.float32(255), vj.decode_all(wide.vae, wide.variables, z)])
-    text = f"Unseen digits, and their reconstructions from 20 dimensions (E[x|z], one sampled z)\n{run.label()}"
+    text = f"Unseen digits, and E[x|z] at one sampled z of 20 dimensions, {run.where}"
     run.save("reconstructions", images_figure(pairs, 8, text))
 
     by_epoch = [record["test_negative_elbo"] for record in wide.history]

@@ -144,7 +144,7 @@ def run_comparison(name: str, options: ComparisonOptions) -> tuple[Run, dict[str
         vae = mlp_vae(run.data.image_shape, options.latent_dim, posterior=posterior)
         trained = run.train(train_key, vae, objective, title=title)
         spaces[contestant] = survey(survey_key, trained, run.data, judge)
-    for part, figure in comparison_figures(spaces, run.data.test.labels, run.label()).items():
+    for part, figure in comparison_figures(spaces, run.data.test.labels, run.where, run.label()).items():
         run.save(part, figure)
     print(table({CONTESTANTS[contestant].title: space.numbers for contestant, space in spaces.items()}, run.label()))
     numbers = {contestant: space.numbers for contestant, space in spaces.items()}
@@ -153,23 +153,24 @@ def run_comparison(name: str, options: ComparisonOptions) -> tuple[Run, dict[str
 
 
 def comparison_figures(
-    spaces: Mapping[str, LatentSpace], labels: Int[np.ndarray, " n"] | None, label: str
+    spaces: Mapping[str, LatentSpace], labels: Int[np.ndarray, " n"] | None, where: str, label: str
 ) -> dict[str, Figure]:
     """The pictures of each model, both side by side, and the training curves, by the part of the file name.
 
     Args:
       spaces: by the contestants' names.
       labels: classes of the test images.
-      label: data, noise and seed, for the titles.
+      where: data and seed, for the titles of what has no unit.
+      label: data, unit, noise and seed, for the titles of what has numbers.
     """
     figures = {}
     for name, space in spaces.items():
         title = CONTESTANTS[name].title
         for part, lattice in (("encodings", None), ("lattice", space.lattice)):
-            text = f"{title}: {len(space.encodings):,} test images\n{label}"
+            text = f"{title}: {len(space.encodings):,} test images, {where}"
             figures[f"{name}_{part}"] = encodings_figure(space.encodings, labels, space.sphere, text, lattice)
         side = len(space.lattice)
-        text = f"{title}: E[x|z] on the {side} x {side} lattice\n{label}"
+        text = f"{title}: E[x|z] on the {side} x {side} lattice, {where}"
         figures[f"{name}_digits"] = images_figure(space.decoded, side, text)
     columns = {CONTESTANTS[name].title: space for name, space in spaces.items()}
     captions = {title: caption(space.numbers) for title, space in columns.items()}

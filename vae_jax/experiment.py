@@ -144,6 +144,11 @@ class Run:
         print(f"classifier of seed {self.options.judge_seed}: {accuracy:.2%} of {self.data.name}'s test images right")
         return judge, accuracy
 
+    @property
+    def where(self) -> str:
+        """Data and seed."""
+        return f"{self.data.name}, seed {self.options.seed}"
+
     def label(self, likelihood: Likelihood = Bernoulli(), observe: Observe = Scale()) -> str:
         """What this run's numbers are: data, pixels, what is measured and in which unit, noise, seed."""
         return (

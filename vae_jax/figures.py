@@ -143,10 +143,11 @@ def _title(figure: Figure, title: str, labels: Int[Any, " n"] | None) -> None:
     if labels is None:
         figure.suptitle(title)
         return
-    figure.legend(
-        handles=_class_handles(labels), title=title, title_fontsize="large", ncols=10, loc="outside upper center",
+    legend = figure.legend(
+        handles=_class_handles(labels), title=title, title_fontsize="medium", ncols=10, loc="outside upper center",
         frameon=False, columnspacing=0.8, handletextpad=0.1, borderpad=0.1,
     )  # fmt: skip
+    legend.get_title().set_multialignment("center")
 
 
 def _class_handles(labels: Int[Any, " n"]) -> list[Line2D]:
