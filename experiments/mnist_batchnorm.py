@@ -41,18 +41,19 @@ def main(config: Config) -> None:
     train_key, test_key, draw_key = jax.random.split(run.key, 3)
     states, seconds = train_sweep(train_key, run, config)
     sweep, sheets = [], []
+    from_prior = jax.random.normal(draw_key, (COLUMNS, model(run, 1.0).latent_dim))  # the same for each C
     for member, c in enumerate(config.c):
         vae = model(run, 1 / (2 * c))
         variables = jax.tree.map(lambda leaf, m=member: leaf[m], states.variables)
         sweep.append({"C": c, **measure(test_key, vae, variables, run, c)})
         shown = run.data.test[:COLUMNS]
         posterior = vj.encode_all(test_key, vae, variables, shown, observe=OBSERVE)
-        z = jnp.concatenate([posterior.mean, jax.random.normal(draw_key, (COLUMNS, vae.latent_dim))])
+        z = jnp.concatenate([posterior.mean, from_prior])
         images = (vj.decode_all(vae, variables, z) + 1) / 2
         sheets.append((f"C = {c:g}", np.concatenate([shown.images / np.float32(255), images])))
     note = "squared error of pixels in [-1, 1] and KL in nats, means per test image at one sampled z"
     label = f"{run.where}; {note}"
-    text = f"{run.where}: test images, their reconstructions, draws from the prior"
+    text = f"{run.where}: test images, their reconstructions (posterior mean), draws from the prior"
     run.save("images", sheets_figure(sheets, COLUMNS, 1, text))
     run.save("trade_off", trade_off_figure(sweep, label))
     print(label)

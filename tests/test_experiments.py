@@ -26,6 +26,7 @@ def run(monkeypatch, script, *options):
 
 def refused(monkeypatch, capsys, script, *options):
     """The sentence with which a script refuses its options, with status 2."""
+    capsys.readouterr()  # what came before
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, script, *options)
     assert stop.value.code == 2

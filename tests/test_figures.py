@@ -70,7 +70,7 @@ def test_plots_of_numbers(tmp_path):
     curve = curves_figure({"A": [3.0, 2.0, 1.0]}, "nats", "title", {"peer": (2, 2.5)})
     curve.savefig(tmp_path / "figure.png")
     assert [line.get_xydata().tolist() for line in curve.axes[0].lines] == [[[1, 3], [2, 2], [3, 1]], [[2, 2.5]]]
-    along = along_the_path_figure({"A": {"confidence": [1, 0.5, 1], "nearest_distance": [1, 2, 1]}}, "title")
+    along = along_the_path_figure({"A": {"confidence": [1.0, 0.5, 1.0], "nearest_distance": [1.0, 2.0, 1.0]}}, "title")
     along.savefig(tmp_path / "figure.png")
     assert [axes.lines[0].get_ydata().tolist() for axes in along.axes] == [[1, 0.5, 1], [1, 2, 1]]
     sweep = [{"C": c, "test_reconstruction": 1 / c, "test_kl": c} for c in (1.0, 2.0)]

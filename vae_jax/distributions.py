@@ -237,7 +237,7 @@ class Gaussian:
       variance: of each pixel, in the square of the pixels' own unit.
     """
 
-    variance: float = 1.0
+    variance: float | Float[Array, ""] = 1.0
 
     support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
@@ -248,7 +248,8 @@ class Gaussian:
     @property
     def label(self) -> str:
         """With its variance, without which the number means nothing."""
-        return f"Gaussian of variance {self.variance:g}"
+        traced = isinstance(self.variance, jax.core.Tracer)
+        return "Gaussian" if traced else f"Gaussian of variance {float(self.variance):g}"
 
     def __call__(self, outputs: Float[Array, "*batch height width channels"]) -> "GaussianImage":
         """The outputs are means."""

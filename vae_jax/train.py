@@ -146,6 +146,11 @@ def _stream(run_key: Key[Array, ""], stream: int, number: Int[Array, ""]) -> Key
     return jax.random.fold_in(jax.random.fold_in(run_key, stream), number)
 
 
+def _shared_stream(run_keys: Key[Array, "*members"], stream: int, number: Int[Array, ""]) -> Key[Array, ""]:
+    """As `_stream`, of the first member if there are several."""
+    return jax.vmap(lambda run_key: _stream(run_key, stream, number))(run_keys.reshape(-1))[0]
+
+
 def _first_member(leaf: Array) -> Array:
     return leaf.reshape(-1)[0]
 
@@ -175,14 +180,13 @@ def run_chunk(
       The state, and the metrics summed over the steps.
     """
     steps_per_epoch = len(images) // batch_size
-    run_key = _first_member(state.key)
-    order_key = _stream(run_key, _ORDER, _first_member(state.step) // steps_per_epoch)
+    order_key = _shared_stream(state.key, _ORDER, _first_member(state.step) // steps_per_epoch)
     order = jax.random.permutation(order_key, len(images))
 
     def one(state: TrainState) -> tuple[TrainState, Metrics]:
         taken = _first_member(state.step)
         rows = jax.lax.dynamic_slice(order, (taken % steps_per_epoch * batch_size,), (batch_size,))
-        keys = example_keys(_stream(run_key, _OBSERVATION, taken), batch_size)
+        keys = example_keys(_shared_stream(state.key, _OBSERVATION, taken), batch_size)
         batch = observe(keys, images[rows], None if labels is None else labels[rows])
         return step(state, batch)
 
