@@ -55,7 +55,7 @@ def main(config: Config) -> None:
     label = f"{run.where}; {note}"
     text = f"{run.where}: test images, their reconstructions (posterior mean), draws from the prior"
     run.save("images", sheets_figure(sheets, COLUMNS, 1, text))
-    run.save("trade_off", trade_off_figure(sweep, label))
+    run.save("trade_off", trade_off_figure(sweep, f"{run.where}: test images, one sampled z each"))
     print(label)
     for row in sweep:
         print(f"C {row['C']:6g}: squared error {row['test_reconstruction']:7.2f}, KL {row['test_kl']:6.2f}")

@@ -68,7 +68,7 @@ def trade_off_figure(sweep: Sequence[Mapping[str, float]], title: str) -> Figure
         where = (row["test_reconstruction"], row["test_kl"])
         axes.annotate(f"C = {row['C']:g}", where, xytext=(6, 6), textcoords="offset points")
     axes.set(xlabel="squared error per test image", ylabel="KL, nats per test image")
-    axes.margins(0.15)
+    axes.margins(x=0.2, y=0.12)
     return figure
 
 
