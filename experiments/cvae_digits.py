@@ -6,6 +6,7 @@ asked for, and the encodings say how much of the label the latent still holds, a
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from vae_jax.evaluate import require_labels
 from vae_jax.experiment import Options, Run, run_script
 from vae_jax.figures import clouds_figure, images_figure
 from vae_jax.latents import class_separation, nearest_mean_accuracy
+from vae_jax.recipe import Trained
 
 DRAWS = 10_000  # for the agreement
 COLUMNS = 12  # draws shown of each digit
@@ -37,67 +39,69 @@ class Config(Options):
 def main(config: Config) -> None:
     """Train with and without labels, draw what is asked for, judge it, report."""
     require_positive_int(classes=config.classes, latent_dim=config.latent_dim)
-    run = Run.start("cvae_digits", config, epochs=20)
+    run = Run.start("cvae_digits", config)
     for split in (run.data.train, run.data.test):
         require_labels(split, config.classes)
     judge, accuracy = run.judge()
-    with_key, without_key, grid_key, draw_key, encode_key = jax.random.split(run.key, 5)
+    *train_keys, grid_key, draw_key, encode_key = jax.random.split(run.key, 5)
+    kinds = {"conditional": config.classes, "unconditional": None}
     models = {
-        "unconditional": run.train(
-            without_key, vj.mlp_vae(run.data.image_shape, config.latent_dim), vj.ELBO(), title="VAE"
-        ),
-        "conditional": run.train(
-            with_key,
-            vj.mlp_vae(run.data.image_shape, config.latent_dim, classes=config.classes),
-            vj.ELBO(),
-            title="conditional VAE",
-        ),
+        name: run.train(
+            key, vj.mlp_vae(run.data.image_shape, config.latent_dim, classes=classes), vj.ELBO(), title=f"{name} VAE"
+        )
+        for key, (name, classes) in zip(train_keys, kinds.items(), strict=True)
     }
-    conditional = models["conditional"]
-
-    asked = np.arange(DRAWS) % config.classes
-    z = jax.random.normal(draw_key, (DRAWS, config.latent_dim))
-    drawn = vj.decode_all(conditional.vae, conditional.variables, z, asked)
-    latents = {}
-    for name, model in models.items():
-        train, test = (
-            np.asarray(vj.encode_all(encode_key, model.vae, model.variables, split).mean)
-            for split in (run.data.train, run.data.test)
-        )
-        labels = run.data.train.labels, run.data.test.labels
-        latents[name] = (
-            test,
-            {
-                "nearest_mean_accuracy": nearest_mean_accuracy(train, labels[0], test, labels[1]),
-                "class_separation": class_separation(test, labels[1]),
-            },
-        )
-    numbers = {
-        "label_agreement": judge(drawn).agreement(asked),
-        "test_negative_elbo": conditional.history[-1]["test_negative_elbo"],
+    numbers: dict[str, Any] = {
+        "label_agreement": agreement(draw_key, models["conditional"], judge, config.classes),
+        "test_negative_elbo": models["conditional"].history[-1]["test_negative_elbo"],
         "unconditional_test_negative_elbo": models["unconditional"].history[-1]["test_negative_elbo"],
-        **{f"{name}_latent": measured for name, (_, measured) in latents.items()},
     }
-
-    digits = np.repeat(np.arange(config.classes), COLUMNS)
-    each = jax.random.normal(grid_key, (len(digits), config.latent_dim))
-    same = jnp.tile(each[:COLUMNS], (config.classes, 1))
-    for part, grid, text in (
-        ("draws", each, "A row for each digit asked for, a new latent for each image"),
-        ("styles", same, "A row for each digit asked for, one latent down each column"),
-    ):
-        images = vj.decode_all(conditional.vae, conditional.variables, grid, digits)
-        run.save(part, images_figure(images, COLUMNS, f"{text}\nE[x|z, label], {run.where}"))
-    clouds = {
-        f"{title}: nearest class mean right for {latents[name][1]['nearest_mean_accuracy']:.0%}": latents[name][0]
-        for name, title in (("unconditional", "VAE"), ("conditional", "Conditional VAE"))
-    }
+    clouds = {}
+    for name, model in models.items():
+        clouds[name], numbers[f"{name}_latent"] = what_the_latent_keeps(encode_key, model, run)
+    draw_digits(grid_key, models["conditional"], run, config.classes)
     if config.latent_dim >= 2:
-        text = f"Encodings of the test images, {run.where}"
-        run.save("latents", clouds_figure(clouds, run.data.test.labels, text))
+        titles = {
+            f"{name}: nearest class mean right for {numbers[f'{name}_latent']['nearest_mean_accuracy']:.0%}": cloud
+            for name, cloud in clouds.items()
+        }
+        run.save("latents", clouds_figure(titles, run.data.test.labels, f"Encodings of the test images, {run.where}"))
     print(f"{run.label()}:")
     print("\n".join(f"{name}: {value}" for name, value in numbers.items()))
     run.report({"label": run.label(), "judge_accuracy": accuracy, "draws": DRAWS, **numbers})
+
+
+def agreement(key: jax.Array, model: Trained, judge: vj.Judge, classes: int) -> float:
+    """The share of draws, equally many of each class, in which the judge sees the class asked for."""
+    asked = np.arange(DRAWS) % classes
+    z = jax.random.normal(key, (DRAWS, model.vae.latent_dim))
+    return judge(vj.decode_all(model.vae, model.variables, z, asked)).agreement(asked)
+
+
+def what_the_latent_keeps(key: jax.Array, model: Trained, run: Run) -> tuple[np.ndarray, dict[str, float]]:
+    """The test encodings, and how well they tell the label."""
+    train, test = (
+        np.asarray(vj.encode_all(key, model.vae, model.variables, split).mean)
+        for split in (run.data.train, run.data.test)
+    )
+    return test, {
+        "nearest_mean_accuracy": nearest_mean_accuracy(train, run.data.train.labels, test, run.data.test.labels),
+        "class_separation": class_separation(test, run.data.test.labels),
+    }
+
+
+def draw_digits(key: jax.Array, model: Trained, run: Run, classes: int) -> None:
+    """A row for each digit: with a new latent for each image, and with one latent down each column."""
+    digits = np.repeat(np.arange(classes), COLUMNS)
+    each = jax.random.normal(key, (len(digits), model.vae.latent_dim))
+    same = jnp.tile(each[:COLUMNS], (classes, 1))
+    for part, z, text in (
+        ("draws", each, "a new latent for each image"),
+        ("styles", same, "one latent down each column"),
+    ):
+        images = vj.decode_all(model.vae, model.variables, z, digits)
+        title = f"A row for each digit asked for, {text}\nE[x|z, label], {run.where}"
+        run.save(part, images_figure(images, COLUMNS, title))
 
 
 if __name__ == "__main__":
