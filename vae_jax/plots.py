@@ -44,7 +44,7 @@ def curves_figure(
 
 def along_the_path_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
     """By the model's name, "confidence" and "nearest_distance" against the share of the way."""
-    figure = Figure(figsize=(9.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(9.4, 4.3), layout="constrained")
     panels = {
         "confidence": "classifier's greatest probability",
         "nearest_distance": "distance to the nearest training image",
@@ -54,8 +54,9 @@ def along_the_path_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], t
             axes.plot(np.linspace(0, 1, len(values[part])), values[part], "-o", color=colour, markersize=3, label=name)
         axes.set(xlabel="share of the way", ylabel=ylabel)
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(frameon=False)
-    figure.suptitle(title)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), title=title, loc="outside upper center", ncols=4, frameon=False
+    )
     return figure
 
 
