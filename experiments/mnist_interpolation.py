@@ -44,7 +44,7 @@ def main(config: Config) -> None:
     """Train four models, walk, measure, draw, report."""
     require_positive_int(pairs=config.pairs, steps=config.steps)
     run = Run.start("mnist_interpolation", config, epochs=20)
-    pairs_key, *train_keys = jax.random.split(run.key, 1 + len(DIMENSIONS) * len(CONTESTANTS))
+    pairs_key, *train_keys, encode_key = jax.random.split(run.key, 2 + len(DIMENSIONS) * len(CONTESTANTS))
     starts, ends = pairs_of(pairs_key, run.data.test, config)
     judge, accuracy = run.judge()
     training = run.data.train.images / np.float32(255)
@@ -54,7 +54,7 @@ def main(config: Config) -> None:
         for name, (title, posterior, objective) in CONTESTANTS.items():
             vae = vj.mlp_vae(run.data.image_shape, dimensions, posterior=posterior)
             trained = run.train(train_keys.pop(), vae, objective, title=f"{title}, {dimensions}-D")
-            encodings = np.asarray(vj.encode_all(run.key, vae, trained.variables, run.data.test).mean)
+            encodings = np.asarray(vj.encode_all(encode_key, vae, trained.variables, run.data.test).mean)
             paths = straight_paths(encodings[starts], encodings[ends], config.steps)
             images = vj.decode_all(vae, trained.variables, paths.reshape(-1, dimensions))
             results[name][str(dimensions)] = {

@@ -29,7 +29,7 @@ class Config(Options):
 def main(config: Config) -> None:
     """Train both models, draw, report."""
     run = Run.start("mnist_samples", config, epochs=20, batch_size=128)
-    plane_key, wide_key, draw_key, reconstruction_key = jax.random.split(run.key, 4)
+    plane_key, wide_key, draw_key, reconstruction_key, encode_key = jax.random.split(run.key, 5)
     plane = run.train(plane_key, vj.mlp_vae(run.data.image_shape, latent_dim=2), vj.ELBO(), title="2-D VAE")
     wide_vae = vj.mlp_vae(run.data.image_shape, latent_dim=20, hidden=(400,))
     wide = run.train(wide_key, wide_vae, vj.ELBO(), title="20-D VAE")
@@ -37,7 +37,7 @@ def main(config: Config) -> None:
     samples = vj.decode_all(plane.vae, plane.variables, jax.random.normal(draw_key, (64, 2)))
     run.save("prior", images_figure(samples, 8, f"64 draws from the prior of the 2-D VAE, E[x|z], {run.where}"))
     shown = run.data.test[:8]
-    z = vj.encode_all(jax.random.key(0), wide.vae, wide.variables, shown).sample(reconstruction_key)
+    z = vj.encode_all(encode_key, wide.vae, wide.variables, shown).sample(reconstruction_key)
     pairs = np.concatenate([shown.images / np.float32(255), vj.decode_all(wide.vae, wide.variables, z)])
     text = f"Unseen digits, and E[x|z] at one sampled z of 20 dimensions, {run.where}"
     run.save("reconstructions", images_figure(pairs, 8, text))

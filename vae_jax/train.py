@@ -173,8 +173,8 @@ def run_chunk(
     """Take `count` steps within one epoch, fewer if one is not finite; `state` is donated.
 
     An epoch is a permutation of the images cut into batches, its remainder left out. Members, if the state has several,
-    share the batches, in the order of the first member's key. `count` is no constant of the
-    program, so one compilation serves a whole run; a count of 0 compiles it.
+    share the batches, in the order of the first member's key. `count` is no constant of the program, so one compilation
+    serves a whole run; a count of 0 compiles it.
 
     Returns:
       The state, and the metrics summed over the steps.
