@@ -13,8 +13,8 @@ import numpy as np
 
 import vae_jax as vj
 from vae_jax.comparison import CONTESTANTS
+from vae_jax.distances import nearest_distance
 from vae_jax.errors import require_positive_int
-from vae_jax.evaluate import nearest_distance
 from vae_jax.experiment import Options, Run, run_script
 from vae_jax.figures import paths_figure, sheets_figure
 from vae_jax.latents import straight_paths

@@ -1,15 +1,18 @@
-"""Means over any number of examples, the aggregated posterior, the Fréchet distance."""
+"""Bounds and likelihoods of any number of examples."""
+
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.linalg
+import scipy.special
+import scipy.stats
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax.distributions import Delta, DiagonalGaussian
-from vae_jax.evaluate import aggregate, in_blocks, nearest_distance
+from vae_jax.distributions import DiagonalGaussian
+from vae_jax.evaluate import in_blocks, warn_if_collapsed
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
 VARIABLES = VAE.init(jax.random.key(0))
@@ -56,15 +59,6 @@ def test_no_examples_are_refused():
         vj.decode_all(VAE, VARIABLES, np.zeros((0, 3), np.float32))
 
 
-def test_nearest_distance_is_brute_force():
-    generator = np.random.default_rng(0)
-    images, references = generator.random((7, 4, 4, 1), np.float32), generator.random((30, 4, 4, 1), np.float32)
-    differences = images[:, None] - references[None]
-    expected = np.sqrt((differences**2).sum(axis=(2, 3, 4))).min(axis=1)
-    np.testing.assert_allclose(nearest_distance(images, references), expected, rtol=1e-4)
-    np.testing.assert_allclose(nearest_distance(references[:2], references), 0, atol=1e-2)
-
-
 def test_a_conditional_model_is_evaluated_with_its_labels():
     vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=3)
     variables = vae.init(jax.random.key(0))
@@ -87,64 +81,69 @@ def test_estimate_is_the_mean_and_its_standard_error():
     assert vj.estimate(np.array([5.0])) == (5.0, 0.0)
 
 
-def test_aggregated_posterior_is_that_of_its_samples():
-    generator = np.random.default_rng(0)
-    mean, log_variance = generator.normal(1, 2, (300, 2)), generator.normal(0, 1, (300, 2))
-    aggregated = aggregate(DiagonalGaussian(jnp.asarray(mean), jnp.asarray(log_variance)))
-    draws = mean + np.exp(0.5 * log_variance) * generator.normal(size=(2000, 300, 2))
-    draws = draws.reshape(-1, 2)
-    np.testing.assert_allclose(aggregated.mean, draws.mean(axis=0), atol=0.02)
-    np.testing.assert_allclose(aggregated.covariance, np.cov(draws, rowvar=False), rtol=0.01, atol=0.01)
+X = vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize())
 
 
-def test_kl_of_a_fitted_gaussian_is_the_closed_form():
-    posterior = DiagonalGaussian(jnp.array([[0.5, -1.0]]), jnp.log(jnp.array([[0.2, 3.0]])))
-    assert aggregate(posterior).kl == pytest.approx(float(posterior.kl().sum()), rel=1e-5)
-    assert aggregate(Delta(jnp.ones((5, 2)))).kl == float("inf")
+def test_what_is_observed_does_not_depend_on_the_blocks():
+    whole, cut = (vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize(), block=block) for block in (50, 13))
+    np.testing.assert_array_equal(whole, cut)
 
 
-@pytest.mark.parametrize("dimensions", [2, 10])
-def test_draws_of_a_fitted_gaussian_have_its_moments_though_it_is_singular(dimensions):
-    generator = np.random.default_rng(0)
-    for seed in range(20):
-        points = generator.normal(size=(50, dimensions // 3 + 1)) @ generator.normal(
-            size=(dimensions // 3 + 1, dimensions)
-        )
-        aggregated = aggregate(Delta(jnp.asarray(points, jnp.float32)))
-        draws = np.asarray(aggregated.sample(jax.random.key(seed), 20_000))
-        scale = aggregated.covariance.diagonal().max()
-        np.testing.assert_allclose(draws.mean(axis=0), aggregated.mean, atol=0.05 * np.sqrt(scale))
-        np.testing.assert_allclose(np.cov(draws, rowvar=False), aggregated.covariance, atol=0.06 * scale)
+@pytest.mark.parametrize(("samples", "block", "rows"), [(1, 50, 4000), (37, 13, 60), (37, 50, 1), (37, 7, 4000)])
+def test_log_likelihood_is_the_log_of_the_mean_weight_however_it_is_cut(samples, block, rows):
+    found = vj.importance_estimate(jax.random.key(4), VAE, VARIABLES, X, samples, block=block, rows=rows)
+    log_w = np.asarray(vj.log_weights(jax.random.key(4), VAE, VARIABLES, jnp.asarray(X), samples), np.float64)
+    np.testing.assert_allclose(found.log_px, scipy.special.logsumexp(log_w, axis=0) - np.log(samples), rtol=1e-5)
+    share = scipy.special.softmax(log_w, axis=0)
+    np.testing.assert_allclose(found.effective_samples, 1 / (share**2).sum(axis=0), rtol=1e-3)
 
 
-def test_frechet_distance_is_the_formula():
-    generator = np.random.default_rng(0)
-    a = generator.normal(size=(400, 5)) @ generator.normal(size=(5, 5))
-    b = generator.normal(size=(300, 5)) @ generator.normal(size=(5, 5)) + 1
-    covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
-    assert vj.frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
-    assert vj.frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
+def test_log_likelihood_of_a_conditional_model():
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=3)
+    variables = vae.init(jax.random.key(0))
+    found = vj.log_likelihood(jax.random.key(4), vae, variables, X, 20, DATA.labels)
+    log_w = vj.log_weights(jax.random.key(4), vae, variables, jnp.asarray(X), 20, jnp.asarray(DATA.labels))
+    np.testing.assert_allclose(found, jax.nn.logsumexp(log_w, axis=0) - np.log(20), rtol=1e-5)
 
 
-def test_frechet_distance_of_singular_covariances():
-    generator = np.random.default_rng(0)
-    line = generator.normal(size=(200, 1)) * [[1.0, 0.0, 0.0]]
-    assert vj.frechet_distance(line, line) == pytest.approx(0, abs=1e-12)
-    assert vj.frechet_distance(line, line + np.array([0.0, 2.0, 0.0])) == pytest.approx(4, rel=1e-9)
-    variance = line[:, 0].var(ddof=1)
-    across = line[:, [1, 0, 2]]  # orthogonal lines: nothing is shared, so the traces add up
-    mean = line[:, 0].mean()
-    assert vj.frechet_distance(line, across) == pytest.approx(2 * variance + 2 * mean**2, rel=1e-9)
-    few = generator.normal(size=(3, 50))
-    assert vj.frechet_distance(few, few) == pytest.approx(0, abs=1e-9)
+def test_what_has_no_likelihood_is_refused_at_once():
+    key = jax.random.key(0)
+    with pytest.raises(vj.InputError, match="samples is 0"):
+        vj.log_likelihood(key, VAE, VARIABLES, X, 0)
+    with pytest.raises(vj.InputError, match=r"x runs from 0 to 2; this .* takes values from 0 to 1"):
+        vj.log_likelihood(key, VAE, VARIABLES, 2 * X, 5)
+    with pytest.raises(vj.InputError, match=r"x has shape \(50, 6, 5, 1\); expected \[n, 6, 6, 1\]"):
+        vj.log_likelihood(key, VAE, VARIABLES, X[:, :, :5], 5)
+    broken = jax.tree.map(lambda leaf: leaf, VARIABLES)
+    broken["params"]["decoder"]["Dense_0"]["bias"] = jnp.full(8, jnp.nan)
+    with pytest.raises(vj.InputError, match="params/decoder/Dense_0/bias holds NaN"):
+        vj.log_likelihood(key, VAE, broken, X, 5)
+    plain = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), posterior=vj.Delta)
+    with pytest.raises(vj.InputError, match="plain autoencoder"):
+        vj.log_likelihood(key, plain, plain.init(key), X, 5)
 
 
-@pytest.mark.parametrize(
-    ("a", "message"),
-    [(np.zeros((1, 3)), "expected"), (np.zeros((4, 2)), "expected"), (np.full((4, 3), np.nan), "NaN")],
-)
-def test_features_without_a_distance_are_refused(a, message):
-    with pytest.raises(vj.InputError, match=message):
-        vj.frechet_distance(a, np.zeros((4, 3)))
+def test_active_units_are_those_that_change_with_the_image():
+    mean = np.zeros((400, 3))
+    mean[:, 0] = np.random.default_rng(0).normal(0, 0.2, 400)
+    mean[:, 1] = np.random.default_rng(1).normal(5, 0.05, 400)
+    posterior = DiagonalGaussian(mean, np.zeros_like(mean))
+    assert vj.active_units(posterior).tolist() == [True, False, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_collapsed(posterior)
+    with pytest.warns(vj.PosteriorCollapseWarning, match="collapsed.*free_bits"):
+        warn_if_collapsed(DiagonalGaussian(0 * mean, np.zeros_like(mean)))
+
+
+def test_bits_per_dimension_of_noise_are_eight_and_one():
+    """Uniform bytes have eight bits each, whether as levels or as a density on [0, 1); fair binary pixels have one."""
+    density = vj.mlp_vae((6, 6, 1), likelihood=vj.ContinuousBernoulli())
+    uniform = density.likelihood(jnp.zeros((1, 6, 6, 1))).log_prob(jnp.full((1, 6, 6, 1), 0.3))
+    np.testing.assert_allclose(vj.bits_per_dim(uniform, density, vj.Dequantize()), 8, atol=1e-6)
+    levels = vj.mlp_vae((6, 6, 1), likelihood=vj.DiscretisedLogistic())
+    np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(256)), levels, vj.Scale()), 8)
+    np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(2)), VAE, vj.Binarize()), 1)
+    for vae, observe in ((VAE, vj.Scale()), (density, vj.Scale()), (levels, vj.Dequantize())):
+        with pytest.raises(vj.InputError, match="no likelihood"):
+            vj.bits_per_dim(uniform, vae, observe)

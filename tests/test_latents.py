@@ -1,11 +1,14 @@
 """The circle holds its share, and the lattice lies in it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vae_jax as vj
+from vae_jax.distributions import Delta, DiagonalGaussian
 from vae_jax.latents import (
+    aggregate,
     class_separation,
     inscribed_lattice,
     nearest_mean_accuracy,
@@ -96,3 +99,33 @@ def test_nearest_mean_and_separation_tell_clusters_from_none():
     )  # two coordinates, each 10 for a third of the points; within is 1 a coordinate
     expected = between / (between + 2)
     assert class_separation(apart, labels) == pytest.approx(expected, rel=0.02)
+
+
+def test_aggregated_posterior_is_that_of_its_samples():
+    generator = np.random.default_rng(0)
+    mean, log_variance = generator.normal(1, 2, (300, 2)), generator.normal(0, 1, (300, 2))
+    aggregated = aggregate(DiagonalGaussian(jnp.asarray(mean), jnp.asarray(log_variance)))
+    draws = mean + np.exp(0.5 * log_variance) * generator.normal(size=(2000, 300, 2))
+    draws = draws.reshape(-1, 2)
+    np.testing.assert_allclose(aggregated.mean, draws.mean(axis=0), atol=0.02)
+    np.testing.assert_allclose(aggregated.covariance, np.cov(draws, rowvar=False), rtol=0.01, atol=0.01)
+
+
+def test_kl_of_a_fitted_gaussian_is_the_closed_form():
+    posterior = DiagonalGaussian(jnp.array([[0.5, -1.0]]), jnp.log(jnp.array([[0.2, 3.0]])))
+    assert aggregate(posterior).kl == pytest.approx(float(posterior.kl().sum()), rel=1e-5)
+    assert aggregate(Delta(jnp.ones((5, 2)))).kl == float("inf")
+
+
+@pytest.mark.parametrize("dimensions", [2, 10])
+def test_draws_of_a_fitted_gaussian_have_its_moments_though_it_is_singular(dimensions):
+    generator = np.random.default_rng(0)
+    for seed in range(20):
+        points = generator.normal(size=(50, dimensions // 3 + 1)) @ generator.normal(
+            size=(dimensions // 3 + 1, dimensions)
+        )
+        aggregated = aggregate(Delta(jnp.asarray(points, jnp.float32)))
+        draws = np.asarray(aggregated.sample(jax.random.key(seed), 20_000))
+        scale = aggregated.covariance.diagonal().max()
+        np.testing.assert_allclose(draws.mean(axis=0), aggregated.mean, atol=0.05 * np.sqrt(scale))
+        np.testing.assert_allclose(np.cov(draws, rowvar=False), aggregated.covariance, atol=0.06 * scale)

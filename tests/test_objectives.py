@@ -1,11 +1,16 @@
 """Losses per example, in nats, made of the terms they say."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import scipy.special
 
 import vae_jax as vj
+from vae_jax.distributions import example_keys
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
 VARIABLES = VAE.init(jax.random.key(0))
@@ -57,3 +62,119 @@ def test_nats_are_summed_over_pixels_and_latents():
 def test_a_beta_that_is_no_weight_is_refused(beta):
     with pytest.raises(vj.InputError, match="beta"):
         vj.ELBO(float(beta))
+
+
+def test_more_samples_of_the_elbo_are_the_mean_of_single_ones():
+    keys = example_keys(jax.random.key(2), 5)
+    forward = VAE.forward(keys, VARIABLES, BATCH, samples=3)
+    kl = forward.posterior.kl().sum(-1)
+    log_px_z = forward.p_x.log_prob(X)
+    np.testing.assert_allclose(loss(vj.ELBO(samples=3)).per_example, kl - log_px_z.mean(axis=0), rtol=1e-6)
+    sampled = loss(vj.ELBO(kl=vj.SampledKL(), samples=3)).per_example
+    np.testing.assert_allclose(sampled, -weights(3).mean(axis=0), rtol=1e-5)
+
+
+def weights(samples, x=X, variables=VARIABLES):
+    return vj.log_weights(jax.random.key(2), VAE, variables, x, samples)
+
+
+def test_sampled_and_analytic_kl_agree_in_expectation():
+    many = vj.Batch(jnp.repeat(X[:1], 4_000, axis=0))
+    analytic, sampled = (loss(vj.ELBO(kl=kl), many).terms["kl"] for kl in (vj.AnalyticKL(), vj.SampledKL()))
+    assert analytic.std() < 1e-5 < sampled.std()
+    assert abs(sampled.mean() - analytic[0]) < 4 * sampled.std() / np.sqrt(4_000)
+
+
+def test_beta_may_be_a_schedule():
+    warm_up = vj.ELBO(beta=optax.linear_schedule(0.0, 1.0, 10))
+    for step, beta in ((0, 0.0), (5, 0.5), (20, 1.0)):
+        found = warm_up(jax.random.key(2), VAE, VARIABLES, BATCH, jnp.int32(step)).per_example
+        np.testing.assert_allclose(found, loss(vj.ELBO(beta)).per_example, rtol=1e-6)
+
+
+def test_free_bits_are_paid_whether_used_or_not():
+    kl = VAE.encode(VARIABLES, X).kl()
+    mask = jnp.array([1.0, 1, 1, 1, 0])
+    batch = vj.Batch(X, mask=mask)
+    means = kl[:4].mean(axis=0)
+    free = float(jnp.sort(means)[1])  # of three dimensions one lies below, one above
+    found = loss(vj.ELBO(free_bits=free * 1.01), batch)
+    paid = (found.per_example + found.terms["log_px_z"])[:4].mean()
+    np.testing.assert_allclose(paid, jnp.maximum(means, free * 1.01).sum(), rtol=1e-5)
+    np.testing.assert_allclose(found.terms["kl"], kl.sum(-1), rtol=1e-6)
+    np.testing.assert_allclose(loss(vj.ELBO(free_bits=0.0)).per_example, loss(vj.ELBO()).per_example, rtol=1e-6)
+
+
+def test_the_importance_weighted_bound_is_the_log_of_the_mean_weight():
+    for samples in (1, 4):
+        found = loss(vj.IWAE(samples))
+        expected = scipy.special.logsumexp(weights(samples), axis=0) - np.log(samples)
+        np.testing.assert_allclose(found.per_example, -expected, rtol=1e-5)
+        np.testing.assert_allclose(found.terms["elbo"], weights(samples).mean(axis=0), rtol=1e-5)
+    one = loss(vj.ELBO(kl=vj.SampledKL())).per_example
+    np.testing.assert_allclose(loss(vj.IWAE(1)).per_example, one, rtol=1e-5)
+
+
+def test_bounds_increase_with_the_number_of_samples():
+    x = jnp.repeat(X, 200, axis=0)
+    bounds = [-loss(vj.IWAE(samples), vj.Batch(x)).per_example for samples in (1, 5, 50)]
+    for lower, higher in itertools.pairwise(bounds):
+        difference = np.asarray(higher - lower)
+        assert difference.mean() > 4 * difference.std() / np.sqrt(len(difference))
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_the_doubly_reparameterised_gradient_has_the_mean_of_the_plain_one(samples):
+    """Over many draws for one image; the decoder's gradient is the same draw by draw."""
+
+    def gradient(doubly, x):
+        def mean_loss(params):
+            return loss_of(vj.IWAE(samples, doubly), x, {"params": params}).mean()
+
+        return jax.grad(mean_loss)(VARIABLES["params"])
+
+    def loss_of(objective, x, variables):
+        return objective(jax.random.key(5), VAE, variables, vj.Batch(x), jnp.int32(0)).per_example
+
+    parts = [jnp.repeat(X[i : i + 1], 1_000, axis=0) for i in (0, 1)]
+    for x in parts:
+        plain, doubly = gradient(False, x), gradient(True, x)
+        for a, b in zip(jax.tree.leaves(plain["decoder"]), jax.tree.leaves(doubly["decoder"]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    each = [
+        jax.vmap(lambda key, doubly=doubly: single(key, doubly, samples))(jax.random.split(jax.random.key(6), 20_000))
+        for doubly in (False, True)
+    ]
+    difference = np.asarray(each[0] - each[1])
+    error = difference.std(axis=0) / np.sqrt(len(difference))
+    assert np.all(np.abs(difference.mean(axis=0)) < 5 * error)
+    assert np.all(difference.std(axis=0) > 0), "both are one and the same"
+
+
+def single(key, doubly, samples):
+    """The gradient by the biases of the encoder's last layer, for one image and one draw."""
+
+    def negative_bound(bias):
+        params = jax.tree.map(lambda leaf: leaf, VARIABLES["params"])
+        params["encoder"]["Dense_1"]["bias"] = bias
+        found = vj.IWAE(samples, doubly)(key, VAE, {"params": params}, vj.Batch(X[:1]), jnp.int32(0))
+        return found.per_example[0]
+
+    return jax.grad(negative_bound)(VARIABLES["params"]["encoder"]["Dense_1"]["bias"])
+
+
+def test_a_plain_autoencoder_has_no_importance_weights():
+    plain = vj.mlp_vae((6, 6, 1), hidden=(8,), posterior=vj.Delta)
+    with pytest.raises(vj.InputError, match="no density"):
+        vj.log_weights(jax.random.key(0), plain, plain.init(jax.random.key(1)), X, 3)
+
+
+@pytest.mark.parametrize("samples", [0, -1])
+def test_no_samples_are_refused(samples):
+    with pytest.raises(vj.InputError, match="samples"):
+        vj.log_weights(jax.random.key(0), VAE, VARIABLES, X, samples)
+    for objective in (vj.IWAE, lambda samples: vj.ELBO(samples=samples)):
+        with pytest.raises(vj.InputError, match="samples"):
+            objective(samples)
+    with pytest.raises(vj.InputError, match="free_bits"):
+        vj.ELBO(free_bits=-0.5)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import vae_jax as vj
 from vae_jax.distributions import example_keys
@@ -32,3 +33,55 @@ def test_a_target_takes_the_place_of_x():
 def test_a_range_that_is_none_is_refused(low, high):
     with pytest.raises(vj.InputError, match="no range"):
         vj.Scale(low, high)
+
+
+def test_binary_pixels_are_one_with_the_probability_of_their_grey():
+    images = jnp.tile(BYTES, (4000, 1, 1, 1))
+    for observe in (vj.Binarize(), vj.StaticBinarize(3)):
+        x = observe(example_keys(jax.random.key(1), 4000), images).x
+        assert set(np.unique(x)) == {0.0, 1.0}
+        if isinstance(observe, vj.Binarize):
+            p = np.array([0, 51, 128, 255]).reshape(2, 2, 1) / 255
+            assert np.all(np.abs(x.mean(axis=0) - p) <= 5 * np.sqrt(p * (1 - p) / 4000))
+        else:
+            assert np.all(x == x[:1]), "equal images are binarised alike"
+
+
+def test_dynamic_binarisation_draws_anew_and_static_does_not():
+    images = jax.random.randint(jax.random.key(0), (50, 6, 6, 1), 0, 256).astype(jnp.uint8)
+    one, other = example_keys(jax.random.key(1), 50), example_keys(jax.random.key(2), 50)
+    assert not np.array_equal(vj.Binarize()(one, images).x, vj.Binarize()(other, images).x)
+    static = vj.StaticBinarize(0)(one, images).x
+    order = np.random.default_rng(0).permutation(50)
+    np.testing.assert_array_equal(static[order], vj.StaticBinarize(0)(other, images[order]).x)
+    assert not np.array_equal(static, vj.StaticBinarize(1)(one, images).x)
+    greys = np.asarray(images, np.float64) / 255
+    error = np.sqrt((greys * (1 - greys)).sum()) / greys.size
+    assert abs(static.mean() - greys.mean()) < 5 * error
+    one_pixel_off = images.at[:, 3, 3, 0].set(images[:, 3, 3, 0] ^ 1)
+    changed = vj.StaticBinarize(0)(one, one_pixel_off).x
+    assert np.all(np.any(static != changed, axis=(1, 2, 3))), "an image's draw follows from all of its bytes"
+
+
+def test_dequantised_bytes_are_uniform_within_their_level():
+    images = jnp.full((2000, 1, 1, 1), 51, jnp.uint8)
+    x = vj.Dequantize()(example_keys(jax.random.key(1), 2000), images).x
+    within = np.asarray(x, np.float64).ravel() * 256 - 51
+    assert scipy.stats.kstest(within, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("values", "other", "holds"),
+    [
+        (vj.Support(0.0, 1.0), vj.Support(0.0, 1.0, 2), True),
+        (vj.Support(0.0, 1.0, 256), vj.Support(0.0, 1.0, 2), True),
+        (vj.Support(0.0, 1.0, 256), vj.Support(0.0, 1.0, 52), True),
+        (vj.Support(0.0, 1.0, 256), vj.Support(0.0, 1.0, 3), False),
+        (vj.Support(0.0, 1.0, 2), vj.Support(0.0, 1.0, 256), False),
+        (vj.Support(0.0, 1.0, 256), vj.Support(0.0, 1.0), False),
+        (vj.Support(0.0, 1.0), vj.Support(-1.0, 1.0), False),
+        (vj.Support(-np.inf, np.inf), vj.Support(-1.0, 1.0, 256), True),
+    ],
+)
+def test_supports_know_what_they_hold(values, other, holds):
+    assert values.holds(other) == holds

@@ -1,37 +1,78 @@
 """Variational autoencoders in JAX: pure functions, exact numbers, whole epochs compiled."""
 
+from vae_jax.averaging import averaged, averaged_variables
 from vae_jax.classifier import Classifier, CrossEntropy, Judge, train_judge
 from vae_jax.data import Dataset, Split, load
-from vae_jax.distributions import Bernoulli, Delta, DiagonalGaussian, Gaussian
+from vae_jax.distances import frechet_distance
+from vae_jax.distributions import Delta, DiagonalGaussian
 from vae_jax.errors import DataError, DataNotFoundError, InputError, NotFiniteError
-from vae_jax.evaluate import decode_all, encode_all, estimate, evaluate, frechet_distance
+from vae_jax.evaluate import (
+    PosteriorCollapseWarning,
+    active_units,
+    bits_per_dim,
+    decode_all,
+    encode_all,
+    estimate,
+    evaluate,
+    importance_estimate,
+    log_likelihood,
+    observe_all,
+)
+from vae_jax.likelihoods import (
+    Bernoulli,
+    ContinuousBernoulli,
+    DiscretisedLogistic,
+    Gaussian,
+    Laplace,
+    LearnedGaussian,
+    Likelihood,
+    OptimalGaussian,
+)
 from vae_jax.model import VAE, batch_norm_vae, mlp_vae
-from vae_jax.objectives import ELBO, Loss, Reconstruction, elbo_terms
-from vae_jax.observation import Batch, Scale
+from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
+from vae_jax.observation import Batch, Binarize, Dequantize, Scale, StaticBinarize, Support
 from vae_jax.train import TrainState, fit, init, make_train_step, warm_up_then_cosine
 
 __all__ = [
     "ELBO",
+    "IWAE",
     "VAE",
+    "AnalyticKL",
     "Batch",
     "Bernoulli",
+    "Binarize",
     "Classifier",
+    "ContinuousBernoulli",
     "CrossEntropy",
     "DataError",
     "DataNotFoundError",
     "Dataset",
     "Delta",
+    "Dequantize",
     "DiagonalGaussian",
+    "DiscretisedLogistic",
     "Gaussian",
     "InputError",
     "Judge",
+    "Laplace",
+    "LearnedGaussian",
+    "Likelihood",
     "Loss",
     "NotFiniteError",
+    "OptimalGaussian",
+    "PosteriorCollapseWarning",
     "Reconstruction",
+    "SampledKL",
     "Scale",
     "Split",
+    "StaticBinarize",
+    "Support",
     "TrainState",
+    "active_units",
+    "averaged",
+    "averaged_variables",
     "batch_norm_vae",
+    "bits_per_dim",
     "decode_all",
     "elbo_terms",
     "encode_all",
@@ -39,10 +80,14 @@ __all__ = [
     "evaluate",
     "fit",
     "frechet_distance",
+    "importance_estimate",
     "init",
     "load",
+    "log_likelihood",
+    "log_weights",
     "make_train_step",
     "mlp_vae",
+    "observe_all",
     "train_judge",
     "warm_up_then_cosine",
 ]

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 
 from vae_jax.classifier import Judge
 from vae_jax.data import Dataset
+from vae_jax.distances import frechet_distance
 from vae_jax.distributions import Delta, DiagonalGaussian
 from vae_jax.errors import InputError
-from vae_jax.evaluate import aggregate, decode_all, encode_all, frechet_distance
+from vae_jax.evaluate import decode_all, encode_all
 from vae_jax.experiment import Options, Run
 from vae_jax.figures import encodings_figure, images_figure, latent_spaces_figure
-from vae_jax.latents import Sphere, inscribed_lattice, sphere_about_mean, uniform_in_square
+from vae_jax.latents import Sphere, aggregate, inscribed_lattice, sphere_about_mean, uniform_in_square
 from vae_jax.model import mlp_vae
 from vae_jax.objectives import ELBO, Objective, Reconstruction
 from vae_jax.observation import Observe, Scale

@@ -1,25 +1,23 @@
-"""Distributions: q(z|x), p(x|z) and the divergence from the prior, in nats.
+"""Distributions of latents: the posterior q(z|x), the prior p(z), and the divergence of one from the other, in nats.
 
-The classes are pytrees of arrays with any leading axes, such as [samples, batch]. Densities of latents sum over the
-latent dimension, densities of images over pixels and channels; nothing here takes a mean over examples.
+The classes are pytrees of arrays with any leading axes, such as [samples, batch]. Densities sum over the latent
+dimension; nothing here takes a mean over examples.
 
 Where there is chance, `key` is one key or one key per example. One key is folded with each example's position, so that
 the draw of an example depends on its position alone and not on the size of the batch around it.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Key
 
-from vae_jax.errors import InputError, require_positive
+from vae_jax.errors import InputError
 
-_LOG_2PI = 1.8378770664093453
+LOG_2PI = 1.8378770664093453
 _LOG_VARIANCE_BOUND = 20.0  # standard deviations from 4.5e-5 to 2.2e4
 
 
@@ -36,7 +34,7 @@ def example_keys(key: Array, batch: int, first: int | Array = 0) -> Key[Array, "
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(batch))
 
 
-def _normal_like(values: Float[Array, "*shape"], key: Key[Array, "*keys"], batch_axis: int) -> Float[Array, "*shape"]:
+def normal_like(values: Float[Array, "*shape"], key: Key[Array, "*keys"], batch_axis: int) -> Float[Array, "*shape"]:
     """N(0, 1) noise of the shape of `values`, each example along `batch_axis` with its own key."""
     keys = example_keys(key, values.shape[batch_axis])
     draw = jax.vmap(lambda k, v: jax.random.normal(k, v.shape, v.dtype), in_axes=(0, batch_axis), out_axes=batch_axis)
@@ -67,6 +65,9 @@ class Posterior(Protocol):
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """log q(z|x)."""
 
+    def log_ratio(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples latent"]:
+        """log q(z|x) - log p(z) of each latent dimension; its expectation under q(z|x) is the KL."""
+
     def kl(self) -> Float[Array, "*batch latent"]:
         """KL(q(z|x) || N(0, I)) of each latent dimension."""
 
@@ -96,22 +97,22 @@ class DiagonalGaussian:
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch latent"]:
         """mean + standard deviation * N(0, I) (the reparameterisation of Kingma and Welling, 2014, eq. 10)."""
         mean, log_variance = jnp.asarray(self.mean), jnp.asarray(self.log_variance)
-        return mean + jnp.exp(0.5 * log_variance) * _normal_like(mean, key, batch_axis=-2)
+        return mean + jnp.exp(0.5 * log_variance) * normal_like(mean, key, batch_axis=-2)
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """-1/2 sum of (z - mean)^2 / variance + log variance + log 2 pi."""
         z, mean, log_variance = jnp.broadcast_arrays(z, self.mean, self.log_variance)
         square = (z - mean) ** 2 * jnp.exp(-log_variance)
-        return -0.5 * jnp.sum(square + log_variance + _LOG_2PI, axis=-1)
+        return -0.5 * jnp.sum(square + log_variance + LOG_2PI, axis=-1)
+
+    def log_ratio(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples latent"]:
+        """1/2 (z^2 - (z - mean)^2 / variance - log variance) of each dimension."""
+        z, mean, log_variance = jnp.broadcast_arrays(z, self.mean, self.log_variance)
+        return 0.5 * (z**2 - (z - mean) ** 2 * jnp.exp(-log_variance) - log_variance)
 
     def kl(self) -> Float[Array, "*batch latent"]:
         """1/2 (mean^2 + variance - 1 - log variance) of each dimension (Kingma and Welling, 2014, appendix B)."""
         return 0.5 * (jnp.square(self.mean) + jnp.expm1(self.log_variance) - self.log_variance)
-
-
-def standard_normal_log_prob(z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
-    """log p(z) under the prior N(0, I)."""
-    return -0.5 * jnp.sum(z**2 + _LOG_2PI, axis=-1)
 
 
 @jax.tree_util.register_dataclass
@@ -142,133 +143,10 @@ class Delta:
         z, mean = jnp.broadcast_arrays(z, self.mean)
         return jnp.where(jnp.all(z == mean, axis=-1), 0.0, -jnp.inf)
 
+    def log_ratio(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples latent"]:
+        """Zero, as the KL."""
+        return jnp.zeros_like(z)
+
     def kl(self) -> Float[Array, "*batch latent"]:
         """Zero: a plain autoencoder has no prior to diverge from."""
         return jnp.zeros_like(self.mean)
-
-
-@runtime_checkable
-class Likelihood(Protocol):
-    """A value that builds p(x|z) from what the decoder network emits."""
-
-    @property
-    def support(self) -> tuple[float, float]:
-        """The least and the greatest value of a pixel that it takes."""
-
-    @property
-    def label(self) -> str:
-        """What -log p(x|z) of it is called beside a number."""
-
-    def __call__(self, outputs: Float[Array, "*batch height width channels"]) -> "ImageDistribution":
-        """p(x|z) from the decoder's outputs, one number for each pixel and channel."""
-
-
-@runtime_checkable
-class ImageDistribution(Protocol):
-    """p(x|z): what `VAE.decode` returns."""
-
-    @property
-    def mean(self) -> Float[Array, "*batch height width channels"]:
-        """E[x|z]."""
-
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
-        """log p(x|z), summed over pixels and channels."""
-
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
-        """A draw for each example."""
-
-
-def _same_pixels(parameters: Array, x: Array) -> list[Array]:
-    """Both with the leading axes of either; pixels and channels must agree."""
-    if parameters.shape[-3:] != x.shape[-3:]:
-        raise InputError(f"x has images of shape {x.shape[-3:]}; p(x|z) is over images of {parameters.shape[-3:]}")
-    return jnp.broadcast_arrays(parameters, x)
-
-
-def _sum_over_pixels(values: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch"]:
-    return jnp.sum(values, axis=(-3, -2, -1))
-
-
-@dataclass(frozen=True)
-class Bernoulli:
-    """The likelihood of black-or-white pixels. On grey values in [0, 1] it is a cross-entropy and no likelihood."""
-
-    support: ClassVar[tuple[float, float]] = (0.0, 1.0)
-
-    @property
-    def label(self) -> str:
-        """Cross-entropy: true of grey and of binary pixels."""
-        return "cross-entropy"
-
-    def __call__(self, outputs: Float[Array, "*batch height width channels"]) -> "BernoulliImage":
-        """The outputs are logits."""
-        return BernoulliImage(outputs)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class BernoulliImage:
-    """Independent Bernoulli pixels with p(x = 1) = sigmoid(logits)."""
-
-    logits: Float[Array, "*batch height width channels"]
-
-    @property
-    def mean(self) -> Float[Array, "*batch height width channels"]:
-        """sigmoid(logits)."""
-        return jax.nn.sigmoid(self.logits)
-
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
-        """Sum of x log p + (1 - x) log(1 - p), exact at any logit."""
-        logits, x = _same_pixels(self.logits, x)
-        return -_sum_over_pixels(optax.sigmoid_binary_cross_entropy(logits, x))
-
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
-        """Zeros and ones."""
-        keys = example_keys(key, self.logits.shape[-4])
-        draw = jax.vmap(jax.random.bernoulli, in_axes=(0, -4), out_axes=-4)
-        return draw(keys, self.mean).astype(self.logits.dtype)
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """The likelihood of pixels with Gaussian noise of a fixed variance.
-
-    Attributes:
-      variance: of each pixel, in the square of the pixels' own unit.
-    """
-
-    variance: float | Float[Array, ""] = 1.0
-
-    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.variance, jax.core.Tracer):
-            require_positive(variance=float(self.variance))
-
-    @property
-    def label(self) -> str:
-        """With its variance, without which the number means nothing."""
-        traced = isinstance(self.variance, jax.core.Tracer)
-        return "Gaussian" if traced else f"Gaussian of variance {float(self.variance):g}"
-
-    def __call__(self, outputs: Float[Array, "*batch height width channels"]) -> "GaussianImage":
-        """The outputs are means."""
-        return GaussianImage(outputs, jnp.asarray(self.variance, outputs.dtype))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class GaussianImage:
-    """Independent Gaussian pixels of one variance."""
-
-    mean: Float[Array, "*batch height width channels"]
-    variance: Float[Array, ""]
-
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
-        """-1/2 sum of (x - mean)^2 / variance + log variance + log 2 pi."""
-        mean, x = _same_pixels(self.mean, x)
-        return -0.5 * _sum_over_pixels((x - mean) ** 2 / self.variance + jnp.log(self.variance) + _LOG_2PI)
-
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
-        """mean + standard deviation * N(0, 1)."""
-        return self.mean + jnp.sqrt(self.variance) * _normal_like(self.mean, key, batch_axis=-4)

@@ -1,24 +1,29 @@
 """Numbers about a trained model: exact over any number of examples, per example until the caller takes the mean."""
 
+import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
-from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import InputError
+from vae_jax.distributions import Delta, Posterior, example_keys
+from vae_jax.errors import InputError, require_positive_int
 from vae_jax.model import VAE, Labels, Variables
 from vae_jax.objectives import ELBOTerms, elbo_terms
-from vae_jax.observation import Observe, Scale
+from vae_jax.observation import LEVELS, Observe, Scale
 
 BLOCK = 1_000
 """Examples that are on their way through the model at once."""
+
+
+ROWS = 4_000
+"""Latents that importance sampling decodes at once: few enough that what it makes of them stays in a CPU's cache."""
 
 
 class Estimate(NamedTuple):
@@ -153,81 +158,171 @@ def decode_all(
     return in_blocks(partial(_decode, variables=variables, vae=vae), *inputs, block=block)
 
 
-@dataclass(frozen=True)
-class AggregatedPosterior:
-    """Mean and covariance of q(z) = E[q(z|x)] over a data set, and how far a Gaussian of these is from the prior.
+@partial(jax.jit, static_argnames="observe")
+def _observe(first: int | Array, images: Array, *, key: Array, observe: Observe) -> Array:
+    return observe(example_keys(key, len(images), first), images).x
+
+
+def observe_all(
+    key: Key[Array, ""], data: Split, *, observe: Observe = Scale(), block: int = BLOCK
+) -> Float[np.ndarray, "n height width channels"]:
+    """What the model sees of each image, on the host: one draw for each where observing has chance in it."""
+    return in_blocks(partial(_observe, key=key, observe=observe), data.images, block=block)
+
+
+class ImportanceEstimate(NamedTuple):
+    """log p(x) of each image by importance sampling.
 
     Attributes:
-      mean: of q(z).
-      covariance: of q(z): that of the encodings plus the mean posterior variance.
+      log_px: log of the mean importance weight, in nats: in expectation a lower bound that tightens with the samples.
+      effective_samples: 1 over the sum of the squared normalised weights, from 1 to the number of samples; near 1 the
+        estimate hangs on a single draw and is far too low.
     """
 
-    mean: Float[np.ndarray, " latent"]
-    covariance: Float[np.ndarray, "latent latent"]
-
-    @property
-    def kl(self) -> float:
-        """KL(N(mean, covariance) || N(0, I)) in nats; infinite where the covariance is singular.
-
-        1/2 (tr C + |m|^2 - Z - log det C).
-        """
-        sign, log_det = np.linalg.slogdet(self.covariance)
-        if sign <= 0:
-            return float("inf")
-        return float(0.5 * (np.trace(self.covariance) + self.mean @ self.mean - len(self.mean) - log_det))
-
-    def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count latent"]:
-        """Draws from N(mean, covariance), which may be singular."""
-        variances, directions = np.linalg.eigh(self.covariance)
-        root = directions * np.sqrt(np.maximum(variances, 0))  # in float64: rounding makes a variance of 0 negative
-        noise = np.asarray(jax.random.normal(key, (count, len(self.mean))))
-        return jnp.asarray(self.mean + noise @ root.T, jnp.float32)
+    log_px: Float[Any, " n"]
+    effective_samples: Float[Any, " n"]
 
 
-def aggregate(posterior: Posterior) -> AggregatedPosterior:
-    """The aggregated posterior of the images encoded in `posterior`."""
-    mean = np.asarray(posterior.mean, np.float64)
-    variance = np.asarray(posterior.variance, np.float64).mean(axis=0)
-    return AggregatedPosterior(
-        mean.mean(axis=0), np.cov(mean, rowvar=False, ddof=0).reshape(len(variance), -1) + np.diag(variance)
-    )
+@partial(jax.jit, static_argnames=("vae", "samples", "rows"))
+def _importance_estimate(
+    first: int | Array,
+    x: Array,
+    labels: Labels = None,
+    *,
+    key: Array,
+    variables: Variables,
+    vae: VAE,
+    samples: int,
+    rows: int,
+) -> ImportanceEstimate:
+    keys = example_keys(key, len(x), first)
+    posterior = vae.encode(variables, x, labels)
+    size = min(samples, max(1, rows // len(x)))
+
+    def add(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:
+        greatest, weights, squares = sums
+        numbers = start + jnp.arange(size)
+        z = vae.draw(keys, posterior, numbers)
+        log_w = vae.decode(variables, z, labels).log_prob(x) - posterior.log_ratio(z).sum(axis=-1)
+        log_w = jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)
+        new = jnp.maximum(greatest, log_w.max(axis=0))
+        weight, shrink = jnp.exp(log_w - new[None]), jnp.exp(greatest - new)
+        return (new, weights * shrink + weight.sum(axis=0), squares * shrink**2 + (weight**2).sum(axis=0)), None
+
+    empty = jnp.full(len(x), -jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype), jnp.zeros(len(x), x.dtype)
+    (greatest, weights, squares), _ = jax.lax.scan(add, empty, jnp.arange(0, samples, size))
+    return ImportanceEstimate(greatest + jnp.log(weights / samples), weights**2 / squares)
 
 
-@jax.jit
-def _nearest(first: int | Array, images: Array, references: Array) -> Array:
-    squares = jnp.sum(references**2, axis=1)[None] - 2 * images @ references.T + jnp.sum(images**2, axis=1)[:, None]
-    return jnp.sqrt(jnp.maximum(squares.min(axis=1), 0))
+def importance_estimate(
+    key: Key[Array, ""],
+    vae: VAE,
+    variables: Variables,
+    x: Float[Any, "n height width channels"],
+    samples: int = 5_000,
+    label: Int[Any, " n"] | None = None,
+    *,
+    block: int = 100,
+    rows: int = ROWS,
+) -> ImportanceEstimate:
+    """log p(x) of any number of images with q(z|x) as the proposal (Burda et al., 2016), and how far to trust it.
 
+    log 1/K sum of p(x, z) / q(z|x) over K draws of z. Memory does not grow with images or samples, and one compilation
+    serves them all. An image's draws depend on `key` and its position alone.
 
-def nearest_distance(
-    images: Float[Any, "n height width channels"], references: Float[Any, "m height width channels"]
-) -> Float[np.ndarray, " n"]:
-    """Euclidean distance, over pixels, of each image to the nearest of the references; exact to about 1e-2."""
-    flat = jnp.asarray(references).reshape(len(references), -1)
-    return in_blocks(partial(_nearest, references=flat), np.asarray(images).reshape(len(images), -1), block=250)
-
-
-def frechet_distance(a: Float[Any, "n features_a"], b: Float[Any, "m features_b"]) -> float:
-    """The squared Fréchet distance between Gaussians fitted to two sets of features (Dowson and Landau, 1982).
-
-    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). With C = R'R from a QR decomposition of the centred features, the
-    trace of the square root is the sum of the singular values of R_a R_b', which no singular covariance disturbs.
+    Args:
+      key: of the draws.
+      vae: no plain autoencoder.
+      variables: of this VAE.
+      x: as observed, on the host or the device; binarise before (`observe_all`).
+      samples: draws for each image.
+      label: if the model is conditional: log p(x|label).
+      block: images at once.
+      rows: latents decoded at once.
 
     Raises:
-      InputError: fewer than two rows, or features of different number, or values that are not finite.
+      InputError: no samples, images of another shape or with values that the likelihood doesn't take, labels that are
+        missing, variables with NaN, or a plain autoencoder.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if min(len(a), len(b)) < 2 or a.shape[1:] != b.shape[1:]:
-        raise InputError(f"features have shapes {a.shape} and {b.shape}; expected [2 or more, D] of one D")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InputError("the features hold NaN or infinite values, so there is no distance between them")
-    root_a, root_b = _root_of_covariance(a), _root_of_covariance(b)
-    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    return float(difference @ difference + np.sum(root_a**2) + np.sum(root_b**2) - 2 * cross)
+    require_positive_int(samples=samples, block=block, rows=rows)
+    if vae.posterior is Delta:
+        raise InputError("a plain autoencoder has no likelihood to estimate, for its posterior has no density")
+    require_finite_variables(variables)
+    if x.shape[1:] != vae.image_shape:
+        raise InputError(f"x has shape {x.shape}; expected [n, {', '.join(map(str, vae.image_shape))}]")
+    inputs = [np.asarray(x)] if label is None else [np.asarray(x), np.asarray(label)]
+    one = None if label is None else jnp.asarray(label[:1])
+    vae.decode(variables, jnp.zeros((1, vae.latent_dim)), one).log_prob(jnp.asarray(x))  # refuses what it can't take
+    run = partial(_importance_estimate, key=key, variables=variables, vae=vae, samples=samples, rows=rows)
+    return in_blocks(run, *inputs, block=block)
 
 
-def _root_of_covariance(features: np.ndarray) -> np.ndarray:
-    """R with R'R = the unbiased covariance."""
-    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
-    return np.asarray(np.linalg.qr(centred, mode="r"))
+def log_likelihood(
+    key: Key[Array, ""],
+    vae: VAE,
+    variables: Variables,
+    x: Float[Any, "n height width channels"],
+    samples: int = 5_000,
+    label: Int[Any, " n"] | None = None,
+) -> Float[np.ndarray, " n"]:
+    """`importance_estimate`'s log p(x) of each image, in nats."""
+    return importance_estimate(key, vae, variables, x, samples, label).log_px
+
+
+def require_finite_variables(variables: Variables) -> None:
+    """Raise `InputError` where a variable is NaN or infinite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not jnp.all(jnp.isfinite(leaf)):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(f"the variable {name} holds NaN or infinite values; this model has not survived training")
+
+
+def active_units(posterior: Posterior, threshold: float = 0.01) -> Bool[np.ndarray, " latent"]:
+    """Which latent dimensions are used: those where E[z|x] has a variance above `threshold` over the images.
+
+    Burda et al., 2016, section 5.1.
+
+    Args:
+      posterior: of many images, from `encode_all`.
+      threshold: the paper's; in the latent's own unit, squared.
+    """
+    return np.var(np.asarray(posterior.mean, np.float64), axis=0) > threshold
+
+
+class PosteriorCollapseWarning(UserWarning):
+    """q(z|x) is the prior whatever x is: the latent says nothing of the image."""
+
+
+def warn_if_collapsed(posterior: Posterior) -> None:
+    """Warn if no latent dimension is active."""
+    if not active_units(posterior).any():
+        warnings.warn(
+            "the posterior has collapsed: no latent dimension changes with the image. Try a KL warm-up "
+            "(ELBO(beta=optax.linear_schedule(0, 1, steps))), free bits (ELBO(free_bits=0.1)) or a smaller beta",
+            PosteriorCollapseWarning,
+            stacklevel=2,
+        )
+
+
+def bits_per_dim(log_px: Float[Any, " n"], vae: VAE, observe: Observe) -> Float[np.ndarray, " n"]:
+    """-log p(x) of each image in bits for each pixel and channel, of the stored bytes or of binary pixels.
+
+    A density of dequantised bytes becomes a bound on their probability by the width of a level (Theis et al., 2016).
+
+    Args:
+      log_px: log p(x), or a bound on it, in nats.
+      vae: whose likelihood it is.
+      observe: what was observed.
+
+    Raises:
+      InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels.
+    """
+    values = observe.support
+    if not vae.likelihood.is_likelihood_of(values):
+        raise InputError(
+            f"a {vae.likelihood.label(values)} of {observe.label} pixels is no likelihood, so it has no bits per "
+            "dimension; observe with Dequantize() under a density, with Binarize() under a Bernoulli"
+        )
+    width = 1.0 if values.levels else (values.high - values.low) / LEVELS
+    dims = math.prod(vae.image_shape)
+    return -np.asarray(log_px, np.float64) / (dims * math.log(2)) - math.log2(width)

@@ -21,8 +21,8 @@ from PIL import Image
 
 from vae_jax.classifier import Judge, train_judge
 from vae_jax.data import Dataset, file_name, load, load_or_stand_in
-from vae_jax.distributions import Bernoulli, Likelihood
 from vae_jax.errors import InputError, NotFiniteError, require_positive, require_positive_int, require_writable_folder
+from vae_jax.likelihoods import Bernoulli, Likelihood
 from vae_jax.model import VAE
 from vae_jax.objectives import Objective
 from vae_jax.observation import Observe, Scale
@@ -43,8 +43,10 @@ class Options:
     """Passes over the training images. By default what suits the experiment, and on small data sets 2,000 steps."""
     batch_size: int | None = None
     """Images in a training step. By default what suits the experiment and the size of the data set."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 6e-3
     """Adam's peak rate, after a warm-up and before the cosine decay to 0."""
+    weight_decay: float = 0.05
+    """AdamW's decay of the weight matrices, in units of the learning rate."""
     seed: int = 0
     """Seed of the whole run: initial parameters, order of data, noise, draws."""
     out: Path = Path("runs")
@@ -93,6 +95,8 @@ class Run:
         """
         started = time.perf_counter()
         require_positive(learning_rate=options.learning_rate)
+        if not 0 <= options.weight_decay < math.inf:
+            raise InputError(f"weight_decay is {options.weight_decay}; expected a number from 0")
         if not 0 <= options.seed < 2**32:
             raise InputError(f"seed is {options.seed}; expected a whole number from 0 to 2**32 - 1")
         given = {"batch_size": options.batch_size, "epochs": options.epochs}
@@ -132,6 +136,7 @@ class Run:
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.options.learning_rate,
+            weight_decay=self.options.weight_decay,
             observe=observe,
             title=title,
         )
@@ -152,8 +157,8 @@ class Run:
     def label(self, likelihood: Likelihood = Bernoulli(), observe: Observe = Scale()) -> str:
         """What this run's numbers are: data, pixels, what is measured and in which unit, noise, seed."""
         return (
-            f"{self.data.name}, {observe.label} {likelihood.label} in nats per image, one sampled z each, "
-            f"seed {self.options.seed}"
+            f"{self.data.name}, {observe.label} {likelihood.label(observe.support)} in nats per image, "
+            f"one sampled z each, seed {self.options.seed}"
         )
 
     def save(self, part: str, figure: Figure) -> None:

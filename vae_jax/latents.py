@@ -1,12 +1,15 @@
-"""Geometry of the latent space: the circle that holds the encodings, and the lattice inscribed in it."""
+"""The latent space: where the encodings lie, the circle that holds them, the lattice inscribed in it."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from vae_jax.distributions import Posterior
 from vae_jax.errors import InputError, require_positive_int
 
 
@@ -101,3 +104,43 @@ def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) 
         for of_class in (encodings[labels == c] for c in np.unique(labels))
     )
     return float(1 - within / np.sum((encodings - encodings.mean(axis=0)) ** 2))
+
+
+@dataclass(frozen=True)
+class AggregatedPosterior:
+    """Mean and covariance of q(z) = E[q(z|x)] over a data set, and how far a Gaussian of these is from the prior.
+
+    Attributes:
+      mean: of q(z).
+      covariance: of q(z): that of the encodings plus the mean posterior variance.
+    """
+
+    mean: Float[np.ndarray, " latent"]
+    covariance: Float[np.ndarray, "latent latent"]
+
+    @property
+    def kl(self) -> float:
+        """KL(N(mean, covariance) || N(0, I)) in nats; infinite where the covariance is singular.
+
+        1/2 (tr C + |m|^2 - Z - log det C).
+        """
+        sign, log_det = np.linalg.slogdet(self.covariance)
+        if sign <= 0:
+            return float("inf")
+        return float(0.5 * (np.trace(self.covariance) + self.mean @ self.mean - len(self.mean) - log_det))
+
+    def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count latent"]:
+        """Draws from N(mean, covariance), which may be singular."""
+        variances, directions = np.linalg.eigh(self.covariance)
+        root = directions * np.sqrt(np.maximum(variances, 0))  # in float64: rounding makes a variance of 0 negative
+        noise = np.asarray(jax.random.normal(key, (count, len(self.mean))))
+        return jnp.asarray(self.mean + noise @ root.T, jnp.float32)
+
+
+def aggregate(posterior: Posterior) -> AggregatedPosterior:
+    """The aggregated posterior of the images encoded in `posterior`."""
+    mean = np.asarray(posterior.mean, np.float64)
+    variance = np.asarray(posterior.variance, np.float64).mean(axis=0)
+    return AggregatedPosterior(
+        mean.mean(axis=0), np.cov(mean, rowvar=False, ddof=0).reshape(len(variance), -1) + np.diag(variance)
+    )

@@ -5,6 +5,7 @@ others such as "batch_stats"; in each collection, one entry for the encoder and 
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,21 +14,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from vae_jax.distributions import (
-    Bernoulli,
-    Delta,
-    DiagonalGaussian,
-    Gaussian,
-    ImageDistribution,
-    Likelihood,
-    Posterior,
-    example_keys,
-)
+from vae_jax.distributions import Delta, DiagonalGaussian, Posterior, example_keys
 from vae_jax.errors import InputError, require_positive_int
-from vae_jax.networks import MLP
+from vae_jax.likelihoods import Bernoulli, Gaussian, ImageDistribution, Likelihood
+from vae_jax.likelihoods.base import Variables
+from vae_jax.networks import MLP, identity
 from vae_jax.observation import Batch
 
-Variables = dict[str, Any]
 Labels = Int[Array, " batch"] | None
 
 
@@ -92,7 +85,7 @@ class VAE:
         pixels, decoder = self.decoder.init_with_output(decoder_key, z, **condition)
         _require_shape("encoder", parameters, (1, self.posterior.parameters, self.latent_dim))
         _require_shape("decoder", pixels, (1, *self.image_shape))
-        return _by_collection(encoder=dict(encoder), decoder=dict(decoder))
+        return _by_collection(encoder=dict(encoder), decoder=dict(decoder), likelihood=self.likelihood.init())
 
     def encode(
         self, variables: Variables, x: Float[Array, "batch height width channels"], label: Labels = None
@@ -100,9 +93,26 @@ class VAE:
         """q(z|x) of each image, q(z|x, label) if the model is conditional."""
         return self._encode(variables, x, label, train=False)[0]
 
-    def decode(self, variables: Variables, z: Float[Array, "batch latent"], label: Labels = None) -> ImageDistribution:
+    def decode(
+        self, variables: Variables, z: Float[Array, "*samples batch latent"], label: Labels = None
+    ) -> ImageDistribution:
         """p(x|z) of each latent, p(x|z, label) if the model is conditional."""
-        return self._decode(variables, z, label, train=False)[0]
+        outputs, _ = self._decode(variables, z, label, train=False)
+        return self.likelihood(outputs, _of(variables, "likelihood"))
+
+    def draw(
+        self, key: Key[Array, "*keys"], posterior: Posterior, numbers: Int[Array, " samples"]
+    ) -> Float[Array, "samples batch latent"]:
+        """Draws from q(z|x) by their numbers: that of number s of an example is keyed by its key folded with s.
+
+        Args:
+          key: one key, or one per example.
+          posterior: of a batch of examples.
+          numbers: of the draws.
+        """
+        keys = example_keys(key, len(posterior.mean))
+        fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+        return jax.vmap(lambda number: posterior.sample(fold(keys, number)))(numbers)
 
     def forward(
         self,
@@ -111,25 +121,32 @@ class VAE:
         batch: Batch,
         samples: int = 1,
         train: bool = True,
+        through: Callable[[Array], Array] = identity,
     ) -> Forward:
         """Encode a batch, draw `samples` latents for each image, decode them all.
 
         Args:
-          key: one key, or one per example; sample s of an example is drawn with its key folded with s.
+          key: one key, or one per example.
           variables: of this VAE.
           batch: images; `batch.x` is encoded, `batch.label` joins it if the model is conditional.
           samples: draws for each image.
           train: whether batch statistics are those of this batch, and updated.
+          through: what the latents [samples, batch, latent] go through before they are decoded; an objective can take
+            their gradient apart here.
         """
         label = None if self.classes is None else batch.label
         posterior, encoder_updates = self._encode(variables, batch.x, label, train)
-        keys = example_keys(key, len(batch.x))
-        fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-        z = jax.vmap(lambda sample: posterior.sample(fold(keys, sample)))(jnp.arange(samples))  # [S, B, Z]
-        labels = None if label is None else jnp.tile(label, samples)
-        p_x, decoder_updates = self._decode(variables, z.reshape(-1, self.latent_dim), labels, train)
-        p_x = jax.tree.map(lambda leaf: _split_samples(leaf, z.shape), p_x)
-        return Forward(posterior, z, p_x, _by_collection(encoder=encoder_updates, decoder=decoder_updates))
+        z = through(self.draw(key, posterior, jnp.arange(samples)))
+        outputs, decoder_updates = self._decode(variables, z, label, train)
+        p_x, likelihood_updates = self._likelihood(outputs, variables, batch, train)
+        updates = _by_collection(encoder=encoder_updates, decoder=decoder_updates, likelihood=likelihood_updates)
+        return Forward(posterior, z, p_x, updates)
+
+    def _likelihood(
+        self, outputs: Array, variables: Variables, batch: Batch, train: bool
+    ) -> tuple[ImageDistribution, Variables]:
+        own = _of(variables, "likelihood")
+        return self.likelihood.in_training(outputs, own, batch) if train else (self.likelihood(outputs, own), {})
 
     def _encode(self, variables: Variables, x: Array, label: Labels, train: bool) -> tuple[Posterior, Variables]:
         if x.shape[1:] != self.image_shape:
@@ -138,14 +155,14 @@ class VAE:
         outputs, updates = _apply(self.encoder, _of(variables, "encoder"), x, train, condition)
         return self.posterior.from_network(outputs), updates
 
-    def _decode(
-        self, variables: Variables, z: Array, label: Labels, train: bool
-    ) -> tuple[ImageDistribution, Variables]:
-        if z.shape[1:] != (self.latent_dim,):
+    def _decode(self, variables: Variables, z: Array, label: Labels, train: bool) -> tuple[Array, Variables]:
+        if z.ndim < 2 or z.shape[-1] != self.latent_dim:
             raise InputError(f"z has shape {z.shape}; expected [batch, {self.latent_dim}]")
-        condition = self._condition(label, len(z))
-        outputs, updates = _apply(self.decoder, _of(variables, "decoder"), z, train, condition)
-        return self.likelihood(outputs), updates
+        flat = z.reshape(-1, self.latent_dim)
+        condition = self._condition(label, z.shape[-2])
+        repeated = {name: jnp.tile(value, (len(flat) // len(value), 1)) for name, value in condition.items()}
+        outputs, updates = _apply(self.decoder, _of(variables, "decoder"), flat, train, repeated)
+        return outputs.reshape(*z.shape[:-1], *self.image_shape), updates
 
     def _condition(self, label: Labels, batch: int) -> dict[str, Any]:
         """The networks' further arguments."""
@@ -169,6 +186,7 @@ def mlp_vae(
     likelihood: Likelihood = Bernoulli(),
     posterior: type[DiagonalGaussian] | type[Delta] = DiagonalGaussian,
     classes: int | None = None,
+    activation: Callable[[Array], Array] = nn.relu,
 ) -> VAE:
     """Dense layers of widths `hidden` to the latent dimensions, and the mirror image back to the pixels.
 
@@ -179,8 +197,8 @@ def mlp_vae(
     """
     require_positive_int(latent_dim=latent_dim, **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
     return VAE(
-        encoder=MLP(tuple(hidden), (posterior.parameters, latent_dim)),
-        decoder=MLP(tuple(reversed(hidden)), tuple(image_shape)),
+        encoder=MLP(tuple(hidden), (posterior.parameters, latent_dim), activation),
+        decoder=MLP(tuple(reversed(hidden)), tuple(image_shape), activation),
         image_shape=tuple(image_shape),
         latent_dim=latent_dim,
         posterior=posterior,
@@ -254,9 +272,3 @@ def _by_collection(**parts: Variables) -> Variables:
         collection: {part: variables[collection] for part, variables in parts.items() if collection in variables}
         for collection in collections
     }
-
-
-def _split_samples(leaf: Array, z_shape: tuple[int, ...]) -> Array:
-    """[S * B, ...] -> [S, B, ...]; a scalar, such as a shared variance, stays as it is."""
-    samples, batch, _ = z_shape
-    return leaf.reshape(samples, batch, *leaf.shape[1:]) if leaf.ndim else leaf

@@ -18,11 +18,13 @@ def identity(x: Array) -> Array:
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between them, from inputs of any shape to outputs of `output_shape`.
+    """Dense layers with an activation between them, from inputs of any shape to outputs of `output_shape`.
 
     Attributes:
       hidden: widths of the hidden layers.
       output_shape: shape of one example's outputs.
+      activation: after each hidden layer; ReLU's weights begin as He et al. (2015) have them, others' as Glorot and
+        Bengio (2010).
       output_activation: after the last layer.
       batch_norm: momentum of the running statistics if the hidden layers are batch-normalised (Ioffe and Szegedy,
         2015), the share of the old value that is kept: PyTorch's momentum m is 1 - m here.
@@ -31,6 +33,7 @@ class MLP(nn.Module):
 
     hidden: tuple[int, ...]
     output_shape: tuple[int, ...]
+    activation: Callable[[Array], Array] = nn.relu
     output_activation: Callable[[Array], Array] = identity
     batch_norm: float | None = None
     axis_name: str | None = None
@@ -46,11 +49,12 @@ class MLP(nn.Module):
         h = inputs.reshape(len(inputs), -1)  # [B, pixels] or [B, Z]
         if condition is not None:
             h = jnp.concatenate([h, condition], axis=-1)
+        kernel_init = nn.initializers.he_normal() if self.activation is nn.relu else nn.initializers.glorot_uniform()
         for width in self.hidden:
-            h = nn.Dense(width, kernel_init=nn.initializers.he_normal())(h)
+            h = nn.Dense(width, kernel_init=kernel_init)(h)
             if self.batch_norm is not None:
                 h = self._normalised(h, train, self.batch_norm)
-            h = nn.relu(h)
+            h = self.activation(h)
         outputs = self.output_activation(nn.Dense(math.prod(self.output_shape))(h))
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 

@@ -3,14 +3,17 @@
 Every loss is per example and in nats; the one mean is taken by the train step.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from vae_jax.errors import InputError
-from vae_jax.model import VAE, Labels, Variables
+from vae_jax.distributions import Delta, Posterior
+from vae_jax.errors import InputError, require_positive_int
+from vae_jax.model import VAE, Forward, Labels, Variables
 from vae_jax.observation import Batch
 
 
@@ -60,28 +63,160 @@ def elbo_terms(
     return ELBOTerms(forward.p_x.log_prob(x)[0], forward.posterior.kl().sum(axis=-1))
 
 
+def log_weights(
+    key: Key[Array, "*keys"],
+    vae: VAE,
+    variables: Variables,
+    x: Float[Array, "batch height width channels"],
+    samples: int,
+    label: Labels = None,
+) -> Float[Array, "samples batch"]:
+    """log p(x, z) - log q(z|x) at draws z from q(z|x), in nats: the log importance weights of log p(x).
+
+    Their mean over the samples estimates the ELBO, the log of the mean of their exponentials bounds log p(x) more
+    tightly (Burda et al., 2016, eq. 8). Batch statistics are not touched.
+
+    Raises:
+      InputError: no samples, or a plain autoencoder, which has no density.
+    """
+    require_positive_int(samples=samples)
+    forward = vae.forward(key, variables, Batch(x, label=label), samples=samples, train=False)
+    return _log_weights(forward.posterior, forward, x)
+
+
+def _log_weights(posterior: Posterior, forward: Forward, target: Array) -> Float[Array, "samples batch"]:
+    if isinstance(posterior, Delta):
+        raise InputError("a plain autoencoder has no importance weights, for its posterior has no density")
+    return forward.p_x.log_prob(target) - posterior.log_ratio(forward.z).sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class AnalyticKL:
+    """The KL of the posterior from the prior in closed form."""
+
+    def __call__(
+        self, posterior: Posterior, z: Float[Array, "samples batch latent"]
+    ) -> Float[Array, "samples batch latent"]:
+        """The same at every draw."""
+        return jnp.broadcast_to(posterior.kl(), z.shape)
+
+
+@dataclass(frozen=True)
+class SampledKL:
+    """log q(z|x) - log p(z) at the draws: as the analytic KL in expectation, and what importance weights are made of.
+
+    Near convergence its noise and that of log p(x|z) cancel (Roeder et al., 2017); far from it, it only adds variance.
+    """
+
+    def __call__(
+        self, posterior: Posterior, z: Float[Array, "samples batch latent"]
+    ) -> Float[Array, "samples batch latent"]:
+        """Of each draw."""
+        return posterior.log_ratio(z)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ELBO:
     """The negative evidence lower bound, with the KL weighted by `beta` (Higgins et al., 2017; 1 is the bound itself).
 
-    `beta` is a leaf of the tree, so that vmap can carry an axis of them.
+    `beta` and `free_bits` are leaves of the tree, so that vmap can carry an axis of them.
+
+    Attributes:
+      beta: weight of the KL, or an optax schedule of it over the steps: a warm-up (Bowman et al., 2016) is
+        `optax.linear_schedule(0, 1, steps)`.
+      kl: how the KL is measured.
+      samples: draws of z for each example.
+      free_bits: nats of each latent dimension's KL, averaged over the batch, that cost no more than they do anyway
+        (Kingma et al., 2016, eq. 15); 0 is the bound itself.
+      axis_name: under pmap, the axis over which the batch of that average is spread.
     """
 
-    beta: float | Float[Array, ""] = 1.0
+    beta: float | Float[Array, ""] | Callable[[Array], Array] = 1.0
+    kl: AnalyticKL | SampledKL = field(default=AnalyticKL(), metadata={"static": True})
+    samples: int = field(default=1, metadata={"static": True})
+    free_bits: float | Float[Array, ""] = 0.0
+    axis_name: str | None = field(default=None, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        if not isinstance(self.beta, jax.core.Tracer) and not 0 <= self.beta < float("inf"):
-            raise InputError(f"beta is {self.beta}; expected a number from 0")
+        require_positive_int(samples=self.samples)
+        for name, weight in (("beta", self.beta), ("free_bits", self.free_bits)):
+            if not isinstance(weight, jax.core.Tracer) and not callable(weight) and not 0 <= weight < float("inf"):
+                raise InputError(f"{name} is {weight}; expected a number from 0")
 
     def __call__(
         self, key: Key[Array, "*keys"], model: VAE, variables: Variables, batch: Batch, step: Int[Array, ""]
     ) -> Loss:
-        """-log p(x|z) + beta KL, one draw of z for each example."""
-        forward = model.forward(key, variables, batch)
-        log_px_z = forward.p_x.log_prob(batch.targets)[0]
-        kl = forward.posterior.kl().sum(axis=-1)
-        return Loss(self.beta * kl - log_px_z, {"log_px_z": log_px_z, "kl": kl}, forward.updates)
+        """-log p(x|z) + beta KL, means over the draws of each example."""
+        forward = model.forward(key, variables, batch, samples=self.samples)
+        log_px_z = forward.p_x.log_prob(batch.targets).mean(axis=0)
+        by_dimension = self.kl(forward.posterior, forward.z).mean(axis=0)  # [B, Z]
+        kl, paid = by_dimension.sum(axis=-1), self._paid(by_dimension, batch).sum(axis=-1)
+        beta = self.beta(step) if callable(self.beta) else self.beta
+        return Loss(beta * paid - log_px_z, {"log_px_z": log_px_z, "kl": kl}, forward.updates)
+
+    def _paid(self, kl: Float[Array, "batch latent"], batch: Batch) -> Float[Array, "batch latent"]:
+        """Per example, such that the mean over the batch is max(mean KL, free bits) of each dimension."""
+        if isinstance(self.free_bits, int | float) and self.free_bits == 0:
+            return kl
+        mask = jnp.ones(len(kl)) if batch.mask is None else batch.mask
+        total, weight = mask @ kl, mask.sum()
+        if self.axis_name is not None:
+            total, weight = jax.lax.psum((total, weight), self.axis_name)
+        return jnp.where((total > self.free_bits * weight)[None], kl, self.free_bits)
+
+
+@dataclass(frozen=True)
+class IWAE:
+    """The negative importance-weighted bound, -log of the mean of `samples` weights (Burda et al., 2016, eq. 8).
+
+    With one sample it is the ELBO with a sampled KL.
+
+    Attributes:
+      samples: draws of z for each example.
+      doubly_reparameterised: whether the encoder's gradient weights each draw by the square of its normalised weight
+        and leaves the score of q(z|x) out (Tucker et al., 2019, eq. 8): the same in expectation, with less noise as
+        `samples` grow.
+    """
+
+    samples: int
+    doubly_reparameterised: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive_int(samples=self.samples)
+
+    def __call__(
+        self, key: Key[Array, "*keys"], model: VAE, variables: Variables, batch: Batch, step: Int[Array, ""]
+    ) -> Loss:
+        """-log 1/K sum of the weights; the term "elbo" is the mean of their logs."""
+        forward = model.forward(key, variables, batch, samples=self.samples)
+        log_w = _log_weights(forward.posterior, forward, batch.targets)
+        if self.doubly_reparameterised:
+            share = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))[..., None]
+            # The same pass again, which the compiler sees; only its gradient differs.
+            forward = model.forward(
+                key, variables, batch, samples=self.samples, through=lambda z: _scale_gradient(z, share)
+            )
+            log_w = _log_weights(jax.lax.stop_gradient(forward.posterior), forward, batch.targets)
+        bound = jax.nn.logsumexp(log_w, axis=0) - jnp.log(self.samples)
+        return Loss(-bound, {"elbo": log_w.mean(axis=0)}, forward.updates)
+
+
+@jax.custom_vjp
+def _scale_gradient(values: Array, factor: Array) -> Array:
+    """The values; their gradient is multiplied by `factor` on its way back."""
+    return values
+
+
+def _scale_gradient_forward(values: Array, factor: Array) -> tuple[Array, Array]:
+    return values, factor
+
+
+def _scale_gradient_backward(factor: Array, gradient: Array) -> tuple[Array, None]:
+    return gradient * factor, None
+
+
+_scale_gradient.defvjp(_scale_gradient_forward, _scale_gradient_backward)
 
 
 @dataclass(frozen=True)

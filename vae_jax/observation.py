@@ -1,15 +1,42 @@
 """What the model sees: values that turn stored bytes into a `Batch`, inside the compiled program."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Key, Shaped, UInt8, UInt32
 
 from vae_jax.errors import InputError
 
 Keys = Key[Array, " batch"]
+LEVELS = 256  # of a byte
+
+
+@dataclass(frozen=True)
+class Support:
+    """The values that a pixel can have: all from `low` to `high`, or `levels` of them, evenly spaced, ends included."""
+
+    low: float
+    high: float
+    levels: int | None = None
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{f'{self.levels} levels' if self.levels else 'values'} from {self.low:g} to {self.high:g}"
+
+    def holds(self, other: "Support") -> bool:
+        """Whether each value of the other one is a value of this one."""
+        if not self.low <= other.low <= other.high <= self.high:
+            return False
+        if self.levels is None:
+            return True
+        if other.levels is None:
+            return False
+        spacing = (self.high - self.low) / (self.levels - 1)
+        places = [(other.low - self.low) / spacing, (other.high - other.low) / (other.levels - 1) / spacing]
+        return all(abs(place - round(place)) < 1e-6 for place in places)
 
 
 @jax.tree_util.register_dataclass
@@ -40,8 +67,8 @@ class Observe(Protocol):
     """How bytes become what the model sees. `label` says it in every title and beside every number."""
 
     @property
-    def range(self) -> tuple[float, float]:
-        """The least and the greatest value there can be."""
+    def support(self) -> Support:
+        """The values there can be."""
 
     @property
     def label(self) -> str:
@@ -68,9 +95,9 @@ class Scale:
             raise InputError(f"Scale({self.low}, {self.high}) is no range; expected low < high")
 
     @property
-    def range(self) -> tuple[float, float]:
-        """`low` and `high`."""
-        return self.low, self.high
+    def support(self) -> Support:
+        """256 levels from `low` to `high`."""
+        return Support(self.low, self.high, LEVELS)
 
     @property
     def label(self) -> str:
@@ -86,3 +113,85 @@ class Scale:
         """x = low + (high - low) * byte / 255."""
         x = images.astype(jnp.float32) * ((self.high - self.low) / 255.0) + self.low
         return Batch(x, label=labels)
+
+
+@dataclass(frozen=True)
+class Binarize:
+    """Dynamic binarisation: each pixel 1 with the probability byte / 255, drawn anew each time (Burda et al., 2016)."""
+
+    support: ClassVar[Support] = Support(0.0, 1.0, 2)
+    label: ClassVar[str] = "dynamically binarised"
+
+    def __call__(
+        self,
+        keys: Keys,
+        images: UInt8[Array, "batch height width channels"],
+        labels: Int[Array, " batch"] | None = None,
+    ) -> Batch:
+        """x ~ Bernoulli(byte / 255), a new draw for each key."""
+        return Batch(_binary(keys, images), label=labels)
+
+
+@dataclass(frozen=True)
+class StaticBinarize:
+    """Static binarisation: one draw for each image, the same in every epoch, split and run.
+
+    The draw follows from `seed` and the image's own bytes, so it needs no copy of the data and does not depend on where
+    the image stands; equal images are binarised alike. `vae_jax.evaluate.observe_all` gives the result for a digest.
+
+    It is no data set of the literature: Larochelle's binarisation is another draw.
+    """
+
+    seed: int = 0
+
+    support: ClassVar[Support] = Binarize.support
+
+    @property
+    def label(self) -> str:
+        """With its seed."""
+        return f"statically binarised (seed {self.seed})"
+
+    def __call__(
+        self,
+        keys: Keys,
+        images: UInt8[Array, "batch height width channels"],
+        labels: Int[Array, " batch"] | None = None,
+    ) -> Batch:
+        """x ~ Bernoulli(byte / 255), drawn with the image's own key; `keys` have no influence."""
+        own = jax.vmap(partial(jax.random.fold_in, jax.random.key(self.seed)))(_fingerprint(images))
+        return Batch(_binary(own, images), label=labels)
+
+
+@dataclass(frozen=True)
+class Dequantize:
+    """Uniform dequantisation: bytes with noise, spread over [0, 1), so that a density of them is a likelihood.
+
+    The density then is at most the probability of the byte itself, in expectation (Theis et al., 2016, section 3.1).
+    """
+
+    support: ClassVar[Support] = Support(0.0, 1.0)
+    label: ClassVar[str] = "dequantised"
+
+    def __call__(
+        self,
+        keys: Keys,
+        images: UInt8[Array, "batch height width channels"],
+        labels: Int[Array, " batch"] | None = None,
+    ) -> Batch:
+        """x = (byte + u) / 256, u uniform on [0, 1)."""
+        noise = jax.vmap(lambda key, image: jax.random.uniform(key, image.shape))(keys, images)
+        return Batch((images.astype(jnp.float32) + noise) / LEVELS, label=labels)
+
+
+def _binary(keys: Keys, images: UInt8[Array, "batch height width channels"]) -> Float[Array, "batch h w c"]:
+    def draw(key: Array, image: Array) -> Array:
+        return jax.random.bernoulli(key, image.astype(jnp.float32) / (LEVELS - 1), image.shape)
+
+    return jax.vmap(draw)(keys, images).astype(jnp.float32)
+
+
+def _fingerprint(images: UInt8[Array, "batch height width channels"]) -> UInt32[Array, " batch"]:
+    """A number for each image, from all of its bytes: a polynomial in an odd number, modulo 2**32."""
+    flat = images.reshape(len(images), -1).astype(jnp.uint32) + 1
+    powers = jnp.cumprod(jnp.full(flat.shape[1], 0x9E3779B1, jnp.uint32), dtype=jnp.uint32)
+    return jnp.sum(flat * powers[None], axis=1, dtype=jnp.uint32)

@@ -1,0 +1,65 @@
+"""The running average of parameters against its definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import small_split
+
+import vae_jax as vj
+from vae_jax.recipe import train_vae
+
+
+def test_the_average_is_the_weighted_sum_of_all_parameters_there_were():
+    """Unrolled: step i of t has the weight w_i, the product of its own share and of what later steps leave of it."""
+    eta, steps = 3.0, 25
+    optimizer = vj.averaged(optax.sgd(0.1), eta)
+    params = {"a": jnp.array([1.0, -2.0])}
+    state, met = optimizer.init(params), []
+    for _ in range(steps):
+        updates, state = optimizer.update(jax.tree.map(lambda p: p**2 + 0.1, params), state, params)
+        params = optax.apply_updates(params, updates)
+        met.append(params["a"])
+    shares = [(1 + eta) / (t + eta) for t in range(1, steps + 1)]
+    weights = [share * np.prod([1 - later for later in shares[i + 1 :]]) for i, share in enumerate(shares)]
+    assert sum(weights) == pytest.approx(1)
+    np.testing.assert_allclose(state.average["a"], np.tensordot(weights, np.stack(met), 1), rtol=1e-5)
+    assert sum(weights[-steps // 2 :]) > 0.8, "the average is that of the late steps"
+
+
+def test_training_is_that_of_the_optimizer_inside():
+    vae, data = vj.mlp_vae((6, 6, 1), hidden=(8,)), small_split(64)
+    states = []
+    for optimizer in (optax.adam(1e-2), vj.averaged(optax.adam(1e-2))):
+        step = vj.make_train_step(vae, vj.ELBO(), optimizer)
+        state = vj.init(jax.random.key(0), vae, optimizer)
+        states.append(vj.fit(state, step, data, epochs=2, batch_size=16, progress=False)[0])
+    for plain, inside in zip(*(jax.tree.leaves(state.variables) for state in states), strict=True):
+        np.testing.assert_allclose(plain, inside, rtol=1e-5, atol=1e-6)
+    average = vj.averaged_variables(states[1])
+    assert jax.tree.structure(average) == jax.tree.structure(states[1].variables)
+    for last, mean in zip(jax.tree.leaves(states[1].variables), jax.tree.leaves(average), strict=True):
+        assert not np.array_equal(last, mean)
+    with pytest.raises(vj.InputError, match="no average"):
+        vj.averaged_variables(states[0])
+
+
+def test_weight_matrices_alone_decay():
+    """A decay that leaves nothing of a matrix in a step (rate x decay = 1): only the update itself remains."""
+    vae, data = vj.mlp_vae((6, 6, 1), hidden=(8,)), vj.Dataset("noise", small_split(64), small_split(32), "made here")
+    settings = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "progress": False}
+    plain, decayed = (
+        train_vae(jax.random.key(0), vae, vj.ELBO(), data, weight_decay=decay, **settings).variables["params"]
+        for decay in (0.0, 1000.0)
+    )
+    for part in ("encoder", "decoder"):
+        for name in ("Dense_0", "Dense_1"):
+            np.testing.assert_array_equal(plain[part][name]["bias"], decayed[part][name]["bias"])
+            assert np.abs(decayed[part][name]["kernel"]).max() < 2e-3 < np.abs(plain[part][name]["kernel"]).max()
+
+
+@pytest.mark.parametrize("eta", [0.0, -1.0, float("nan")])
+def test_an_eta_that_makes_no_average_is_refused(eta):
+    with pytest.raises(vj.InputError, match="eta"):
+        vj.averaged(optax.sgd(0.1), eta)

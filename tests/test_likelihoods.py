@@ -1,0 +1,227 @@
+"""Likelihoods against scipy and integration: every constant, the tails, the gradients, the means, the draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.integrate
+import scipy.stats
+from conftest import small_split
+
+import vae_jax as vj
+from vae_jax import InputError
+from vae_jax.likelihoods import Bernoulli, DiscretisedLogisticImage, Gaussian
+
+LOGITS = jnp.array([-100.0, -5.0, 0.0, 2.0, 100.0, 1e4]).reshape(1, 2, 3, 1)
+
+
+def test_bernoulli_log_prob_is_scipys_on_black_and_white():
+    x = jnp.array([0.0, 1.0, 1.0, 0.0, 1.0, 1.0]).reshape(1, 2, 3, 1)
+    p = scipy.special.expit(np.asarray(LOGITS, np.float64))
+    expected = scipy.stats.bernoulli.logpmf(np.asarray(x, int), p).sum()
+    np.testing.assert_allclose(Bernoulli()(LOGITS).log_prob(x), [expected], rtol=1e-6)
+
+
+def test_bernoulli_on_grey_is_the_cross_entropy():
+    x, p = np.float64(0.3), scipy.special.expit(np.float64(1.7))
+    expected = x * np.log(p) + (1 - x) * np.log1p(-p)
+    image = Bernoulli()(jnp.full((1, 1, 1, 1), 1.7))
+    np.testing.assert_allclose(image.log_prob(jnp.full((1, 1, 1, 1), 0.3)), [expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.4, 1.0])
+def test_bernoulli_gradient_is_x_minus_p_at_any_logit(x):
+    logits = jnp.array([-1e4, -89.0, -1.0, 0.0, 3.0, 89.0, 1e4]).reshape(1, 1, 7, 1)
+    gradient = jax.grad(lambda logits: Bernoulli()(logits).log_prob(jnp.full_like(logits, x)).sum())(logits)
+    np.testing.assert_allclose(gradient, x - scipy.special.expit(np.asarray(logits, np.float64)), atol=1e-6)
+
+
+def test_bernoulli_mean_and_samples():
+    image = Bernoulli()(jnp.array([-2.0, 0.0, 1.0]).reshape(1, 1, 3, 1))
+    np.testing.assert_allclose(image.mean.ravel(), scipy.special.expit([-2.0, 0.0, 1.0]), rtol=1e-6)
+    x = jax.vmap(image.sample)(jax.random.split(jax.random.key(5), 10_000))
+    assert set(np.unique(x)) == {0.0, 1.0}
+    error = np.sqrt(image.mean * (1 - image.mean) / len(x))
+    assert np.all(np.abs(x.mean(axis=0) - image.mean) < 6 * error)
+
+
+def test_densities_broadcast_over_samples():
+    logits = jax.random.normal(jax.random.key(9), (5, 2, 3, 3, 1))
+    x = jax.random.uniform(jax.random.key(10), (2, 3, 3, 1))
+    together = Bernoulli()(logits).log_prob(x)
+    apart = [Bernoulli()(one).log_prob(x) for one in logits]
+    np.testing.assert_allclose(together, jnp.stack(apart), rtol=1e-6)
+
+
+def pixels(values):
+    """[n] -> n images of one pixel."""
+    return jnp.asarray(values, jnp.float32).reshape(-1, 1, 1, 1)
+
+
+GREY, BINARY, DEQUANTISED = vj.Scale().support, vj.Binarize().support, vj.Dequantize().support
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "reference"),
+    [
+        (Gaussian(0.05), lambda mean: scipy.stats.norm(mean, np.sqrt(0.05))),
+        (vj.LearnedGaussian(0.3), lambda mean: scipy.stats.norm(mean, 0.3)),
+        (vj.OptimalGaussian(), lambda mean: scipy.stats.norm(mean, 1.0)),
+        (vj.Laplace(0.2), lambda mean: scipy.stats.laplace(mean, 0.2)),
+    ],
+)
+def test_densities_on_the_real_line_are_scipys(likelihood, reference):
+    mean, x = np.linspace(-2, 3, 12), np.linspace(-40, 50, 12)
+    found = likelihood(pixels(mean)).log_prob(pixels(x))
+    np.testing.assert_allclose(found, reference(mean).logpdf(x), rtol=1e-5)
+    image = likelihood(pixels([0.7]))
+    np.testing.assert_allclose(image.mean.ravel(), 0.7, rtol=1e-6)
+    draws = jax.vmap(image.sample)(jax.random.split(jax.random.key(8), 5_000)).ravel()
+    assert scipy.stats.kstest(draws, reference(0.7).cdf).pvalue > 1e-3
+
+
+def test_several_pixels_add_up():
+    mean = jax.random.normal(jax.random.key(6), (3, 2, 2, 1))
+    x = jax.random.normal(jax.random.key(7), (4, 3, 2, 2, 1)) * 10
+    expected = scipy.stats.norm.logpdf(x, mean, np.sqrt(0.05)).sum((-3, -2, -1))
+    np.testing.assert_allclose(Gaussian(0.05)(mean).log_prob(x), expected, rtol=1e-5)
+
+
+def test_the_gradient_by_a_learned_scale_is_the_closed_form():
+    """d/d log s of log N(x; m, s^2) is (x - m)^2 / s^2 - 1."""
+    likelihood = vj.LearnedGaussian(0.3)
+    variables = likelihood.init()
+    gradient = jax.grad(lambda v: likelihood(pixels([0.2]), v).log_prob(pixels([1.0]))[0])(variables)
+    np.testing.assert_allclose(gradient["params"]["log_scale"], 0.8**2 / 0.3**2 - 1, rtol=1e-5)
+
+
+def test_the_optimal_variance_is_the_batchs_own_in_training_and_the_running_one_in_use():
+    likelihood = vj.OptimalGaussian(momentum=0.9)
+    means, x = jax.random.normal(jax.random.key(0), (2, 5, 3, 3, 1)), jax.random.normal(jax.random.key(1), (5, 3, 3, 1))
+    batch = vj.Batch(x, mask=jnp.array([1.0, 1, 1, 1, 0]))
+    p_x, first = likelihood.in_training(means, likelihood.init(), batch)
+    best = float(((means - x[None]) ** 2)[:, :4].mean())
+    np.testing.assert_allclose(p_x.variance, best, rtol=1e-5)
+    others = [vj.Gaussian(best * factor)(means[:, :4]).log_prob(x[:4]).sum() for factor in (0.98, 1.02)]
+    assert p_x.log_prob(x)[:, :4].sum() > max(others), "another variance fits better"
+    np.testing.assert_allclose(likelihood(means, first).variance, best, rtol=1e-5)
+    _, second = likelihood.in_training(0 * means, first, batch)
+    later = float((x[:4] ** 2).mean())
+    expected = (0.9 * 0.1 * best + 0.1 * later) / (0.9 * 0.1 + 0.1)
+    np.testing.assert_allclose(likelihood(means, second).variance, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("logit", [-200.0, -30.0, -1.0, -1e-2, 0.0, 1e-4, 0.59, 0.61, 5.0, 90.0])
+def test_continuous_bernoulli_is_a_density(logit):
+    spread = min(1.0, 40 / max(abs(logit), 1e-9))  # where the mass is
+    x = np.linspace(0, spread, 20_001) if logit < 0 else np.linspace(1 - spread, 1, 20_001)
+    density = np.exp(vj.ContinuousBernoulli()(pixels([logit])).log_prob(pixels(x)))
+    np.testing.assert_allclose(scipy.integrate.trapezoid(density, x), 1, rtol=1e-4)
+    mean = vj.ContinuousBernoulli()(pixels([logit])).mean.item()
+    np.testing.assert_allclose(mean, scipy.integrate.trapezoid(x * density, x), rtol=2e-4)
+
+
+def test_continuous_bernoulli_draws_and_gradients():
+    """The gradient of log p by the logit is x - E[x|z], as in every exponential family; the draws have the density."""
+    logits = pixels([-1e4, -200.0, -3.0, -1e-4, 0.0, 1e-3, 2.0, 200.0, 1e4])
+    x = jnp.full_like(logits, 0.3)
+    gradient = jax.grad(lambda logits: vj.ContinuousBernoulli()(logits).log_prob(x).sum())(logits)
+    np.testing.assert_allclose(gradient, x - vj.ContinuousBernoulli()(logits).mean, atol=1e-6)
+    for logit in (-3.0, 1e-5, 4.0):
+        image = vj.ContinuousBernoulli()(pixels([logit]))
+        draws = jax.vmap(image.sample)(jax.random.split(jax.random.key(1), 5_000)).ravel()
+
+        def distribution_function(u, a=logit):
+            return np.expm1(a * u) / np.expm1(a)
+
+        assert scipy.stats.kstest(draws, distribution_function).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("location", "scale"), [(0.4, 0.03), (-0.2, 0.3), (0.5, 1e-3), (1.7, 0.1)])
+def test_discretised_logistic_is_the_difference_of_two_distribution_functions(location, scale):
+    image = DiscretisedLogisticImage(pixels([location] * 256), jnp.float32(scale))
+    levels = np.arange(256) / 255
+    logistic = scipy.stats.logistic(location, scale)
+    upper, lower = levels + 0.5 / 255, levels - 0.5 / 255
+    upper[-1], lower[0] = np.inf, -np.inf
+    # The difference of the tails on the side where neither is near 1.
+    mass = np.where(
+        levels < location, logistic.cdf(upper) - logistic.cdf(lower), logistic.sf(lower) - logistic.sf(upper)
+    )
+    found = np.asarray(image.log_prob(pixels(levels)), np.float64)
+    likely = mass > 1e-250
+    np.testing.assert_allclose(found[likely], np.log(mass[likely]), rtol=2e-4, atol=2e-4)
+    assert np.all(np.isfinite(found))
+    np.testing.assert_allclose(np.exp(found).sum(), 1, rtol=1e-4)
+    np.testing.assert_allclose(image.mean[0].ravel(), np.exp(found) @ levels, rtol=2e-4)
+    draws = jax.vmap(image.sample)(jax.random.split(jax.random.key(2), 40)).ravel()
+    counts = np.bincount(np.round(draws * 255).astype(int), minlength=256)
+    np.testing.assert_allclose(draws.mean(), mass @ levels, atol=6 * draws.std() / np.sqrt(len(draws)) + 1e-6)
+    assert counts[mass < 1e-9].sum() == 0
+
+
+def test_discretised_logistic_has_gradients_however_far_the_tail():
+    def log_prob(location, log_scale):
+        return DiscretisedLogisticImage(location, jnp.exp(log_scale)).log_prob(pixels([0.0, 0.2, 1.0])).sum()
+
+    for location in (-1e3, 0.2, 1e3):
+        for log_scale in (-9.0, 0.0, 9.0):
+            gradients = jax.grad(log_prob, argnums=(0, 1))(pixels([location] * 3), jnp.float32(log_scale))
+            assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "takes", "is_likelihood_of"),
+    [
+        (Bernoulli(), (GREY, BINARY, DEQUANTISED), (BINARY,)),
+        (vj.ContinuousBernoulli(), (GREY, BINARY, DEQUANTISED), (DEQUANTISED,)),
+        (vj.DiscretisedLogistic(), (GREY, BINARY), (GREY, BINARY)),
+        (vj.Gaussian(), (GREY, BINARY, DEQUANTISED, vj.Scale(-1.0, 1.0).support), (DEQUANTISED,)),
+    ],
+)
+def test_each_likelihood_says_what_it_takes(likelihood, takes, is_likelihood_of):
+    for values in (GREY, BINARY, DEQUANTISED, vj.Scale(-1.0, 1.0).support):
+        assert likelihood.takes(values) == (values in takes)
+        assert likelihood.is_likelihood_of(values) == (values in is_likelihood_of)
+        assert likelihood.label(values)
+    assert Bernoulli().label(GREY) == "cross-entropy"
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "x", "message"),
+    [
+        (Bernoulli(), [0.0, 1.1], "x runs from 0 to 1.1; this .* takes values from 0 to 1"),
+        (Bernoulli(), [0.0, float("nan")], "runs from nan"),
+        (vj.ContinuousBernoulli(), [-0.5, 1.0], "from -0.5"),
+        (vj.DiscretisedLogistic(), [0.0, 0.5], "between the levels"),
+        (vj.Gaussian(), [0.0, float("nan")], "runs from nan"),
+    ],
+)
+def test_values_without_a_probability_are_refused(likelihood, x, message):
+    with pytest.raises(InputError, match=message):
+        likelihood(pixels([0.0, 0.0])).log_prob(pixels(x))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("likelihood", [vj.Gaussian, vj.LearnedGaussian, vj.Laplace, vj.DiscretisedLogistic])
+def test_a_scale_that_is_none_is_refused(likelihood, value):
+    with pytest.raises(InputError, match=r"variance|scale"):
+        likelihood(value)
+    with pytest.raises(InputError, match="momentum"):
+        vj.OptimalGaussian(momentum=1.0)
+
+
+@pytest.mark.parametrize("likelihood", [vj.LearnedGaussian(), vj.OptimalGaussian(0.5), vj.DiscretisedLogistic()])
+def test_a_likelihoods_own_variables_are_trained_with_the_rest(likelihood):
+    vae, data = vj.mlp_vae((6, 6, 1), 2, (16,), likelihood), small_split(96)
+    optimizer = optax.adam(1e-2)
+    state = vj.init(jax.random.key(0), vae, optimizer)
+    step = vj.make_train_step(vae, vj.ELBO(), optimizer)
+    after, history = vj.fit(state, step, data, epochs=20, batch_size=32, progress=False)
+    (collection,) = likelihood.init()
+    before_own, own = (s.variables[collection]["likelihood"] for s in (state, after))
+    assert all(np.all(a != b) for a, b in zip(jax.tree.leaves(before_own), jax.tree.leaves(own), strict=True))
+    assert history[-1]["loss"] < history[0]["loss"]
+    terms = vj.evaluate(jax.random.key(1), vae, after.variables, data)
+    assert -terms.log_px_z.mean() == pytest.approx(-history[-1]["log_px_z"], abs=5)
