@@ -275,3 +275,53 @@ def test_the_library_trains_and_draws_without_its_optional_packages(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "tensorflow-datasets cannot be imported" in result.stdout
     assert picture.stat().st_size > 1000
+
+
+def test_mnist_likelihood(tiny, tmp_path, monkeypatch, capsys, titles):
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    options = ("--data-dir", tiny, "--epochs", 3, "--samples", 20, "--k", 1, 5)
+    run(monkeypatch, "mnist_likelihood", *options, "--out", out, "--checkpoint-dir", kept)
+    report = json.loads((out / "mnist_likelihood.json").read_text())
+    assert re.fullmatch("[0-9a-f]{64}", report["binarised_test_sha256"])
+    vae, iwae = report["models"]
+    for model, k in ((vae, 1), (iwae, 5)):
+        assert (model["k"], model["samples"], model["binarisation"]) == (k, 20, "dynamically binarised")
+        assert model["name"] == ("VAE, k = 1" if k == 1 else "IWAE, k = 5")
+        assert model["epochs"] == len(model["test_bound_by_epoch"])
+        assert model["test_bound"] <= model["test_log_px"] + 1 < 1
+        assert model["standard_error"] > 0
+        assert 0 <= model["active_units"] <= 50
+        assert model["bounds"][str(k)] == model["test_bound"]
+        assert model["bounds"]["20"] == model["test_log_px"]
+        line = f"-log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats (20 samples, dynamically"
+        assert line in capsys.readouterr().out or k == 5
+    assert {path.stem for path in out.glob("*.png")} == {
+        f"mnist_likelihood_{p}" for p in ("samples", "bounds", "minutes")
+    }
+    assert "dynamically binarised" in titles["bounds"]
+    assert "paper, k = 5: 85.54" in titles["bounds"]
+
+    again = tmp_path / "again"  # the checkpoints hold the finished runs: nothing is trained, the numbers are the same
+    run(monkeypatch, "mnist_likelihood", *options, "--out", again, "--checkpoint-dir", kept)
+    resumed = json.loads((again / "mnist_likelihood.json").read_text())
+    assert resumed["models"] == report["models"]
+    refusal = refused(
+        monkeypatch, capsys, "mnist_likelihood", *options, "--seed", 1, "--checkpoint-dir", kept, "--out", out
+    )
+    assert "seed is 0 there and 1 here" in refusal
+
+
+def test_mnist_likelihood_by_the_papers_schedule(tiny, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    options = ("--schedule", "paper", "--epochs", 4, "--batch-size", 48, "--k", 1, "--samples", 10)
+    run(monkeypatch, "mnist_likelihood", "--data-dir", tiny, "--out", out, *options)
+    (model,) = json.loads((out / "mnist_likelihood.json").read_text())["models"]
+    assert model["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("--samples", 0), "samples is 0"), (("--k", 1, 0), r"k\[1\] is 0"), (("--weight-decay", -1), "weight_decay")],
+)
+def test_mnist_likelihood_refuses(tiny, monkeypatch, capsys, options, message):
+    assert re.search(message, refused(monkeypatch, capsys, "mnist_likelihood", "--data-dir", tiny, *options))

@@ -1,6 +1,7 @@
 """Variational autoencoders in JAX: pure functions, exact numbers, whole epochs compiled."""
 
 from vae_jax.averaging import averaged, averaged_variables
+from vae_jax.checkpoint import Checkpoints, CheckpointWarning
 from vae_jax.classifier import Classifier, CrossEntropy, Judge, train_judge
 from vae_jax.data import Dataset, Split, load
 from vae_jax.distances import frechet_distance
@@ -41,6 +42,8 @@ __all__ = [
     "Batch",
     "Bernoulli",
     "Binarize",
+    "CheckpointWarning",
+    "Checkpoints",
     "Classifier",
     "ContinuousBernoulli",
     "CrossEntropy",

@@ -73,6 +73,41 @@ def trade_off_figure(sweep: Sequence[Mapping[str, float]], title: str) -> Figure
     return figure
 
 
+def bounds_figure(
+    models: Mapping[str, tuple[int, Mapping[str, float]]], references: Mapping[str, float], title: str
+) -> Figure:
+    """How the bound on log p(x) closes as importance samples are added, each model's own bound marked.
+
+    Args:
+      models: by name, the samples of the bound it was trained by, and the bound by the number of samples, in nats.
+      references: -log p(x) of others, by name.
+      title: of the figure.
+    """
+    figure, axes = _figure(title)
+    for (name, (own, bounds)), colour in zip(models.items(), itertools.cycle(COLOURS), strict=False):
+        samples, values = [int(key) for key in bounds], [-value for value in bounds.values()]
+        axes.plot(samples, values, "-o", color=colour, markersize=3, label=name)
+        axes.plot(own, -bounds[str(own)], "*", color=colour, markersize=14)
+    for (name, value), colour in zip(references.items(), itertools.cycle(COLOURS), strict=False):
+        axes.axhline(value, color=colour, linestyle=":", linewidth=1.2, label=f"{name}: {value:g}")
+    axes.set(xscale="log", xlabel="importance samples (star: the bound it was trained by)")
+    axes.set(ylabel="bound on -log p(x), nats per test image")
+    axes.legend(frameon=False, ncols=2)
+    return figure
+
+
+def minutes_figure(models: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
+    """The bound on log p(x) of the test images by which each model is trained, against minutes of training."""
+    figure, axes = _figure(title)
+    for (name, (minutes, bounds)), colour in zip(models.items(), itertools.cycle(COLOURS), strict=False):
+        axes.plot(minutes, -np.asarray(bounds), color=colour, label=name)
+    late = [-bound for _, bounds in models.values() for bound in bounds[len(bounds) // 10 :]]
+    axes.set(xlabel="minutes of training", ylabel="its own bound on -log p(x), nats per test image")
+    axes.set_ylim(min(late) - 0.5, max(late) + 0.5)
+    axes.legend(frameon=False)
+    return figure
+
+
 def _figure(title: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()

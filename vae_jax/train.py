@@ -5,7 +5,7 @@ state's key and that number, so a run can be stopped between any two chunks and 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -214,6 +214,8 @@ def fit(
     epochs: int,
     batch_size: int = 128,
     measure: Callable[[TrainState], Record] | None = None,
+    history: Sequence[Record] = (),
+    keep: Callable[[TrainState, list[Record]], None] | None = None,
     progress: bool = True,
     title: str = "training",
 ) -> tuple[TrainState, list[Record]]:
@@ -227,6 +229,8 @@ def fit(
       epochs: passes over the data in all.
       batch_size: images a step; an epoch leaves out the remainder.
       measure: called with the state after each epoch; its numbers join the epoch's record.
+      history: the records of the epochs that `state` has behind it.
+      keep: called with the state and the records so far after each epoch, such as `Checkpoints.save`.
       progress: whether to show a bar with the loss and the time left.
       title: what stands before the bar.
 
@@ -247,7 +251,7 @@ def fit(
     labels = None if data.labels is None else jnp.asarray(data.labels)
     state = jax.tree.map(jnp.copy, state)  # the first chunk donates it
     done, count = int(_first_member(state.step)), 1  # the first chunk tells how fast a step is
-    history: list[Record] = []
+    records = list(history)
     chunks: list[dict[str, Any]] = []  # of the epoch under way
     run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size)
     state, _ = run(state, images, labels, 0)  # compiles, so that no second of it counts as training
@@ -264,9 +268,11 @@ def fit(
             bar.advance(count, float(np.mean(metrics["loss"])) / count)
             count = max(1, int(_CHUNK_SECONDS * count / seconds))
             if done % steps_per_epoch == 0:
-                history.append(_record(done // steps_per_epoch, chunks) | (measure(state) if measure else {}))
+                records.append(_record(done // steps_per_epoch, chunks) | (measure(state) if measure else {}))
                 chunks.clear()
-    return state, history
+                if keep is not None:
+                    keep(state, records)
+    return state, records
 
 
 def _record(epoch: int, chunks: list[dict[str, Any]]) -> Record:

@@ -1,0 +1,193 @@
+"""log p(x) that can be believed: the importance-weighted autoencoder's table on dynamically binarised MNIST.
+
+Trains the network of Burda et al. (2016), 784-200-200-50 and back with tanh, by the ELBO (k = 1) and by the bounds of
+k importance weights, and estimates log p(x) of all test images with 5,000 weights each, beside the paper's figures.
+
+The short schedule fits half an hour on two CPU cores. The paper's is 3,280 epochs of batch 20, `--schedule paper`; with
+`--epochs 328` it is a tenth of that, each stage a tenth as long. With `--checkpoint-dir` a killed run goes on.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+
+import vae_jax as vj
+from vae_jax.errors import require_positive_int
+from vae_jax.evaluate import warn_if_collapsed
+from vae_jax.experiment import Options, Run, run_script
+from vae_jax.figures import sheets_figure
+from vae_jax.plots import bounds_figure, minutes_figure
+
+OBSERVE = vj.Binarize()
+PAPER = {1: 86.76, 5: 85.54, 50: 84.78}  # Burda et al. (2016), table 1: -log p(x), 5,000 samples, after 3,280 epochs
+PAPER_STAGES = [3**stage for stage in range(8)]  # epochs, 3,280 in all
+BOUNDS = (1, 5, 50, 500)  # samples at which the bound is drawn, beside the number that is asked for
+DRAWS = 30  # from the prior, of each model
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of this experiment."""
+
+    schedule: Literal["short", "paper"] = "short"
+    """"short": AdamW with averaged parameters, `--epochs` for k = 1, fewer for larger k. "paper": Adam in eight stages,
+    `--epochs` in all (3,280), with the paper's batch and rates."""
+    k: tuple[int, ...] = (1, 5, 50)
+    """Importance weights of each model's bound; 1 is the VAE."""
+    samples: int = 5_000
+    """Importance weights for log p(x) of each test image."""
+    checkpoint_dir: Path | None = None
+    """Folder for checkpoints, one a minute of each model; a run that finds its own there goes on from them."""
+    out: Path = Path("runs/mnist_likelihood")
+    """Folder for the report and the pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How one model is trained."""
+
+    epochs: int
+    batch_size: int
+    optimizer: optax.GradientTransformation
+    averages: bool
+
+    def variables(self, state: vj.TrainState) -> dict[str, Any]:
+        """What the run ends with."""
+        return vj.averaged_variables(state) if self.averages else state.variables
+
+
+def main(config: Config) -> None:
+    """Train each model, estimate log p(x), draw, report."""
+    require_positive_int(samples=config.samples, **{f"k[{i}]": k for i, k in enumerate(config.k)})
+    run = Run.start("mnist_likelihood", config, epochs=140, batch_size=100)
+    test_key, measure_key, draw_key, *train_keys = jax.random.split(run.key, 3 + len(config.k))
+    x = vj.observe_all(test_key, run.data.test, observe=OBSERVE)
+    vae = vj.mlp_vae(run.data.image_shape, latent_dim=50, hidden=(200, 200), activation=nn.tanh)
+    models, sheets = [], []
+    z = jax.random.normal(draw_key, (DRAWS, vae.latent_dim))  # the same for each model
+    for k, train_key in zip(config.k, train_keys, strict=True):
+        variables, history = train(train_key, vae, k, run, config, x)
+        models.append(measure(measure_key, vae, variables, k, run, config, x) | curve(history))
+        sheets.append((models[-1]["name"], vj.decode_all(vae, variables, z)))
+        print(row(models[-1]))
+    label = f"{run.data.name}, {OBSERVE.label}, seed {config.seed}"
+    run.save("samples", sheets_figure(sheets, DRAWS, 1, f"{DRAWS} draws from the prior, E[x|z]; {label}"))
+    paper = {f"paper, k = {k}": PAPER[k] for k in config.k if k in PAPER and run.data.name == "mnist"}
+    run.save("bounds", bounds_figure({m["name"]: (m["k"], m["bounds"]) for m in models}, paper, label))
+    run.save("minutes", minutes_figure({m["name"]: (m["minutes"], m["test_bound_by_epoch"]) for m in models}, label))
+    digest = hashlib.sha256(x.astype(np.uint8).tobytes()).hexdigest()
+    run.report({"label": label, "schedule": config.schedule, "binarised_test_sha256": digest, "models": models})
+
+
+def plan(k: int, run: Run, config: Config) -> Plan:
+    """The short schedule, or the paper's with its stages scaled to the epochs asked for."""
+    if config.schedule == "short":
+        epochs = max(1, round(run.epochs * 13 / (12 + k)))  # so that no model takes much longer than the others
+        steps = epochs * (len(run.data.train) // run.batch_size)
+        schedule = vj.warm_up_then_cosine(config.learning_rate, steps)
+        optimizer = vj.averaged(optax.adamw(schedule, weight_decay=config.weight_decay))
+        return Plan(epochs, run.batch_size, optimizer, averages=True)
+    epochs, batch_size = config.epochs or sum(PAPER_STAGES), config.batch_size or min(20, run.batch_size)
+    steps_per_stage = epochs * (len(run.data.train) // batch_size) * np.array(PAPER_STAGES) / sum(PAPER_STAGES)
+    ends = np.cumsum(steps_per_stage)[:-1].round().astype(int)
+    rate = optax.piecewise_constant_schedule(1e-3, {int(end): 10 ** (-1 / 7) for end in ends})
+    return Plan(epochs, batch_size, optax.adam(rate, eps=1e-4), averages=False)
+
+
+def train(
+    key: jax.Array, vae: vj.VAE, k: int, run: Run, config: Config, x: np.ndarray
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The trained variables, and the history with the bound on the binarised test images after each epoch."""
+    train_key, bound_key = jax.random.split(key)
+    how = plan(k, run, config)
+    step = vj.make_train_step(vae, vj.ELBO() if k == 1 else vj.IWAE(k), how.optimizer)
+    state = vj.init(train_key, vae, how.optimizer)
+    history: list[dict[str, Any]] = []
+    store = None
+    if config.checkpoint_dir is not None:
+        what = {"k": k, "schedule": config.schedule, "epochs": how.epochs, "batch_size": how.batch_size}
+        data = {"seed": config.seed, "data": run.data.train.digest, "learning_rate": config.learning_rate}
+        store = vj.Checkpoints(config.checkpoint_dir / f"k{k}", what | data)
+        state, history = store.restore(state)
+
+    def bound(state: vj.TrainState) -> dict[str, float]:
+        return {"test_bound": float(vj.log_likelihood(bound_key, vae, how.variables(state), x, k).mean())}
+
+    state, history = vj.fit(
+        state,
+        step,
+        run.data.train,
+        observe=OBSERVE,
+        epochs=how.epochs,
+        batch_size=how.batch_size,
+        measure=bound,
+        history=history,
+        keep=None if store is None else store.save,
+        title=name(k),
+    )
+    if store is not None:
+        store.save(state, history, last=True)
+    return how.variables(state), history
+
+
+def measure(
+    key: jax.Array, vae: vj.VAE, variables: dict[str, Any], k: int, run: Run, config: Config, x: np.ndarray
+) -> dict[str, Any]:
+    """The numbers of one model on the binarised test images, in nats per image."""
+    encode_key, terms_key, weight_key = (jax.random.fold_in(key, stream) for stream in range(3))
+    posterior = vj.encode_all(encode_key, vae, variables, run.data.test, observe=OBSERVE)
+    warn_if_collapsed(posterior)
+    terms = vj.evaluate(terms_key, vae, variables, run.data.test, observe=OBSERVE)
+    estimates = {
+        samples: vj.importance_estimate(weight_key, vae, variables, x, samples)
+        for samples in sorted({*BOUNDS, k, config.samples})
+    }
+    log_px = vj.estimate(estimates[config.samples].log_px)
+    return {
+        "name": name(k),
+        "k": k,
+        "binarisation": OBSERVE.label,
+        "samples": config.samples,
+        "test_log_px": log_px.mean,
+        "standard_error": log_px.standard_error,
+        "effective_samples_median": float(np.median(estimates[config.samples].effective_samples)),
+        "test_bound": vj.estimate(estimates[k].log_px).mean,
+        "bounds": {str(samples): vj.estimate(found.log_px).mean for samples, found in estimates.items()},
+        "active_units": int(vj.active_units(posterior).sum()),
+        "rate": vj.estimate(terms.kl).mean,
+        "distortion": vj.estimate(-terms.log_px_z).mean,
+    }
+
+
+def curve(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The course of the training."""
+    return {
+        "epochs": len(history),
+        "minutes": (np.cumsum([record["seconds"] for record in history]) / 60).tolist(),
+        "test_bound_by_epoch": [record["test_bound"] for record in history],
+    }
+
+
+def name(k: int) -> str:
+    """Of a model."""
+    return "VAE, k = 1" if k == 1 else f"IWAE, k = {k}"
+
+
+def row(model: dict[str, Any]) -> str:
+    """A line of the table."""
+    paper = f"; the paper's {PAPER[model['k']]:.2f} after 3,280" if model["k"] in PAPER else ""
+    return (
+        f"{model['name']}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
+        f"({model['samples']:,} samples, {OBSERVE.label}), bound at its k {-model['test_bound']:.2f}, "
+        f"{model['active_units']} active units, {model['epochs']} epochs, {model['minutes'][-1]:.1f} min{paper}"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main, Config)
