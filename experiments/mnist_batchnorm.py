@@ -30,8 +30,6 @@ class Config(Options):
 
     c: tuple[float, ...] = (0.05, 0.2, 1.0, 5.0, 20.0)
     """Weights of the squared error."""
-    learning_rate: float = 4e-3
-    """Adam's peak rate, after a warm-up and before the cosine decay to 0; no weight decays, nothing is averaged."""
     out: Path = Path("runs/mnist_batchnorm")
     """Folder for the report and the pictures."""
 

@@ -21,6 +21,10 @@ class Config(ComparisonOptions):
 
     latent_dim: int = 10
     """Number of latent dimensions."""
+    learning_rate: float = 6e-3
+    """AdamW's peak rate, after a warm-up and before the cosine decay to 0."""
+    weight_decay: float = 0.05
+    """AdamW's decay of the weight matrices, in units of the learning rate: wider latents overfit without it."""
     out: Path = Path("runs/mnist_latent10")
     """Folder for the report and the pictures."""
 

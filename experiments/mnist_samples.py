@@ -22,6 +22,10 @@ PYTORCH_EXAMPLE = (7, 106.7)  # epochs, test negative ELBO: grey pixels, one sam
 class Config(Options):
     """Options of this experiment."""
 
+    learning_rate: float = 6e-3
+    """AdamW's peak rate, after a warm-up and before the cosine decay to 0."""
+    weight_decay: float = 0.05
+    """AdamW's decay of the weight matrices, in units of the learning rate: wider latents overfit without it."""
     out: Path = Path("runs/mnist_samples")
     """Folder for the report and the pictures."""
 

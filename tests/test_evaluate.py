@@ -116,8 +116,14 @@ def test_what_has_no_likelihood_is_refused_at_once():
         vj.log_likelihood(key, VAE, VARIABLES, X[:, :, :5], 5)
     broken = jax.tree.map(lambda leaf: leaf, VARIABLES)
     broken["params"]["decoder"]["Dense_0"]["bias"] = jnp.full(8, jnp.nan)
-    with pytest.raises(vj.InputError, match="params/decoder/Dense_0/bias holds NaN"):
-        vj.log_likelihood(key, VAE, broken, X, 5)
+    for refuses in (
+        lambda: vj.log_likelihood(key, VAE, broken, X, 5),
+        lambda: vj.log_weights(key, VAE, broken, jnp.asarray(X), 5),
+        lambda: vj.elbo_terms(key, VAE, broken, jnp.asarray(X)),
+        lambda: vj.evaluate(key, VAE, broken, DATA),
+    ):
+        with pytest.raises(vj.InputError, match="params/decoder/Dense_0/bias holds NaN"):
+            refuses()
     plain = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), posterior=vj.Delta)
     with pytest.raises(vj.InputError, match="plain autoencoder"):
         vj.log_likelihood(key, plain, plain.init(key), X, 5)

@@ -4,6 +4,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 
 class InputError(ValueError):
     """A value given by the caller can't be used; the message names it, what was expected and what to do."""
@@ -41,6 +44,14 @@ def require_positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < float("inf"):
             raise InputError(f"{name} is {value!r}; expected a finite number above 0")
+
+
+def require_finite(variables: Any) -> None:
+    """Raise `InputError` where a leaf of the tree is NaN or infinite; leaves of a traced program pass."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not isinstance(leaf, jax.core.Tracer) and not jnp.all(jnp.isfinite(leaf)):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(f"the variable {name} holds NaN or infinite values; this model has not survived training")
 
 
 def require_writable_folder(path: Path) -> None:

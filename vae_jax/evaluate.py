@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
 from vae_jax.distributions import Delta, Posterior, example_keys
-from vae_jax.errors import InputError, require_positive_int
+from vae_jax.errors import InputError, require_finite, require_positive_int
 from vae_jax.model import VAE, Labels, Variables
 from vae_jax.objectives import ELBOTerms, elbo_terms
 from vae_jax.observation import LEVELS, Observe, Scale
@@ -96,7 +96,11 @@ def evaluate(
 
     Returns:
       `log_px_z` and `kl`, float32 [N] on the host; `estimate` takes their means.
+
+    Raises:
+      InputError: no images, labels that are missing, or variables that are not finite.
     """
+    require_finite(variables)
     run = partial(_elbo_terms, key=key, variables=variables, vae=vae, observe=observe)
     return in_blocks(run, *_inputs(vae, data), block=block)
 
@@ -247,7 +251,7 @@ def importance_estimate(
     require_positive_int(samples=samples, block=block, rows=rows)
     if vae.posterior is Delta:
         raise InputError("a plain autoencoder has no likelihood to estimate, for its posterior has no density")
-    require_finite_variables(variables)
+    require_finite(variables)
     if x.shape[1:] != vae.image_shape:
         raise InputError(f"x has shape {x.shape}; expected [n, {', '.join(map(str, vae.image_shape))}]")
     inputs = [np.asarray(x)] if label is None else [np.asarray(x), np.asarray(label)]
@@ -267,14 +271,6 @@ def log_likelihood(
 ) -> Float[np.ndarray, " n"]:
     """`importance_estimate`'s log p(x) of each image, in nats."""
     return importance_estimate(key, vae, variables, x, samples, label).log_px
-
-
-def require_finite_variables(variables: Variables) -> None:
-    """Raise `InputError` where a variable is NaN or infinite."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        if not jnp.all(jnp.isfinite(leaf)):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise InputError(f"the variable {name} holds NaN or infinite values; this model has not survived training")
 
 
 def active_units(posterior: Posterior, threshold: float = 0.01) -> Bool[np.ndarray, " latent"]:

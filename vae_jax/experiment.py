@@ -43,9 +43,9 @@ class Options:
     """Passes over the training images. By default what suits the experiment, and on small data sets 2,000 steps."""
     batch_size: int | None = None
     """Images in a training step. By default what suits the experiment and the size of the data set."""
-    learning_rate: float = 6e-3
+    learning_rate: float = 4e-3
     """Adam's peak rate, after a warm-up and before the cosine decay to 0."""
-    weight_decay: float = 0.05
+    weight_decay: float = 0.0
     """AdamW's decay of the weight matrices, in units of the learning rate."""
     seed: int = 0
     """Seed of the whole run: initial parameters, order of data, noise, draws."""

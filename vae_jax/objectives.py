@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.distributions import Delta, Posterior
-from vae_jax.errors import InputError, require_positive_int
+from vae_jax.errors import InputError, require_finite, require_positive_int
 from vae_jax.model import VAE, Forward, Labels, Variables
 from vae_jax.observation import Batch
 
@@ -58,7 +58,11 @@ def elbo_terms(
     """log p(x|z) at one draw z from q(z|x), and KL(q(z|x) || p(z)) in closed form (Kingma and Welling, 2014, eq. 7).
 
     For use after training: batch statistics are not touched.
+
+    Raises:
+      InputError: x of another shape or with values that the likelihood doesn't take, or variables that are not finite.
     """
+    require_finite(variables)
     forward = vae.forward(key, variables, Batch(x, label=label), train=False)
     return ELBOTerms(forward.p_x.log_prob(x)[0], forward.posterior.kl().sum(axis=-1))
 
@@ -77,9 +81,10 @@ def log_weights(
     tightly (Burda et al., 2016, eq. 8). Batch statistics are not touched.
 
     Raises:
-      InputError: no samples, or a plain autoencoder, which has no density.
+      InputError: as `elbo_terms`; no samples, or a plain autoencoder, which has no density.
     """
     require_positive_int(samples=samples)
+    require_finite(variables)
     forward = vae.forward(key, variables, Batch(x, label=label), samples=samples, train=False)
     return _log_weights(forward.posterior, forward, x)
 

@@ -45,10 +45,9 @@ def train_vae(
     title: str = "training",
     progress: bool = True,
 ) -> Trained:
-    """Train by the recipe; the history has the test split's terms after each epoch, of the averaged parameters.
+    """Train by `averaged_adamw`; what comes out are the averaged parameters, of batch statistics the last.
 
-    AdamW (Loshchilov and Hutter, 2019; weight matrices alone decay) with warm-up and cosine decay; what comes out are
-    the averaged parameters. The test split's terms are for the curves alone: nothing is chosen by them. They are
+    The history has the test split's terms after each epoch, for the curves alone: nothing is chosen by them. They are
     "test_reconstruction" and "test_kl" in nats per image, at one sampled z each.
 
     Raises:
@@ -59,8 +58,7 @@ def train_vae(
     if batch_size > len(data.train):
         raise InputError(f"batch_size is {batch_size} but there are only {len(data.train)} training images")
     require_support(vae, observe)
-    schedule = warm_up_then_cosine(learning_rate, steps=epochs * (len(data.train) // batch_size))
-    optimizer = averaged(optax.adamw(schedule, weight_decay=weight_decay, mask=_is_matrix))
+    optimizer = averaged_adamw(learning_rate, weight_decay, steps=epochs * (len(data.train) // batch_size))
     step = make_train_step(vae, objective, optimizer)
 
     def measure(state: TrainState) -> Record:
@@ -80,8 +78,21 @@ def train_vae(
     return Trained(vae, averaged_variables(state), history)
 
 
-def _is_matrix(params: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter, 2019) with warm-up and cosine decay, its parameters averaged.
+
+    Args:
+      peak: the learning rate after the warm-up.
+      weight_decay: of weight matrices alone, in units of the learning rate.
+      steps: of the whole run.
+      eps: Adam's.
+    """
+
+    def is_matrix(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    schedule = warm_up_then_cosine(peak, steps)
+    return averaged(optax.adamw(schedule, eps=eps, weight_decay=weight_decay, mask=is_matrix))
 
 
 def require_support(vae: VAE, observe: Observe) -> None:
