@@ -182,7 +182,7 @@ def test_discretised_logistic_has_gradients_however_far_the_tail():
 )
 def test_each_likelihood_says_what_it_takes(likelihood, takes, is_likelihood_of):
     for values in (GREY, BINARY, DEQUANTISED, vj.Scale(-1.0, 1.0).support):
-        assert likelihood.takes(values) == (values in takes)
+        assert likelihood.domain.holds(values) == (values in takes)
         assert likelihood.is_likelihood_of(values) == (values in is_likelihood_of)
         assert likelihood.label(values)
     assert Bernoulli().label(GREY) == "cross-entropy"
@@ -196,6 +196,7 @@ def test_each_likelihood_says_what_it_takes(likelihood, takes, is_likelihood_of)
         (vj.ContinuousBernoulli(), [-0.5, 1.0], "from -0.5"),
         (vj.DiscretisedLogistic(), [0.0, 0.5], "between the levels"),
         (vj.Gaussian(), [0.0, float("nan")], "runs from nan"),
+        (vj.Laplace(), [0.0, float("inf")], "from 0 to inf"),
     ],
 )
 def test_values_without_a_probability_are_refused(likelihood, x, message):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 from vae_jax.data import Split
 from vae_jax.distributions import Delta, Posterior, example_keys
 from vae_jax.errors import InputError, require_finite, require_positive_int
+from vae_jax.likelihoods.base import require_values
 from vae_jax.model import VAE, Labels, Variables
 from vae_jax.objectives import ELBOTerms, elbo_terms
 from vae_jax.observation import LEVELS, Observe, Scale
@@ -255,8 +256,7 @@ def importance_estimate(
     if x.shape[1:] != vae.image_shape:
         raise InputError(f"x has shape {x.shape}; expected [n, {', '.join(map(str, vae.image_shape))}]")
     inputs = [np.asarray(x)] if label is None else [np.asarray(x), np.asarray(label)]
-    one = None if label is None else jnp.asarray(label[:1])
-    vae.decode(variables, jnp.zeros((1, vae.latent_dim)), one).log_prob(jnp.asarray(x))  # refuses what it can't take
+    require_values(inputs[0], vae.likelihood.domain)
     run = partial(_importance_estimate, key=key, variables=variables, vae=vae, samples=samples, rows=rows)
     return in_blocks(run, *inputs, block=block)
 

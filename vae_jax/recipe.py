@@ -97,9 +97,9 @@ def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e
 
 def require_support(vae: VAE, observe: Observe) -> None:
     """Raise `InputError` where the likelihood doesn't take what `observe` makes: such a loss has no lower bound."""
-    if not vae.likelihood.takes(observe.support):
+    if not vae.likelihood.domain.holds(observe.support):
         raise InputError(
-            f"the likelihood takes {vae.likelihood.support}, but what is observed are {observe.support}; choose "
+            f"the likelihood takes {vae.likelihood.domain}, but what is observed are {observe.support}; choose "
             "another likelihood or another range"
         )
 

@@ -38,9 +38,10 @@ class Likelihood:
     support: ClassVar[Support]
     """The values on which it is normalised."""
 
-    def takes(self, values: Support) -> bool:
-        """Whether it can be asked for pixels of these values."""
-        return self.support.holds(values)
+    @property
+    def domain(self) -> Support:
+        """The values that its log_prob takes: the support, if not more."""
+        return self.support
 
     def is_likelihood_of(self, values: Support) -> bool:
         """Whether its log_prob is a log-probability or a log-density of pixels of these values."""
@@ -81,19 +82,22 @@ def sum_over_pixels(
     if pixels != x.shape[-3:]:
         raise InputError(f"x has images of shape {x.shape[-3:]}; p(x|z) is over images of {pixels}")
     if not isinstance(x, jax.core.Tracer):
-        _require_values(x, support)
+        require_values(x, support)
     leading = jnp.broadcast_shapes(parameters.shape[:-3], x.shape[:-3])
     rows = [jnp.broadcast_to(array, (*leading, *pixels)).reshape(-1, math.prod(pixels)) for array in (parameters, x)]
     return log_density(*rows).sum(axis=-1).reshape(leading)
 
 
-def _require_values(x: Array, support: Support) -> None:
+def require_values(x: Float[Any, "*shape"], support: Support) -> None:
+    """Raise `InputError` unless each value is one of the support."""
+    if not x.size:
+        return
     low, high = float(x.min()), float(x.max())
-    if not support.low <= low <= high <= support.high:  # so written, it refuses NaN
+    if not (support.low <= low <= high <= support.high and high - low < math.inf):  # so written, it refuses NaN
         raise InputError(f"x runs from {low:g} to {high:g}; this p(x|z) takes {support}")
     if support.levels is not None:
         level = (x - support.low) * ((support.levels - 1) / (support.high - support.low))
-        if jnp.abs(level - jnp.round(level)).max() > 1e-2:
+        if abs(level - level.round()).max() > 1e-2:
             raise InputError(f"x has values between the levels; this p(x|z) takes {support}, no others")
 
 

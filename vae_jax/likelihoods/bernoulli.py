@@ -20,9 +20,10 @@ class Bernoulli(Likelihood):
 
     support: ClassVar[Support] = Support(0.0, 1.0, 2)
 
-    def takes(self, values: Support) -> bool:
+    @property
+    def domain(self) -> Support:
         """Whatever lies in [0, 1]."""
-        return UNIT.holds(values)
+        return UNIT
 
     def label(self, values: Support) -> str:
         """Of grey pixels, a cross-entropy."""
