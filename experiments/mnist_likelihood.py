@@ -116,9 +116,14 @@ def train(
     history: list[dict[str, Any]] = []
     store = None
     if config.checkpoint_dir is not None:
-        what = {"k": k, "schedule": config.schedule, "epochs": how.epochs, "batch_size": how.batch_size}
-        data = {"seed": config.seed, "data": run.data.train.digest, "learning_rate": config.learning_rate}
-        store = vj.Checkpoints(config.checkpoint_dir / f"k{k}", what | data)
+        config_of_run = {
+            "k": k,
+            "epochs": how.epochs,
+            "batch_size": how.batch_size,
+            **{name: getattr(config, name) for name in ("schedule", "learning_rate", "weight_decay", "seed")},
+            "data": run.data.train.digest,
+        }
+        store = vj.Checkpoints(config.checkpoint_dir / f"k{k}", config_of_run)
         state, history = store.restore(state)
 
     def bound(state: vj.TrainState) -> dict[str, float]:
