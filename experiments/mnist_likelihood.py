@@ -99,7 +99,7 @@ def plan(k: int, run: Run, config: Config) -> Plan:
         epochs, batch_size = max(1, round(share * run.epochs)), max(1, round(share * run.batch_size))
         steps = epochs * (len(run.data.train) // batch_size)
         optimizer = averaged_adamw(math.sqrt(share) * config.learning_rate, config.weight_decay, steps, EPSILON)
-        warm_up = vj.ELBO(beta=optax.linear_schedule(0.0, 1.0, steps // 8))
+        warm_up = vj.ELBO(beta=optax.linear_schedule(0.0, 1.0, max(1, steps // 8)))
         return Plan(epochs, batch_size, optimizer, warm_up if k == 1 else vj.IWAE(k))
     epochs, batch_size = config.epochs or sum(PAPER_STAGES), config.batch_size or PAPER_BATCH
     steps_per_stage = epochs * (len(run.data.train) // batch_size) * np.array(PAPER_STAGES) / sum(PAPER_STAGES)

@@ -142,7 +142,7 @@ def test_the_doubly_reparameterised_gradient_has_the_mean_of_the_plain_one(sampl
         for a, b in zip(jax.tree.leaves(plain["decoder"]), jax.tree.leaves(doubly["decoder"]), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     each = [
-        jax.vmap(lambda key, doubly=doubly: single(key, doubly, samples))(jax.random.split(jax.random.key(6), 20_000))
+        jax.vmap(lambda key, doubly=doubly: single(key, doubly, samples))(jax.random.split(jax.random.key(6), 5_000))
         for doubly in (False, True)
     ]
     difference = np.asarray(each[0] - each[1])
