@@ -307,15 +307,24 @@ def test_a_term_may_not_take_a_records_own_name():
         jax.eval_shape(vj.make_train_step(VAE, Misnamed(), OPTIMIZER), fresh(), batch())
 
 
-def test_batch_statistics_under_pmap_are_those_of_the_whole_batch():
-    def model(axis_name):
-        return vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8,), axis_name=axis_name)
+def normalised(axis_name):
+    return vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8,), axis_name=axis_name), vj.ELBO()
 
+
+def optimal_with_free_bits(axis_name):
+    likelihood = vj.OptimalGaussian(axis_name=axis_name)
+    objective = vj.ELBO(free_bits=0.3, axis_name=axis_name)
+    return vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), likelihood=likelihood), objective
+
+
+@pytest.mark.parametrize("make", [normalised, optimal_with_free_bits])
+def test_what_is_taken_over_the_batch_is_taken_over_the_whole_batch_under_pmap(make):
+    (model, objective), (spread_model, spread_objective) = make(None), make("devices")
     whole = vj.Batch(jax.random.uniform(jax.random.key(3), (32, 6, 6, 1)))
-    state = vj.init(jax.random.key(0), model(None), PLAIN)
-    alone, _ = jax.jit(vj.make_train_step(model(None), vj.ELBO(), PLAIN))(state, whole)
-    step = vj.make_train_step(model("devices"), vj.ELBO(), PLAIN, axis_name="devices")
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), vj.init(jax.random.key(0), model(None), PLAIN))
+    state = vj.init(jax.random.key(0), model, PLAIN)
+    alone, _ = jax.jit(vj.make_train_step(model, objective, PLAIN))(state, whole)
+    step = vj.make_train_step(spread_model, spread_objective, PLAIN, axis_name="devices")
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), vj.init(jax.random.key(0), model, PLAIN))
     spread = jax.tree.map(lambda leaf: leaf.reshape(8, 4, *leaf.shape[1:]), whole)
     together, _ = jax.pmap(step, axis_name="devices")(states, spread)
     for device in (0, 7):
