@@ -40,7 +40,7 @@ def train_vae(
     epochs: int,
     batch_size: int,
     learning_rate: float,
-    weight_decay: float,
+    weight_decay: float = 0.0,
     observe: Observe = Scale(),
     title: str = "training",
     progress: bool = True,
