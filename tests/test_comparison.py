@@ -66,7 +66,7 @@ def test_the_other_numbers(space):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"observe": vj.Scale(-1.0, 1.0)}, "takes values from 0 to 1, but what is observed are 256 levels from -1 to 1"),
+        ({"observe": vj.Scale(-1.0, 1.0)}, "takes values from 0 to 1, but .* 256 levels from -1 to 1"),
         ({"batch_size": 301}, "batch_size is 301 but there are only 300"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"epochs": 0}, "epochs is 0"),
