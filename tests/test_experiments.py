@@ -305,10 +305,6 @@ def test_mnist_likelihood(tiny, tmp_path, monkeypatch, capsys, titles):
     assert "dynamically binarised" in titles["bounds"]
     assert "paper, k = 5: 85.54" in titles["bounds"]
 
-    again = tmp_path / "again"  # the checkpoints hold the finished runs: nothing is trained, the numbers are the same
-    run(monkeypatch, "mnist_likelihood", *options, "--out", again, "--checkpoint-dir", kept)
-    resumed = json.loads((again / "mnist_likelihood.json").read_text())
-    assert resumed["models"] == report["models"]
     others = ("--seed", 1, "--checkpoint-dir", kept, "--out", out)
     refusal = refused(monkeypatch, capsys, "mnist_likelihood", *options, *others)
     assert "seed is 0 there and 1 here" in refusal

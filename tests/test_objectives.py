@@ -123,9 +123,9 @@ def test_bounds_increase_with_the_number_of_samples():
         assert difference.mean() > 4 * difference.std() / np.sqrt(len(difference))
 
 
-@pytest.mark.parametrize("samples", [1, 4])
-def test_the_doubly_reparameterised_gradient_has_the_mean_of_the_plain_one(samples):
+def test_the_doubly_reparameterised_gradient_has_the_mean_of_the_plain_one():
     """Over many draws for one image; the decoder's gradient is the same draw by draw."""
+    samples = 4
 
     def gradient(doubly, x):
         def mean_loss(params):
@@ -136,13 +136,11 @@ def test_the_doubly_reparameterised_gradient_has_the_mean_of_the_plain_one(sampl
     def loss_of(objective, x, variables):
         return objective(jax.random.key(5), VAE, variables, vj.Batch(x), jnp.int32(0)).per_example
 
-    parts = [jnp.repeat(X[i : i + 1], 1_000, axis=0) for i in (0, 1)]
-    for x in parts:
-        plain, doubly = gradient(False, x), gradient(True, x)
-        for a, b in zip(jax.tree.leaves(plain["decoder"]), jax.tree.leaves(doubly["decoder"]), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    plain, doubly = gradient(False, X), gradient(True, X)
+    for a, b in zip(jax.tree.leaves(plain["decoder"]), jax.tree.leaves(doubly["decoder"]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     each = [
-        jax.vmap(lambda key, doubly=doubly: single(key, doubly, samples))(jax.random.split(jax.random.key(6), 5_000))
+        jax.vmap(lambda key, doubly=doubly: single(key, doubly, samples))(jax.random.split(jax.random.key(6), 2_000))
         for doubly in (False, True)
     ]
     difference = np.asarray(each[0] - each[1])
