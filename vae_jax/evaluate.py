@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
-from vae_jax.distributions import Delta, Posterior, example_keys
+from vae_jax.distributions import Posterior, example_keys
 from vae_jax.errors import InputError, require_finite, require_positive_int
 from vae_jax.likelihoods.base import require_values
 from vae_jax.model import VAE, Labels, Variables
-from vae_jax.objectives import ELBOTerms, elbo_terms
+from vae_jax.objectives import ELBOTerms, elbo_terms, log_weights_of
 from vae_jax.observation import LEVELS, Observe, Scale
 
 BLOCK = 1_000
@@ -208,7 +208,7 @@ def _importance_estimate(
         greatest, weights, squares = sums
         numbers = start + jnp.arange(size)
         z = vae.draw(keys, posterior, numbers)
-        log_w = vae.decode(variables, z, labels).log_prob(x) - posterior.log_ratio(z).sum(axis=-1)
+        log_w = log_weights_of(posterior, z, vae.decode(variables, z, labels), x)
         log_w = jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)
         new = jnp.maximum(greatest, log_w.max(axis=0))
         weight, shrink = jnp.exp(log_w - new[None]), jnp.exp(greatest - new)
@@ -250,8 +250,6 @@ def importance_estimate(
         missing, variables with NaN, or a plain autoencoder.
     """
     require_positive_int(samples=samples, block=block, rows=rows)
-    if vae.posterior is Delta:
-        raise InputError("a plain autoencoder has no likelihood to estimate, for its posterior has no density")
     require_finite(variables)
     if x.shape[1:] != vae.image_shape:
         raise InputError(f"x has shape {x.shape}; expected [n, {', '.join(map(str, vae.image_shape))}]")

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.distributions import Delta, Posterior
 from vae_jax.errors import InputError, require_finite, require_positive_int
-from vae_jax.model import VAE, Forward, Labels, Variables
+from vae_jax.likelihoods import ImageDistribution
+from vae_jax.model import VAE, Labels, Variables
 from vae_jax.observation import Batch
 
 
@@ -86,13 +87,20 @@ def log_weights(
     require_positive_int(samples=samples)
     require_finite(variables)
     forward = vae.forward(key, variables, Batch(x, label=label), samples=samples, train=False)
-    return _log_weights(forward.posterior, forward, x)
+    return log_weights_of(forward.posterior, forward.z, forward.p_x, x)
 
 
-def _log_weights(posterior: Posterior, forward: Forward, target: Array) -> Float[Array, "samples batch"]:
+def log_weights_of(
+    posterior: Posterior, z: Float[Array, "samples batch latent"], p_x: ImageDistribution, target: Array
+) -> Float[Array, "samples batch"]:
+    """log p(x|z) + log p(z) - log q(z|x) at draws already made and decoded.
+
+    Raises:
+      InputError: a plain autoencoder, which has no density.
+    """
     if isinstance(posterior, Delta):
         raise InputError("a plain autoencoder has no importance weights, for its posterior has no density")
-    return forward.p_x.log_prob(target) - posterior.log_ratio(forward.z).sum(axis=-1)
+    return p_x.log_prob(target) - posterior.log_ratio(z).sum(axis=-1)
 
 
 @dataclass(frozen=True)
@@ -195,14 +203,15 @@ class IWAE:
     ) -> Loss:
         """-log 1/K sum of the weights; the term "elbo" is the mean of their logs."""
         forward = model.forward(key, variables, batch, samples=self.samples)
-        log_w = _log_weights(forward.posterior, forward, batch.targets)
+        log_w = log_weights_of(forward.posterior, forward.z, forward.p_x, batch.targets)
         if self.doubly_reparameterised:
             share = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))[..., None]
             # The same pass again, which the compiler sees; only its gradient differs.
             forward = model.forward(
                 key, variables, batch, samples=self.samples, through=lambda z: _scale_gradient(z, share)
             )
-            log_w = _log_weights(jax.lax.stop_gradient(forward.posterior), forward, batch.targets)
+            fixed = jax.lax.stop_gradient(forward.posterior)
+            log_w = log_weights_of(fixed, forward.z, forward.p_x, batch.targets)
         bound = jax.nn.logsumexp(log_w, axis=0) - jnp.log(self.samples)
         return Loss(-bound, {"elbo": log_w.mean(axis=0)}, forward.updates)
 
