@@ -65,7 +65,8 @@ class Plan(NamedTuple):
 def main(config: Config) -> None:
     """Train each model, estimate log p(x), draw, report."""
     require_positive_int(samples=config.samples, **{f"k[{i}]": k for i, k in enumerate(config.k)})
-    run = Run.start("mnist_likelihood", config, epochs=200, batch_size=100)
+    epochs, batch_size = (200, 100) if config.schedule == "short" else (sum(PAPER_STAGES), PAPER_BATCH)
+    run = Run.start("mnist_likelihood", config, epochs=epochs, batch_size=batch_size)
     test_key, measure_key, draw_key, *train_keys = jax.random.split(run.key, 3 + len(config.k))
     x = vj.observe_all(test_key, run.data.test, observe=OBSERVE)
     vae = vj.mlp_vae(run.data.image_shape, latent_dim=50, hidden=(200, 200), activation=nn.tanh)
@@ -101,13 +102,13 @@ def plan(k: int, run: Run, config: Config) -> Plan:
         optimizer = averaged_adamw(math.sqrt(share) * config.learning_rate, config.weight_decay, steps, EPSILON)
         warm_up = vj.ELBO(beta=optax.linear_schedule(0.0, 1.0, max(1, steps // 8)))
         return Plan(epochs, batch_size, optimizer, warm_up if k == 1 else vj.IWAE(k))
-    epochs, batch_size = config.epochs or sum(PAPER_STAGES), config.batch_size or PAPER_BATCH
-    steps_per_stage = epochs * (len(run.data.train) // batch_size) * np.array(PAPER_STAGES) / sum(PAPER_STAGES)
+    steps = run.epochs * (len(run.data.train) // run.batch_size)
+    steps_per_stage = steps * np.array(PAPER_STAGES) / sum(PAPER_STAGES)
     ends = np.cumsum(steps_per_stage)[:-1].round().astype(int)
-    first_rate = 1e-3 * math.sqrt(batch_size / PAPER_BATCH)
+    first_rate = 1e-3 * math.sqrt(run.batch_size / PAPER_BATCH)
     schedule = optax.piecewise_constant_schedule(first_rate, {int(end): 10 ** (-1 / 7) for end in ends})
     optimizer = vj.averaged(optax.adam(schedule, eps=EPSILON))
-    return Plan(epochs, batch_size, optimizer, vj.ELBO() if k == 1 else vj.IWAE(k))
+    return Plan(run.epochs, run.batch_size, optimizer, vj.ELBO() if k == 1 else vj.IWAE(k))
 
 
 def train(
@@ -154,6 +155,7 @@ def measure(
     key: jax.Array, vae: vj.VAE, variables: dict[str, Any], k: int, run: Run, config: Config, x: np.ndarray
 ) -> dict[str, Any]:
     """The numbers of one model on the binarised test images, in nats per image."""
+    # One key for all models and all numbers of samples: the draws are shared, so that differences have less noise.
     encode_key, terms_key, weight_key = (jax.random.fold_in(key, stream) for stream in range(3))
     posterior = vj.encode_all(encode_key, vae, variables, run.data.test, observe=OBSERVE)
     warn_if_collapsed(posterior)

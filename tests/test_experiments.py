@@ -314,8 +314,9 @@ def test_mnist_likelihood_by_the_papers_schedule(tiny, tmp_path, monkeypatch):
     out = tmp_path / "out"
     options = ("--schedule", "paper", "--epochs", 4, "--batch-size", 48, "--k", 1, "--samples", 10)
     run(monkeypatch, "mnist_likelihood", "--data-dir", tiny, "--out", out, *options)
-    (model,) = json.loads((out / "mnist_likelihood.json").read_text())["models"]
-    assert model["epochs"] == 4
+    report = json.loads((out / "mnist_likelihood.json").read_text())
+    (model,) = report["models"]
+    assert (model["epochs"], model["batch_size"]) == (report["epochs"], report["batch_size"]) == (4, 48)
 
 
 @pytest.mark.parametrize(
