@@ -37,7 +37,7 @@ def main(folder):
 
     run(fresh(), 2, keep=keep)
     chance, outcomes = random.Random(0), {}
-    for file in [path.relative_to(whole) for path in (whole / "8").rglob("*") if path.is_file()]:
+    for file in [path.relative_to(whole) for path in (whole / "2").rglob("*") if path.is_file()]:
         for how in ("deleted", "emptied", "truncated", "flipped"):
             shutil.copytree(whole, broken)
             damage(broken / file, how, chance)

@@ -82,7 +82,7 @@ def test_young_checkpoints_are_left_out_and_old_ones_go(tmp_path):
     assert not list((tmp_path / "rare").iterdir())
     store = vj.Checkpoints(tmp_path / "often", CONFIG, every_seconds=0.0, keep=2)
     run(fresh(), 4, keep=store.save)
-    assert sorted(path.name for path in (tmp_path / "often").iterdir()) == ["12", "16"]
+    assert sorted(path.name for path in (tmp_path / "often").iterdir()) == ["3", "4"]
 
 
 def test_a_folder_that_can_not_be_written_is_refused(tmp_path):

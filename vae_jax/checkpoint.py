@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from vae_jax.errors import InputError, require_positive_int, require_writable_folder
-from vae_jax.train import Record, TrainState
 
 _FORMAT = 1
+
+History = list[dict[str, Any]]
 
 
 class CheckpointWarning(UserWarning):
@@ -25,7 +26,8 @@ class CheckpointWarning(UserWarning):
 class Checkpoints:
     """The checkpoints of one run in a folder.
 
-    `state, history = store.restore(state)`, then `fit(state, ..., history=history, keep=store.save)`.
+    `state, history = store.restore(state)`, then `fit(state, ..., history=history, keep=store.save)`. The state may be
+    any tree of arrays; a checkpoint's number is that of the epochs behind it.
 
     Args:
       folder: made if need be.
@@ -51,26 +53,26 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 
-    def save(self, state: TrainState, history: Sequence[Record], last: bool = False) -> None:
+    def save(self, state: PyTree, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
         """Keep the state, and what `fit` has recorded so far, unless the one before is too young.
 
         Args:
-          state: between two steps.
+          state: at the end of an epoch.
           history: one record an epoch.
           last: whether to keep it however young the one before is.
         """
         if not last and time.monotonic() - self._saved_at < self._every_seconds:
             return
-        step = int(np.max(state.step))
-        if step in self._manager.all_steps():
+        epochs = len(history)
+        if epochs in self._manager.all_steps():
             return
         leaves = _by_name(state)
         notes = {"format": _FORMAT, "config": self._config, "history": list(history), "sha256": _digest(leaves)}
         args = self._orbax.args
-        self._manager.save(step, args=args.Composite(state=args.StandardSave(leaves), notes=args.JsonSave(notes)))
+        self._manager.save(epochs, args=args.Composite(state=args.StandardSave(leaves), notes=args.JsonSave(notes)))
         self._saved_at = time.monotonic()
 
-    def restore(self, state: TrainState) -> tuple[TrainState, list[Record]]:
+    def restore(self, state: PyTree) -> tuple[PyTree, History]:
         """The newest checkpoint that is whole, each leaf checked by its SHA-256; `state` itself where there is none.
 
         Args:
@@ -79,18 +81,17 @@ class Checkpoints:
         Raises:
           InputError: the folder holds checkpoints of another configuration, or none of those in it is whole.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
         reasons = []
-        for step in steps:
+        for epochs in sorted(self._manager.all_steps(), reverse=True):
             try:
-                restored = self._read(step, state)
+                restored = self._read(epochs, state)
             except InputError:
                 raise
             except Exception as error:  # Orbax raises a bare Exception for some broken files
-                reasons.append(f"{step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+                reasons.append(f"{epochs}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
                 continue
             if reasons:
-                text = f"checkpoint {'; '.join(reasons)}; going on from that of step {step}"
+                text = f"checkpoint {'; '.join(reasons)}; going on from epoch {epochs}"
                 warnings.warn(text, CheckpointWarning, stacklevel=2)
             return restored
         if reasons:
@@ -100,11 +101,11 @@ class Checkpoints:
             )
         return state, []
 
-    def _read(self, step: int, state: TrainState) -> tuple[TrainState, list[Record]]:
+    def _read(self, epochs: int, state: PyTree) -> tuple[PyTree, History]:
         args = self._orbax.args
-        notes = self._manager.restore(step, args=args.Composite(notes=args.JsonRestore())).notes
+        notes = self._manager.restore(epochs, args=args.Composite(notes=args.JsonRestore())).notes
         if notes["format"] != _FORMAT:
-            raise InputError(f"checkpoint {step} has format {notes['format']}; this version reads {_FORMAT}")
+            raise InputError(f"checkpoint {epochs} has format {notes['format']}; this version reads {_FORMAT}")
         if notes["config"] != self._config:
             raise InputError(
                 f"{self._manager.directory} holds checkpoints of another run "
@@ -114,13 +115,13 @@ class Checkpoints:
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
             for name, leaf in _by_name(state).items()
         }
-        leaves = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(shapes))).state
+        leaves = self._manager.restore(epochs, args=args.Composite(state=args.StandardRestore(shapes))).state
         if _digest(leaves) != notes["sha256"]:
             raise ValueError("its arrays are not those that were saved")
         return jax.tree.unflatten(jax.tree.structure(state), [leaves[name] for name in shapes]), notes["history"]
 
 
-def _by_name(state: TrainState) -> dict[str, Array]:
+def _by_name(state: PyTree) -> dict[str, Array]:
     """Its leaves by their paths, in the order of the tree."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
