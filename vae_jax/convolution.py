@@ -1,0 +1,176 @@
+"""The 4 x 4 convolution of stride 2, its transpose, and their gradients, fast on a CPU too.
+
+With one pixel of zeros around the image, a kernel k [4, 4, C, F] takes x [B, 2h, 2w, C] to y [B, h, w, F]. The three
+functions here are the three sides of one trilinear form,
+
+    <downsample(x, k), y> = <x, upsample(y, k)> = <k, correlate(x, y)>,
+
+so that the gradients of each are the other two. XLA's native convolution serves GPU and TPU. On a CPU it is slow, its
+gradients many times slower: there each function is a copy of pixels into rows and a matrix product, or the reverse.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from vae_jax.errors import InputError
+
+Image = Float[Array, "batch height width channels"]
+Half = Float[Array, "batch h w features"]
+Kernel = Float[Array, "4 4 channels features"]
+
+
+@jax.custom_vjp
+def downsample(x: Image, kernel: Kernel) -> Half:
+    """The convolution: of stride 2, padded by one pixel of zeros, without a bias. Reverse-mode derivatives alone.
+
+    Raises:
+      InputError: an odd height or width.
+    """
+    if x.shape[1] % 2 or x.shape[2] % 2:
+        raise InputError(f"an image of {x.shape[1]} x {x.shape[2]} pixels cannot be halved; expected even numbers")
+    return jax.lax.platform_dependent(x, kernel, cpu=_downsample_by_products, default=_downsample_natively)
+
+
+@jax.custom_vjp
+def upsample(y: Half, kernel: Kernel) -> Float[Array, "batch 2*h 2*w channels"]:
+    """The transposed convolution, of twice the height and width. Reverse-mode derivatives alone."""
+    return jax.lax.platform_dependent(y, kernel, cpu=_upsample_by_products, default=_upsample_natively)
+
+
+@jax.custom_vjp
+def correlate(x: Image, y: Half) -> Kernel:
+    """The kernel's gradient: the products of each pixel of y with the 4 x 4 pixels of x under it, summed."""
+    return jax.lax.platform_dependent(x, y, cpu=_correlate_by_products, default=_correlate_natively)
+
+
+def _with_arguments(function: Callable[[Array, Array], Array]) -> Callable[..., tuple[Array, tuple[Array, Array]]]:
+    return lambda a, b: (function(a, b), (a, b))
+
+
+downsample.defvjp(_with_arguments(downsample), lambda of, g: (upsample(g, of[1]), correlate(of[0], g)))
+upsample.defvjp(_with_arguments(upsample), lambda of, g: (downsample(g, of[1]), correlate(g, of[0])))
+correlate.defvjp(_with_arguments(correlate), lambda of, g: (upsample(of[1], g), downsample(of[0], g)))
+
+
+class Downsample(nn.Module):
+    """`downsample` and a bias: `nn.Conv(features, (4, 4), strides=2, padding=1)`, with its parameters.
+
+    Attributes:
+      features: channels of the outputs.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Image) -> Half:
+        """Outputs of one batch."""
+        kernel = self.param("kernel", nn.initializers.he_normal(), (4, 4, x.shape[-1], self.features))
+        return downsample(x, kernel) + _bias(self)
+
+
+class Upsample(nn.Module):
+    """`upsample` and a bias: `nn.ConvTranspose(features, (4, 4), strides=(2, 2), transpose_kernel=True)`.
+
+    A pixel of the outputs has 2 x 2 of the kernel's 4 x 4 weights a channel, so He's variance is four times what the
+    kernel's shape suggests.
+
+    Attributes:
+      features: channels of the outputs.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, y: Half) -> Float[Array, "batch 2*h 2*w {self.features}"]:
+        """Outputs of one batch."""
+        init = nn.initializers.variance_scaling(8.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2)
+        kernel = self.param("kernel", init, (4, 4, self.features, y.shape[-1]))
+        return upsample(y, kernel) + _bias(self)
+
+
+def _bias(module: Downsample | Upsample) -> Array:
+    return module.param("bias", nn.initializers.zeros, (module.features,)).reshape(1, 1, 1, -1)
+
+
+def _downsample_natively(x: Array, kernel: Array) -> Array:
+    axes = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=axes)
+
+
+def _upsample_natively(y: Array, kernel: Array) -> Array:
+    batch, h, w, _ = y.shape
+    x = jax.ShapeDtypeStruct((batch, 2 * h, 2 * w, kernel.shape[2]), y.dtype)
+    return jax.linear_transpose(lambda x: _downsample_natively(x, kernel), x)(y)[0]
+
+
+def _correlate_natively(x: Array, y: Array) -> Array:
+    kernel = jax.ShapeDtypeStruct((4, 4, x.shape[-1], y.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: _downsample_natively(x, kernel), kernel)(y)[0]
+
+
+def _downsample_by_products(x: Array, kernel: Array) -> Array:
+    return jnp.concatenate([_rows(_patches(part), _matrix(kernel)) for part in _halves(x)])
+
+
+def _upsample_by_products(y: Array, kernel: Array) -> Array:
+    return jnp.concatenate([_image(_rows(part, _matrix(kernel).T)) for part in _halves(y)])
+
+
+def _correlate_by_products(x: Array, y: Array) -> Array:
+    channels, features = x.shape[-1], y.shape[-1]
+    # XLA's fast product on a CPU wants the summed axis last on the left side, and undoes a transpose that would put it
+    # there. A product with the identity is a transpose that it leaves alone, at F / 16 C of the whole's cost.
+    transposed = [_last_with_last(jnp.eye(features, dtype=y.dtype), _flat(part)) for part in _halves(y)]
+    patches = [_flat(_patches(part)) for part in _halves(x)]
+    matrix = sum((left @ right for left, right in zip(transposed, patches, strict=True)), start=jnp.zeros(()))
+    return matrix.reshape(features, 2, 2, 2, 2, channels).transpose(1, 3, 2, 4, 5, 0).reshape(4, 4, channels, features)
+
+
+def _halves(x: Array) -> list[Array]:
+    """The batch in two: while one half's pixels are copied on one core, the other's are multiplied on the other."""
+    middle = len(x) // 2
+    return [x[:middle], x[middle:]] if middle else [x]
+
+
+def _patches(x: Array) -> Array:
+    """The 4 x 4 pixels under each pixel of half the size: [B, 2h, 2w, C] -> [B, h, w, 16 C], as blocks of 2 x 2."""
+    batch, height, width, channels = x.shape
+    h, w = height // 2, width // 2
+    pairs = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(batch, h + 1, 2, w + 1, 2 * channels)
+    blocks = pairs.transpose(0, 1, 3, 2, 4).reshape(batch, h + 1, w + 1, 4 * channels)
+    return jnp.concatenate([blocks[:, i : i + h, j : j + w] for i in (0, 1) for j in (0, 1)], axis=-1)
+
+
+def _image(patches: Array) -> Array:
+    """The transpose of `_patches`: [B, h, w, 16 C] -> [B, 2h, 2w, C], summed where the patches overlap."""
+    batch, h, w, width = patches.shape
+    channels = width // 16
+    corners = zip([(0, 0), (0, 1), (1, 0), (1, 1)], jnp.split(patches, 4, axis=-1), strict=True)
+    blocks = sum(
+        (jnp.pad(part, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for (i, j), part in corners), start=jnp.zeros(())
+    )
+    pairs = blocks.reshape(batch, h + 1, w + 1, 2, 2 * channels).transpose(0, 1, 3, 2, 4)
+    return pairs.reshape(batch, 2 * h + 2, 2 * w + 2, channels)[:, 1:-1, 1:-1]
+
+
+def _matrix(kernel: Array) -> Array:
+    """[4, 4, C, F] -> [16 C, F], its rows in the order of a patch."""
+    channels, features = kernel.shape[2:]
+    return kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5).reshape(16 * channels, features)
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _rows(x: Array, matrix: Array) -> Array:
+    """x @ matrix over the last axis, as one product of two matrices."""
+    return (_flat(x) @ matrix).reshape(*x.shape[:-1], matrix.shape[1])
+
+
+def _last_with_last(a: Array, b: Array) -> Array:
+    return jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())))
