@@ -146,3 +146,27 @@ def test_batch_norm_vae_normalises_by_the_batch_in_training_and_by_running_stati
     np.testing.assert_allclose(alone.mean[0], together.mean[0], rtol=1e-4, atol=1e-5)
     with pytest.raises(vj.InputError, match="momentum"):
         vj.batch_norm_vae(momentum=1.0)
+
+
+def test_a_convolutional_vae_and_its_mirror_image():
+    vae = vj.conv_vae((16, 8, 3), latent_dim=5, features=(4, 6))
+    variables = vae.init(jax.random.key(0))
+    shapes = {part: [leaf.shape for leaf in jax.tree.leaves(of)] for part, of in variables["params"].items()}
+    assert shapes["encoder"] == [(10,), (4 * 2 * 6, 10), (4,), (4, 4, 3, 4), (6,), (4, 4, 4, 6)]
+    assert shapes["decoder"] == [(4 * 2 * 6,), (5, 4 * 2 * 6), (4,), (4, 4, 4, 6), (3,), (4, 4, 3, 4)]
+    x = jax.random.uniform(jax.random.key(1), (2, 16, 8, 3))
+    assert vae.encode(variables, x).mean.shape == (2, 5)
+    assert vae.decode(variables, jnp.zeros((7, 2, 5))).mean.shape == (7, 2, 16, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_shape": (20, 16, 3), "features": (4, 4, 4)}, "20 x 16 pixels cannot be halved 3 times"),
+        ({"features": ()}, "one convolution or more"),
+        ({"features": (4, 0)}, r"features\[1\]"),
+    ],
+)
+def test_convolutions_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(vj.InputError, match=message):
+        vj.conv_vae(**options)

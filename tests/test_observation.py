@@ -85,3 +85,22 @@ def test_dequantised_bytes_are_uniform_within_their_level():
 )
 def test_supports_know_what_they_hold(values, other, holds):
     assert values.holds(other) == holds
+
+
+def test_half_of_the_images_are_mirrored():
+    images = jnp.tile(BYTES, (2000, 1, 1, 1))
+    keys = example_keys(jax.random.key(1), 2000)
+    x = np.asarray(vj.Mirrored(vj.Scale(0.0, 255.0))(keys, images, jnp.arange(2000)).x)[..., 0]
+    mirrored = (x == np.array([[51, 0], [255, 128]])).all(axis=(1, 2))
+    assert (mirrored | (x == np.array([[0, 51], [128, 255]])).all(axis=(1, 2))).all()
+    assert scipy.stats.binomtest(int(mirrored.sum()), 2000).pvalue > 1e-4
+    assert vj.Mirrored().label == "grey, mirrored at random"
+    assert vj.Mirrored(vj.Binarize()).support == vj.Binarize.support
+
+
+def test_what_is_observed_of_a_mirrored_image_has_its_own_noise():
+    """The chance that mirrors is not the chance that binarises."""
+    keys = example_keys(jax.random.key(1), 4000)
+    half = jnp.full((4000, 1, 2, 1), 128, jnp.uint8).at[:, :, 0].set(0)
+    x = np.asarray(vj.Mirrored(vj.Binarize())(keys, half).x)[:, 0, :, 0]
+    assert scipy.stats.binomtest(int(x.sum()), 4000, 128 / 255).pvalue > 1e-4

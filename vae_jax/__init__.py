@@ -3,7 +3,7 @@
 from vae_jax.averaging import averaged, averaged_variables
 from vae_jax.checkpoint import Checkpoints, CheckpointWarning
 from vae_jax.classifier import Classifier, CrossEntropy, Judge, train_judge
-from vae_jax.data import Dataset, Split, load
+from vae_jax.data import Attributes, Crop, Dataset, Split, load, load_celeba
 from vae_jax.distances import frechet_distance
 from vae_jax.distributions import Delta, DiagonalGaussian
 from vae_jax.errors import DataError, DataNotFoundError, InputError, NotFiniteError
@@ -29,9 +29,9 @@ from vae_jax.likelihoods import (
     Likelihood,
     OptimalGaussian,
 )
-from vae_jax.model import VAE, batch_norm_vae, mlp_vae
+from vae_jax.model import VAE, batch_norm_vae, conv_vae, mlp_vae
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
-from vae_jax.observation import Batch, Binarize, Dequantize, Scale, StaticBinarize, Support
+from vae_jax.observation import Batch, Binarize, Dequantize, Mirrored, Scale, StaticBinarize, Support
 from vae_jax.train import TrainState, fit, init, make_train_step, warm_up_then_cosine
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "IWAE",
     "VAE",
     "AnalyticKL",
+    "Attributes",
     "Batch",
     "Bernoulli",
     "Binarize",
@@ -46,6 +47,7 @@ __all__ = [
     "Checkpoints",
     "Classifier",
     "ContinuousBernoulli",
+    "Crop",
     "CrossEntropy",
     "DataError",
     "DataNotFoundError",
@@ -61,6 +63,7 @@ __all__ = [
     "LearnedGaussian",
     "Likelihood",
     "Loss",
+    "Mirrored",
     "NotFiniteError",
     "OptimalGaussian",
     "PosteriorCollapseWarning",
@@ -76,6 +79,7 @@ __all__ = [
     "averaged_variables",
     "batch_norm_vae",
     "bits_per_dim",
+    "conv_vae",
     "decode_all",
     "elbo_terms",
     "encode_all",
@@ -86,6 +90,7 @@ __all__ = [
     "importance_estimate",
     "init",
     "load",
+    "load_celeba",
     "log_likelihood",
     "log_weights",
     "make_train_step",

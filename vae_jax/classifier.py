@@ -15,45 +15,53 @@ from vae_jax.data import Split
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluate import in_blocks
 from vae_jax.model import Variables
-from vae_jax.networks import MLP
+from vae_jax.networks import MLP, ConvEncoder
 from vae_jax.objectives import Loss
 from vae_jax.observation import Batch
 from vae_jax.train import fit, init, make_train_step, warm_up_then_cosine
 
 
 class _Network(nn.Module):
+    convolutions: tuple[int, ...]
     hidden: tuple[int, ...]
     classes: int
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Class logits [B, classes] and the last hidden layer [B, hidden[-1]]."""
-        h = nn.relu(MLP(self.hidden[:-1], self.hidden[-1:])(x))
+        if self.convolutions:
+            x = nn.relu(ConvEncoder(self.convolutions, self.hidden[:1])(x))
+        layers = self.hidden[1:] if self.convolutions else self.hidden
+        h = nn.relu(MLP(layers[:-1], layers[-1:])(x)) if layers else x
         return nn.Dense(self.classes)(h), h
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Dense layers with ReLU between them, a frozen value with pure methods.
+    """Stride-2 convolutions if there are any, then dense layers, ReLU after each; a frozen value with pure methods.
 
     Attributes:
       image_shape: height, width, channels.
       classes: number of classes.
-      hidden: widths of the hidden layers; the last is the layer of the features.
+      hidden: widths of the dense layers; the last is the layer of the features.
+      convolutions: channels after each convolution.
     """
 
     image_shape: tuple[int, int, int] = (28, 28, 1)
     classes: int = 10
     hidden: tuple[int, ...] = (512, 128)
+    convolutions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        require_positive_int(classes=self.classes, **{f"hidden[{i}]": width for i, width in enumerate(self.hidden)})
+        widths = {"hidden": self.hidden, "convolutions": self.convolutions}
+        named = {f"{name}[{i}]": width for name, list_ in widths.items() for i, width in enumerate(list_)}
+        require_positive_int(classes=self.classes, **named)
         if not self.hidden:
             raise InputError("hidden is empty; a classifier's features are its last hidden layer, so give it one")
 
     @property
     def _network(self) -> _Network:
-        return _Network(self.hidden, self.classes)
+        return _Network(self.convolutions, self.hidden, self.classes)
 
     def init(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables."""

@@ -79,7 +79,15 @@ class Run:
 
     @classmethod
     def start(
-        cls, name: str, options: Options, *, native: str = "mnist", epochs: int = 45, batch_size: int = 256
+        cls,
+        name: str,
+        options: Options,
+        *,
+        native: str = "mnist",
+        epochs: int = 45,
+        batch_size: int = 256,
+        small: int = 10_000,
+        stand_in_steps: int | None = None,
     ) -> "Run":
         """Check the options, load the data, make the output folder; all that can be refused is refused here.
 
@@ -88,7 +96,9 @@ class Run:
           options: as given.
           native: the data set that the experiment is about; any other one's name joins every file name.
           epochs: by default; on small data sets as many as make 2,000 steps.
-          batch_size: by default; with fewer than 10,000 training images a quarter of it.
+          batch_size: by default; on small data sets a quarter of it.
+          small: with fewer training images than that a data set is small.
+          stand_in_steps: on any other data set than the native one, epochs that make as many steps, by default.
 
         Raises:
           InputError: an option or the data can't be used.
@@ -109,12 +119,17 @@ class Run:
             data = load(options.dataset, options.data_dir)
         if options.hold_out:
             data = data.hold_out(options.hold_out)
-        small = len(data.train) < 10_000
-        batch_size = options.batch_size or min(len(data.train), batch_size // 4 if small else batch_size)
+        is_small = len(data.train) < small
+        batch_size = options.batch_size or min(len(data.train), batch_size // 4 if is_small else batch_size)
         if batch_size > len(data.train):
             raise InputError(f"batch_size is {batch_size} but {data.name} has only {len(data.train)} training images")
         require_writable_folder(options.out)
-        epochs = options.epochs or max(epochs, -(-2_000 // (len(data.train) // batch_size)) if small else 0)
+        steps_per_epoch = len(data.train) // batch_size
+        if stand_in_steps is not None and data.name != native:
+            epochs = -(-stand_in_steps // steps_per_epoch)
+        elif is_small:
+            epochs = max(epochs, -(-2_000 // steps_per_epoch))
+        epochs = options.epochs or epochs
         stem = name if data.name == native else f"{name}_{file_name(data.name)}"
         print(f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images ({data.source})")
         return cls(stem, options, data, batch_size, epochs, started)
@@ -125,7 +140,14 @@ class Run:
         return jax.random.key(self.options.seed)
 
     def train(
-        self, key: Key[Array, ""], vae: VAE, objective: Objective, *, observe: Observe = Scale(), title: str = "VAE"
+        self,
+        key: Key[Array, ""],
+        vae: VAE,
+        objective: Objective,
+        *,
+        observe: Observe = Scale(),
+        augmented: Observe | None = None,
+        title: str = "VAE",
     ) -> Trained:
         """Train on this run's data by its options."""
         return train_vae(
@@ -138,6 +160,7 @@ class Run:
             learning_rate=self.options.learning_rate,
             weight_decay=self.options.weight_decay,
             observe=observe,
+            augmented=augmented,
             title=title,
         )
 

@@ -49,6 +49,21 @@ def images_figure(images: Float[Any, "n height width channels"], columns: int, t
     return figure
 
 
+def rows_figure(
+    images: Float[Any, "rows columns height width channels"], headings: Sequence[str], title: str
+) -> Figure:
+    """Rows of images in [0, 1], a heading over each column."""
+    rows, columns, high, wide, _ = np.shape(images)
+    figure = Figure(figsize=(5.8, 5.8 * rows * high / (columns * wide) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    draw_images(axes, np.concatenate(images), columns)
+    axes.set_xticks(wide * (np.arange(columns) + 0.5), headings)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
 def sheets_figure(
     sheets: Sequence[tuple[str, Float[Any, "n height width channels"]]], images_a_row: int, columns: int, title: str
 ) -> Figure:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from vae_jax.distributions import Posterior
 from vae_jax.errors import InputError, require_positive_int
@@ -104,6 +104,41 @@ def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) 
         for of_class in (encodings[labels == c] for c in np.unique(labels))
     )
     return float(1 - within / np.sum((encodings - encodings.mean(axis=0)) ** 2))
+
+
+def attribute_vector(
+    encodings: Float[Any, "n latent"],
+    attribute: Bool[Any, " n_attribute"],
+    confounders: Bool[Any, "n_confounders confounders"] | None = None,
+) -> Float[np.ndarray, " latent"]:
+    """The mean encoding of the images with an attribute minus that of those without it.
+
+    With confounders the difference is taken within each of their combinations, and the mean of these differences is the
+    vector: both sides then have the same share of each combination, so what goes along with a confounder cancels.
+
+    Args:
+      encodings: of training images.
+      attribute: which of them have it.
+      confounders: other attributes of theirs; a combination in which all images or none have the attribute is left out.
+
+    Raises:
+      InputError: numbers of examples that differ, or no combination in which some have the attribute and some have not.
+    """
+    encodings, attribute = np.asarray(encodings, np.float64), np.asarray(attribute)
+    others = np.zeros((len(encodings), 0), bool) if confounders is None else np.asarray(confounders)
+    if not len(encodings) == len(attribute) == len(others):
+        raise InputError(
+            f"there are {len(encodings)} encodings, {len(attribute)} values of the attribute and {len(others)} of its "
+            "confounders; expected as many of each"
+        )
+    differences = []
+    for combination in np.unique(others, axis=0):
+        here = np.all(others == combination, axis=1)
+        if 0 < attribute[here].sum() < here.sum():
+            differences.append(encodings[here & attribute].mean(axis=0) - encodings[here & ~attribute].mean(axis=0))
+    if not differences:
+        raise InputError("no combination of the confounders has images with the attribute and images without it")
+    return np.mean(differences, axis=0)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vae_jax.distributions import Delta, DiagonalGaussian, Posterior, example_ke
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.likelihoods import Bernoulli, Gaussian, ImageDistribution, Likelihood
 from vae_jax.likelihoods.base import Variables
-from vae_jax.networks import MLP, identity
+from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, identity
 from vae_jax.observation import Batch
 
 Labels = Int[Array, " batch"] | None
@@ -239,6 +239,45 @@ def batch_norm_vae(
         decoder=layers(tuple(reversed(hidden)), tuple(image_shape), output_activation=jnp.tanh),
         image_shape=tuple(image_shape),
         latent_dim=latent_dim,
+        likelihood=likelihood,
+    )
+
+
+def conv_vae(
+    image_shape: tuple[int, ...] = (64, 64, 3),
+    latent_dim: int = 100,
+    features: tuple[int, ...] = (32, 64, 128, 256),
+    likelihood: Likelihood = Gaussian(),
+    posterior: type[DiagonalGaussian] | type[Delta] = DiagonalGaussian,
+    linear: bool = False,
+) -> VAE:
+    """Convolutions of 4 x 4 and stride 2 to the latent dimensions, and their mirror image back to the pixels.
+
+    Args:
+      image_shape: height, width, channels; each convolution halves height and width.
+      latent_dim: number of latent dimensions.
+      features: channels after each of the encoder's convolutions.
+      likelihood: builds p(x|z) from the decoder's outputs, which have no bounds.
+      posterior: the family of q(z|x); `Delta` makes a plain autoencoder.
+      linear: whether linear maps from the pixels to the latents' parameters, and from the latents to the pixels, are
+        added to the networks: they are quick to find what principal components find.
+
+    Raises:
+      InputError: a size that is no whole number of at least one, or an image that can't be halved so often.
+    """
+    require_positive_int(latent_dim=latent_dim, **{f"features[{i}]": width for i, width in enumerate(features)})
+    scale = 2 ** len(features)
+    if not features or image_shape[0] % scale or image_shape[1] % scale:
+        raise InputError(
+            f"images of {image_shape[0]} x {image_shape[1]} pixels cannot be halved {len(features)} times; expected "
+            f"one convolution or more, and multiples of {scale}"
+        )
+    return VAE(
+        encoder=ConvEncoder(tuple(features), (posterior.parameters, latent_dim), linear),
+        decoder=ConvDecoder(tuple(reversed(features)), tuple(image_shape), linear),
+        image_shape=tuple(image_shape),
+        latent_dim=latent_dim,
+        posterior=posterior,
         likelihood=likelihood,
     )
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from vae_jax.convolution import Downsample, Upsample
+
 
 def identity(x: Array) -> Array:
     """x."""
@@ -62,3 +64,61 @@ class MLP(nn.Module):
         # While the variables are made there is no axis to take a mean over.
         axis_name = None if self.is_initializing() else self.axis_name
         return nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=axis_name)(h)
+
+
+class ConvEncoder(nn.Module):
+    """Stride-2 convolutions with ReLU, each halving the image, then one dense layer.
+
+    Attributes:
+      features: channels after each convolution.
+      output_shape: shape of one example's outputs.
+      linear: whether a linear map of the pixels is added to the outputs. With both networks' an autoencoder has the
+        principal components from the start, and learns what they leave.
+    """
+
+    features: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    linear: bool = False
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "batch height width channels"], train: bool = False
+    ) -> Float[Array, "batch ..."]:
+        """Outputs of one batch, [batch, *output_shape]."""
+        h = inputs
+        for features in self.features:
+            h = nn.relu(Downsample(features)(h))
+        outputs = nn.Dense(math.prod(self.output_shape))(h.reshape(len(h), -1))
+        if self.linear:
+            outputs += nn.Dense(outputs.shape[1], use_bias=False, name="linear")(inputs.reshape(len(inputs), -1))
+        return jnp.reshape(outputs, (len(inputs), *self.output_shape))
+
+
+class ConvDecoder(nn.Module):
+    """The mirror image of `ConvEncoder`: one dense layer, then transposed convolutions, each doubling the image.
+
+    Attributes:
+      features: channels before each convolution, ReLU after each of them but the last.
+      output_shape: height, width, channels.
+      linear: whether a linear map of the inputs is added to the outputs.
+    """
+
+    features: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    linear: bool = False
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "batch latent"], train: bool = False
+    ) -> Float[Array, "batch height width channels"]:
+        """Outputs of one batch, [batch, *output_shape]."""
+        height, width, channels = self.output_shape
+        scale = 2 ** len(self.features)
+        start = (height // scale, width // scale, self.features[0])
+        h = nn.Dense(math.prod(start), kernel_init=nn.initializers.he_normal())(inputs).reshape(-1, *start)
+        for features in (*self.features[1:], channels):
+            h = Upsample(features)(nn.relu(h))
+        if self.linear:
+            pixels = nn.Dense(math.prod(self.output_shape), False, kernel_init=nn.initializers.zeros, name="linear")
+            h += pixels(inputs).reshape(h.shape)
+        return h

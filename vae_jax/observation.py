@@ -183,6 +183,38 @@ class Dequantize:
         return Batch((images.astype(jnp.float32) + noise) / LEVELS, label=labels)
 
 
+@dataclass(frozen=True)
+class Mirrored:
+    """Each image as it is or mirrored, left to right, with equal chance each time: for training on faces and the like.
+
+    Attributes:
+      observe: what is observed of the image that results.
+    """
+
+    observe: Observe = Scale()
+
+    @property
+    def support(self) -> Support:
+        """That of `observe`."""
+        return self.observe.support
+
+    @property
+    def label(self) -> str:
+        """That of `observe`, and the word."""
+        return f"{self.observe.label}, mirrored at random"
+
+    def __call__(
+        self,
+        keys: Keys,
+        images: UInt8[Array, "batch height width channels"],
+        labels: Int[Array, " batch"] | None = None,
+    ) -> Batch:
+        """Mirror, then observe."""
+        mirror_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, stream) for stream in range(2))
+        mirrored = jax.vmap(jax.random.bernoulli)(mirror_keys)
+        return self.observe(keys, jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images), labels)
+
+
 def _binary(keys: Keys, images: UInt8[Array, "batch height width channels"]) -> Float[Array, "batch h w c"]:
     def draw(key: Array, image: Array) -> Array:
         return jax.random.bernoulli(key, image.astype(jnp.float32) / (LEVELS - 1), image.shape)

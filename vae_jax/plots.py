@@ -60,6 +60,33 @@ def along_the_path_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], t
     return figure
 
 
+def drift_figure(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) -> Figure:
+    """How often attributes flip as the step grows, and how far their confounders have drifted by then.
+
+    Args:
+      effects: by attribute and kind of vector, "steps", "flip_by_step" and "confounder_by_step", by confounder.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(4.1 * len(effects), 6.6), layout="constrained")
+    styles = {"plain": "--", "balanced": "-"}
+    for (name, by_kind), (above, below) in zip(effects.items(), figure.subplots(2, len(effects)).T, strict=True):
+        for kind, effect in by_kind.items():
+            flips = effect["flip_by_step"]
+            above.plot(effect["steps"], flips, styles[kind], color="black", label=f"{kind} vector")
+            for (other, values), colour in zip(effect["confounder_by_step"].items(), COLOURS, strict=False):
+                drift = np.asarray(values) - values[0]
+                below.plot(flips, drift, styles[kind], color=colour, label=f"P({other}), {kind}")
+        readable = name.replace("_", " ").lower()
+        above.set(title=readable, xlabel="step, in lengths of the vector", ylabel="share flipped", ylim=(-0.03, 1.03))
+        below.set(xlabel="share flipped", ylabel="drift of the mean probability", xlim=(-0.03, 1.03))
+        below.axhline(0, color="grey", linewidth=0.8)
+        for axes in (above, below):
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False, fontsize="small")
+    figure.suptitle(title)
+    return figure
+
+
 def trade_off_figure(sweep: Sequence[Mapping[str, float]], title: str) -> Figure:
     """KL against squared error, a point for each "C"."""
     figure, axes = _figure(title)

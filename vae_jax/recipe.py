@@ -42,13 +42,15 @@ def train_vae(
     learning_rate: float,
     weight_decay: float = 0.0,
     observe: Observe = Scale(),
+    augmented: Observe | None = None,
     title: str = "training",
     progress: bool = True,
 ) -> Trained:
     """Train by `averaged_adamw`; what comes out are the averaged parameters, of batch statistics the last.
 
     The history has the test split's terms after each epoch, for the curves alone: nothing is chosen by them. They are
-    "test_reconstruction" and "test_kl" in nats per image, at one sampled z each.
+    "test_reconstruction" and "test_kl" in nats per image, at one sampled z each. Where training shall see more than
+    `observe` makes of the images, `augmented` does: mirrored ones, say.
 
     Raises:
       InputError: no epochs, a batch that the data can't fill, or values that the likelihood doesn't take.
@@ -57,7 +59,9 @@ def train_vae(
     require_positive_int(epochs=epochs, batch_size=batch_size)
     if batch_size > len(data.train):
         raise InputError(f"batch_size is {batch_size} but there are only {len(data.train)} training images")
+    augmented = augmented or observe
     require_support(vae, observe)
+    require_support(vae, augmented)
     optimizer = averaged_adamw(learning_rate, weight_decay, steps=epochs * (len(data.train) // batch_size))
     step = make_train_step(vae, objective, optimizer)
 
@@ -68,7 +72,7 @@ def train_vae(
         init(init_key, vae, optimizer),
         step,
         data.train,
-        observe=observe,
+        observe=augmented,
         epochs=epochs,
         batch_size=batch_size,
         measure=measure,

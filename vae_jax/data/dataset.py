@@ -1,4 +1,4 @@
-"""A data set in memory: pixels as uint8 arrays, labels beside them."""
+"""A data set in memory: pixels as uint8 arrays, labels and attributes beside them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,16 +6,18 @@ from functools import cached_property
 
 import numpy as np
 
+from vae_jax.data.attributes import Attributes
 from vae_jax.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as bytes, and their labels where there are any.
+    """Images as bytes, and their labels and attributes where there are any.
 
     Attributes:
       images: pixels from 0 to 255.
       labels: class numbers from 0, or None.
+      attributes: what is true of each image, or None.
 
     Raises:
       DataError: no images, or shapes, dtypes or counts other than these.
@@ -23,6 +25,7 @@ class Split:
 
     images: np.ndarray  # uint8 [N, height, width, channels]
     labels: np.ndarray | None = None  # int32 [N]
+    attributes: Attributes | None = None  # of N images
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -32,6 +35,10 @@ class Split:
             )
         if 0 in self.images.shape:
             raise DataError(f"images have shape {self.images.shape}, so there is nothing to learn from")
+        if self.attributes is not None and len(self.attributes) != len(self.images):
+            raise DataError(
+                f"{len(self.images)} images but attributes of {len(self.attributes)}; expected a row of them an image"
+            )
         if self.labels is None:
             return
         if self.labels.shape != self.images.shape[:1]:
@@ -48,7 +55,8 @@ class Split:
 
     def __getitem__(self, index: slice) -> "Split":
         labels = None if self.labels is None else self.labels[index]
-        return Split(self.images[index], labels)
+        attributes = None if self.attributes is None else self.attributes.rows(index)
+        return Split(self.images[index], labels, attributes)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -58,34 +66,48 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the pixels and the labels, shapes included."""
+        """SHA-256 of the pixels, the labels and the attributes, shapes and names included."""
         sha = hashlib.sha256(repr(self.images.shape).encode())
         sha.update(np.ascontiguousarray(self.images).data)
         if self.labels is not None:
             sha.update(np.ascontiguousarray(self.labels).data)
+        if self.attributes is not None:
+            sha.update(repr(self.attributes.names).encode())
+            sha.update(np.ascontiguousarray(self.attributes.values).data)
         return sha.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training split and a test split of images of one shape.
+    """A training split and a test split of images of one shape, and a validation split where the data set has its own.
 
     Attributes:
       name: as it stands in titles and file names.
       source: a phrase that says where the pixels came from.
+
+    Raises:
+      DataError: the splits' images differ in shape.
     """
 
     name: str
     train: Split
     test: Split
     source: str
+    validation: Split | None = None
 
     def __post_init__(self) -> None:
-        if self.train.image_shape != self.test.image_shape:
-            raise DataError(
-                f"training images are {self.train.image_shape} but test images are {self.test.image_shape}; "
-                "expected one shape"
-            )
+        for name, split in self.splits.items():
+            if split.image_shape != self.train.image_shape:
+                raise DataError(
+                    f"training images are {self.train.image_shape} but {name} images are {split.image_shape}; "
+                    "expected one shape"
+                )
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name: train, validation if any, test."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -95,7 +117,7 @@ class Dataset:
     def hold_out(self, count: int) -> "Dataset":
         """The data set for choosing settings: the last `count` training images take the test images' place.
 
-        Its name says so, and so do the titles and file names made from it.
+        It has no validation split. Its name says so, and so do the titles and file names made from it.
         """
         if not 2 <= count < len(self.train):
             raise DataError(

@@ -1,12 +1,16 @@
 """Where data sets come from, and in which order the places are tried."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from vae_jax.data import idx, tfds
+from vae_jax.data import faces, idx, tfds
 from vae_jax.data.cache import cache_dir, cached
+from vae_jax.data.celeba import load_celeba
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.digits import load_digits
+from vae_jax.data.faces import load_faces
+from vae_jax.data.places import data_folder, first_found
 from vae_jax.errors import DataNotFoundError
 
 _REMEDIES = (
@@ -19,23 +23,42 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
     """A data set by name, from the first place that has it.
 
     With `data_dir`: its IDX files (in the subfolder `name` or there), or what TFDS has prepared there. Without: what
-    TFDS has prepared in its own folder, or a download through TFDS. `digits` comes with scikit-learn. What has been
-    decoded or downloaded once is cached (see `vae_jax.data.cache`).
+    TFDS has prepared in its own folder, or a download through TFDS. `digits` comes with scikit-learn, `faces` are drawn
+    (see `load_faces`), `celeba` is read from its own layout (see `load_celeba`). What has been decoded, downloaded or
+    drawn once is cached (see `vae_jax.data.cache`).
 
     Args:
-      name: a name known to TFDS, or any name for IDX files in `data_dir`.
+      name: a name known to TFDS, `celeba`, `faces`, or any name for IDX files in `data_dir`.
       data_dir: a folder, or None.
 
     Raises:
       DataNotFoundError: none of the places has it; the message tells what was tried.
       DataError: a place has it, but it can't be used.
     """
-    if name == "digits" and data_dir is None:
-        return load_digits()
-    if data_dir is not None:
-        folder = Path(data_dir).expanduser()
-        if not folder.is_dir():
-            raise DataNotFoundError(f"the data folder {folder} does not exist or is no folder")
+    return _LOADERS.get(name, partial(_load_labelled, name))(None if data_dir is None else data_folder(data_dir))
+
+
+def load_or_stand_in(name: str, data_dir: str | Path | None = None) -> tuple[Dataset, str | None]:
+    """As `load`, but where no `data_dir` was given and the data set is nowhere, a stand-in takes its place.
+
+    For CelebA it is the drawn faces, for all others the handwritten digits that come with scikit-learn.
+
+    Returns:
+      The data set, and the sentence that says what was tried if it is the stand-in.
+    """
+    try:
+        return load(name, data_dir), None
+    except DataNotFoundError as error:
+        if data_dir is not None:
+            raise
+        stand_in = "faces" if name == "celeba" else "digits"
+        described = "drawn faces" if name == "celeba" else "scikit-learn's handwritten digits"
+        return load(stand_in), f"{error} Going on with {described} instead."
+
+
+def _load_labelled(name: str, folder: Path | None) -> Dataset:
+    """Images with a label each: whatever comes as IDX files, or has a label in TFDS."""
+    if folder is not None:
         places: list[Callable[[], Dataset]] = [
             lambda: _from_idx(name, folder),
             lambda: _from_prepared(name, folder),
@@ -46,27 +69,25 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
             lambda: _from_prepared(name, _downloads()),
             lambda: _from_download(name),
         ]
-    tried: dict[str, None] = {}  # in order, each reason once
-    for place in places:
-        try:
-            return place()
-        except DataNotFoundError as error:
-            tried[str(error)] = None
-    raise DataNotFoundError(f"the data set {name!r} was not found. Tried: {'; '.join(tried)}. {_REMEDIES}")
+    return first_found(name, places, _REMEDIES)
 
 
-def load_or_stand_in(name: str, data_dir: str | Path | None = None) -> tuple[Dataset, str | None]:
-    """As `load`, but where no `data_dir` was given and the data set is nowhere, the bundled digits take its place.
+def _load_digits(folder: Path | None) -> Dataset:
+    return load_digits() if folder is None else _load_labelled("digits", folder)
 
-    Returns:
-      The data set, and the sentence that says what was tried if it is the stand-in.
-    """
-    try:
-        return load(name, data_dir), None
-    except DataNotFoundError as error:
-        if data_dir is not None:
-            raise
-        return load_digits(), f"{error} Going on with scikit-learn's handwritten digits instead."
+
+def _load_faces(folder: Path | None) -> Dataset:
+    if folder is not None:
+        return _load_labelled("faces", folder)
+    return cached("faces", Path(faces.__file__).parent.glob("*.py"), load_faces)  # other code, other faces
+
+
+# What is not simply images with a label each, by name.
+_LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
+    "celeba": load_celeba,
+    "digits": _load_digits,
+    "faces": _load_faces,
+}
 
 
 def _from_idx(name: str, folder: Path) -> Dataset:

@@ -57,6 +57,25 @@ def read_prepared(name: str, data_dir: Path | None) -> Dataset:
     return Dataset(name, **splits, source=f"TFDS, {builder.info.full_name}")
 
 
+def encoded_examples(name: str, data_dir: Path | None) -> tuple[dict[str, Any], str]:
+    """The splits that `prepared_folder` has found, as sequences of examples in which `image` is bytes, still encoded.
+
+    Returns:
+      The splits by name, and the data set's name with its version.
+
+    Raises:
+      DataError: it is damaged, as far as that shows before the examples are read.
+    """
+    tfds = _tfds()
+    builder = _builder(tfds, name, data_dir)
+    skip = {"image": tfds.decode.SkipDecoding()}
+    try:
+        sources = {split: builder.as_data_source(split, decoders=skip) for split in builder.info.splits}
+    except Exception as error:  # as in read_prepared
+        raise DataError(f"{builder.data_path} cannot be read as images ({error!r})") from error
+    return sources, builder.info.full_name
+
+
 def download(name: str, data_dir: Path) -> None:
     """Download a data set through TFDS and prepare it under `data_dir`, for `read_prepared`.
 

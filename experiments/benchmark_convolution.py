@@ -1,0 +1,99 @@
+"""Images per second of the convolutional VAE for 64 x 64 pixels against the same model in PyTorch, in turn.
+
+Runs the peer script (see --peer) under a Python that has PyTorch, then ours, A B A B: as compiled epochs, the way `fit`
+trains, and one compiled step at a time. Gives the ratios of the medians, ours / PyTorch: above 1 ours is faster. The
+images are random ones. On a shared machine quote the ratios, never the images per second.
+"""
+
+import json
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import tyro
+
+import vae_jax as vj
+from vae_jax.errors import require_positive_int
+from vae_jax.train import Step
+
+STEPS = 40  # of an epoch of ours
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of this benchmark."""
+
+    torch_python: Path | None = None
+    """A Python that has PyTorch. Without one only our own speed is measured."""
+    peer: Path = Path("../shared/bench/torch_conv.py")
+    """Script `peer --batch B --steps N --repeats R` that prints a JSON line with "images_per_s" for each repetition."""
+    rounds: int = 3
+    """Turns of each side."""
+    batch_size: int = 64
+    """Images in a training step."""
+
+
+def main(config: Config) -> None:
+    """Take turns, then print the medians and the ratios."""
+    require_positive_int(rounds=config.rounds, batch_size=config.batch_size)
+    rates: dict[str, list[float]] = {"torch": []} if config.torch_python else {}
+    rates |= {"compiled epochs": [], "one step at a time": []}
+    for turn in range(config.rounds):
+        if config.torch_python:
+            rates["torch"] += peer_rates([str(config.torch_python), str(config.peer)], config.batch_size)
+        for name, seconds in (("compiled epochs", by_epochs), ("one step at a time", by_steps)):
+            rates[name] += [STEPS * config.batch_size / s for s in seconds(config.batch_size)]
+        print(f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.0f}/s" for name, values in rates.items()))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print(f"median images per second at batch {config.batch_size}: {medians}")
+    for name in [name for name in medians if name != "torch" and "torch" in medians]:
+        print(f"{name}, ours / torch: {medians[name] / medians['torch']:.2f}")
+
+
+def model() -> tuple[vj.VAE, optax.GradientTransformation, Step]:
+    """The peer's: four convolutions each way, 100 latent dimensions, squared error / 2, Adam."""
+    vae, optimizer = vj.conv_vae(), optax.adam(1e-3)
+    return vae, optimizer, vj.make_train_step(vae, vj.ELBO(), optimizer)
+
+
+def by_epochs(batch_size: int) -> list[float]:
+    """Seconds of each of two epochs, by `fit`."""
+    vae, optimizer, step = model()
+    images = np.random.default_rng(0).integers(0, 256, (STEPS * batch_size, *vae.image_shape), np.uint8)
+    state = vj.init(jax.random.key(0), vae, optimizer)
+    _, history = vj.fit(state, step, vj.Split(images), epochs=3, batch_size=batch_size, progress=False)
+    return [record["seconds"] for record in history[1:]]
+
+
+def by_steps(batch_size: int) -> list[float]:
+    """Seconds of as many steps, twice, each a call of its own."""
+    vae, optimizer, step = model()
+    batch = vj.Batch(jax.random.uniform(jax.random.key(0), (batch_size, *vae.image_shape)))
+    compiled = jax.jit(step, donate_argnums=0)
+    state, _ = compiled(vj.init(jax.random.key(0), vae, optimizer), batch)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            state, _ = compiled(state, batch)
+        jax.block_until_ready(state)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def peer_rates(command: list[str], batch_size: int) -> list[float]:
+    """Images per second of each of the peer's repetitions."""
+    sizes = ["--batch", str(batch_size), "--steps", str(STEPS), "--repeats", "2"]
+    result = subprocess.run([*command, *sizes], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"error: the peer failed ({result.stderr.strip().splitlines()[-1:]}); try it by itself")
+    return [json.loads(line)["images_per_s"] for line in result.stdout.splitlines()]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

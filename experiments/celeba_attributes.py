@@ -1,0 +1,236 @@
+"""Attribute vectors on faces: blond hair, glasses, and both, added to the encodings of faces that have neither.
+
+Trains a convolutional autoencoder and a variational one on faces of 64 x 64 pixels. A vector is the difference between
+the mean encodings of the training faces with and without an attribute. Blond hair goes with women, glasses with men and
+age, so it is taken a second time balanced over those. A classifier, trained as if attributes were independent, tells
+how often an attribute appears in held-out faces as the step along its vector grows, and what else changes with it.
+
+Without CelebA the faces are drawn ones. CelebA has no label for sunglasses: its `Eyeglasses` are clear and dark ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import vae_jax as vj
+from vae_jax.attributes import AttributeJudge, Edits, at_share, edit, train_attribute_judge
+from vae_jax.errors import require_positive, require_positive_int
+from vae_jax.experiment import Options, Run, run_script
+from vae_jax.figures import images_figure, rows_figure
+from vae_jax.latents import attribute_vector
+from vae_jax.observation import Mirrored
+from vae_jax.plots import drift_figure
+from vae_jax.recipe import Trained
+
+CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
+JUDGED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
+KINDS = ("plain", "balanced")
+STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # along a vector, in its own length
+TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
+HELD_OUT = 1_000  # test faces that are edited and judged, at most
+FACES = 6  # rows of each picture of steps
+PCA_IMAGES = 20_000  # at most, mirrored ones included
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of this experiment."""
+
+    latent_dim: int = 100
+    """Number of latent dimensions."""
+    variance: float = 0.1
+    """Of the VAE's Gaussian likelihood, pixels in [0, 1]: the smaller, the sharper the faces and the larger the KL."""
+    learning_rate: float = 2e-3
+    """AdamW's peak rate, after a warm-up and before the cosine decay to 0."""
+    weight_decay: float = 0.05
+    """AdamW's decay of the weight matrices, in units of the learning rate."""
+    judge_steps: int = 2_000
+    """Training steps, in whole epochs, of the classifier that judges attributes."""
+    out: Path = Path("runs/celeba_attributes")
+    """Folder for the report and the pictures."""
+
+
+def main(config: Config) -> None:
+    """Train, take the vectors, judge them, draw, report."""
+    require_positive(variance=config.variance)
+    require_positive_int(judge_steps=config.judge_steps)
+    run = Run.start(
+        "celeba_attributes", config, native="celeba", epochs=40, batch_size=64, small=0, stand_in_steps=1_000
+    )
+    ae_key, vae_key, encode_key, judge_key, draw_key = jax.random.split(run.key, 5)
+    for split in (run.data.train, run.data.test):
+        require_attributes(split)
+    judge = train_attribute_judge(judge_key, run.data.train, JUDGED, steps=config.judge_steps)
+    accuracy = judge.accuracy(run.data.test)
+    print("the judge is right on " + ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items()))
+    ae = train(ae_key, run, config, vj.Delta)
+    vae = train(vae_key, run, config, vj.DiagonalGaussian)
+
+    errors = {"pca": pca_squared_error(run, config.latent_dim)}
+    for name, model in (("ae", ae), ("vae", vae)):
+        errors[name] = squared_error(model, encode(encode_key, model, run.data.test), run.data.test)
+    print("squared error per test image: " + ", ".join(f"{name} {value:.1f}" for name, value in errors.items()))
+
+    encodings = encode(encode_key, vae, run.data.train)
+    vectors = {name: attribute_vectors(encodings, run.data.train, name) for name in CONFOUNDERS}
+    z = encode(encode_key, vae, run.data.test)
+    effects = {name: measure(name, vectors[name], z, run.data.test, vae, judge) for name in CONFOUNDERS}
+    for name, by_kind in effects.items():
+        print_effects(name, by_kind)
+    draw(draw_key, run, ae, vae, z, vectors, effects)
+    run.report(
+        {
+            **{f"{name}_test_squared_error": value for name, value in errors.items()},
+            "test_kl": vae.history[-1]["test_kl"],
+            "likelihood": vae.vae.likelihood.label(Mirrored().support),
+            "judge_balanced_accuracy": accuracy,
+            "attributes": effects,
+            "seconds_per_epoch": {"ae": ae.seconds_per_epoch, "vae": vae.seconds_per_epoch},
+        }
+    )
+
+
+def require_attributes(split: vj.Split) -> None:
+    """All that are judged, on both sides, before any training."""
+    if split.attributes is None:
+        raise vj.InputError("the images have no attributes; take celeba or faces")
+    for name in JUDGED:
+        split.attributes.require_both(name)
+
+
+def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
+    """The variational autoencoder, or with `Delta` the plain one, on images mirrored at random."""
+    plain = posterior is vj.Delta
+    likelihood = vj.Gaussian(1.0 if plain else config.variance)
+    vae = vj.conv_vae(run.data.image_shape, config.latent_dim, likelihood=likelihood, posterior=posterior, linear=True)
+    objective = vj.Reconstruction() if plain else vj.ELBO()
+    return run.train(key, vae, objective, augmented=Mirrored(), title="autoencoder" if plain else "VAE")
+
+
+def encode(key: jax.Array, model: Trained, split: vj.Split) -> np.ndarray:
+    """Posterior means, [n, latent]."""
+    return np.asarray(vj.encode_all(key, model.vae, model.variables, split).mean)
+
+
+def squared_error(model: Trained, z: np.ndarray, split: vj.Split) -> float:
+    """Between pixels in [0, 1] and E[x|z], summed over an image, its mean over the images."""
+    decoded = vj.decode_all(model.vae, model.variables, z)
+    return float(np.mean([np.sum((x / 255.0 - y) ** 2) for x, y in zip(split.images, decoded, strict=True)]))
+
+
+def pca_squared_error(run: Run, components: int) -> float:
+    """That of as many principal components, of the training images and their mirror images."""
+    from sklearn.decomposition import PCA  # imported here: a second to load
+
+    seen = run.data.train.images[: PCA_IMAGES // 2]
+    images = np.concatenate([seen, seen[:, :, ::-1]]).reshape(2 * len(seen), -1)
+    components = min(components, len(images))
+    pca = PCA(components, copy=False, svd_solver="randomized", random_state=run.options.seed)
+    pca.fit(images.astype(np.float32) / 255)
+    x = run.data.test.images.reshape(len(run.data.test), -1) / np.float32(255)
+    return float(np.mean(np.sum((x - pca.inverse_transform(pca.transform(x))) ** 2, axis=1, dtype=np.float64)))
+
+
+def attribute_vectors(encodings: np.ndarray, split: vj.Split, name: str) -> dict[str, np.ndarray]:
+    """Of training images: the plain difference of means, and the one balanced over the attribute's confounders."""
+    assert split.attributes is not None
+    confounders = np.stack([split.attributes[other] for other in CONFOUNDERS[name]], axis=1)
+    has = split.attributes[name]
+    return {"plain": attribute_vector(encodings, has), "balanced": attribute_vector(encodings, has, confounders)}
+
+
+def measure(
+    name: str, vectors: Mapping[str, np.ndarray], z: np.ndarray, split: vj.Split, vae: Trained, judge: AttributeJudge
+) -> dict[str, dict[str, Any]]:
+    """What the judge sees in the held-out faces without the attribute, step by step, for both kinds of vector."""
+    assert split.attributes is not None
+    lacking = z[~split.attributes[name]][:HELD_OUT]
+    return {
+        kind: summary(name, edit(vae.vae, vae.variables, judge, lacking, vector, STEPS))
+        for kind, vector in vectors.items()
+    }
+
+
+def summary(name: str, edits: Edits) -> dict[str, Any]:
+    """Shares and means over the faces, by step."""
+    flips = edits.flipped(JUDGED.index(name))
+    confounders = {other: edits.mean_probability(JUDGED.index(other)) for other in CONFOUNDERS[name]}
+    distances = edits.distances.mean(axis=1)
+    return {
+        "steps": edits.steps.tolist(),
+        "flip_by_step": flips.tolist(),
+        "confounder_by_step": {other: values.tolist() for other, values in confounders.items()},
+        "distance_by_step": distances.tolist(),
+        "step_of_90_percent": at_share(0.9, flips, edits.steps),
+        "drift_at_90_percent": {
+            other: None if (drift := at_share(0.9, flips, values - values[0])) is None else drift
+            for other, values in confounders.items()
+        },
+        "distance_at_90_percent": at_share(0.9, flips, distances),
+    }
+
+
+def print_effects(name: str, by_kind: Mapping[str, Mapping[str, Any]]) -> None:
+    """The table."""
+    for kind, effect in by_kind.items():
+        at = {step: effect["flip_by_step"][effect["steps"].index(step)] for step in TABLE}
+        flips = ", ".join(f"{share:.0%} at {step:g}" for step, share in at.items())
+        reached = effect["step_of_90_percent"]
+        if reached is None:
+            print(f"{name}, {kind} vector: flipped {flips}; 90 % not reached")
+            continue
+        drifts = ", ".join(f"P({other}) by {drift:+.2f}" for other, drift in effect["drift_at_90_percent"].items())
+        distance = effect["distance_at_90_percent"]
+        print(
+            f"{name}, {kind} vector: flipped {flips}, 90 % at {reached:.2f}; there {drifts}, and the faces are "
+            f"{distance:.2f} of the distance of two different ones away"
+        )
+
+
+def draw(
+    key: jax.Array,
+    run: Run,
+    ae: Trained,
+    vae: Trained,
+    z: np.ndarray,
+    vectors: Mapping[str, Mapping[str, np.ndarray]],
+    effects: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> None:
+    """Reconstructions, draws from the prior, the rows of steps, and the effects."""
+    shown = run.data.test[:8]
+    rows = [shown.images / np.float32(255), decode(ae, encode(key, ae, shown)), decode(vae, encode(key, vae, shown))]
+    text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.where}"
+    run.save("reconstructions", images_figure(np.concatenate(rows), 8, text))
+    samples = decode(vae, jax.random.normal(key, (48, vae.vae.latent_dim)))
+    run.save("prior", images_figure(samples, 8, f"48 draws from the prior, E[x|z], {run.where}"))
+
+    attributes = run.data.test.attributes
+    assert attributes is not None
+    neither = np.flatnonzero(~attributes["Blond_Hair"] & ~attributes["Eyeglasses"])
+    # As many women as men, so that what is added to whom can be seen.
+    faces = np.concatenate([neither[attributes["Male"][neither] == sex][: FACES // 2] for sex in (False, True)])
+    balanced = {name: by_kind["balanced"] for name, by_kind in vectors.items()}
+    pictures = {
+        "blond": ("blond hair", balanced["Blond_Hair"]),
+        "glasses": ("glasses", balanced["Eyeglasses"]),
+        "both": ("blond hair and glasses", balanced["Blond_Hair"] + balanced["Eyeglasses"]),
+    }
+    headings = [f"{step:g}" for step in STEPS]
+    for part, (what, vector) in pictures.items():
+        images = np.stack([decode(vae, z[faces] + step * vector) for step in STEPS], axis=1)
+        text = f"Steps along the balanced vector of {what}\nE[x|z] of held-out faces, {run.where}"
+        run.save(part, rows_figure(images, headings, text))
+    run.save("effects", drift_figure(effects, f"Held-out faces, decoded and judged; {run.where}"))
+
+
+def decode(model: Trained, z: Sequence[Any] | np.ndarray | jax.Array) -> np.ndarray:
+    """E[x|z], held to the pixels' range."""
+    return np.clip(vj.decode_all(model.vae, model.variables, np.asarray(z, np.float32)), 0, 1)
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,170 @@
+"""Attribute vectors in closed form, the judge of attributes, and edits whose effects are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import vae_jax as vj
+from vae_jax.attributes import (
+    GREATEST_WEIGHT,
+    AttributeJudge,
+    Edits,
+    _independence_weights,
+    at_share,
+    edit,
+    train_attribute_judge,
+)
+from vae_jax.latents import attribute_vector
+
+# In rows: attribute, confounder, and how many have that combination.
+TABLE = np.array([(0, 0, 30), (0, 1, 10), (1, 0, 5), (1, 1, 15)])
+
+
+def crowd():
+    """Attribute and confounder of 60 examples."""
+    rows = np.repeat(TABLE[:, :2], TABLE[:, 2], axis=0).astype(bool)
+    return rows[:, 0], rows[:, 1]
+
+
+def test_the_balanced_vector_is_free_of_the_confounder():
+    attribute, confounder = crowd()
+    of_attribute, of_confounder = np.array([1.0, 2.0, 0.0]), np.array([0.0, 3.0, -1.0])
+    encodings = np.outer(attribute, of_attribute) + np.outer(confounder, of_confounder)
+    plain = attribute_vector(encodings, attribute)
+    np.testing.assert_allclose(plain, of_attribute + (15 / 20 - 10 / 40) * of_confounder)
+    np.testing.assert_allclose(attribute_vector(encodings, attribute, confounder[:, None]), of_attribute)
+
+
+def test_a_combination_with_one_side_alone_is_left_out():
+    attribute, confounder = crowd()
+    only = attribute & confounder  # a third column that goes with the attribute alone
+    encodings = np.arange(60.0)[:, None]
+    both = attribute_vector(encodings, attribute, np.stack([confounder, only], axis=1))
+    kept = ~confounder
+    np.testing.assert_allclose(both, attribute_vector(encodings[kept], attribute[kept]))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "confounders", "message"),
+    [
+        (np.zeros(4, bool), None, "no combination"),
+        (np.ones(4, bool), None, "no combination"),
+        (np.array([True, False, True]), None, "4 encodings, 3 values"),
+        (np.array([True, False] * 2), np.array([[True], [False]] * 2), "no combination"),
+    ],
+)
+def test_no_vector_without_both_sides(attribute, confounders, message):
+    with pytest.raises(vj.InputError, match=message):
+        attribute_vector(np.zeros((4, 2)), attribute, confounders)
+
+
+def test_weights_make_attributes_independent():
+    attributes = np.stack(crowd(), axis=1)
+    codes = (attributes @ np.array([1, 2])).astype(np.int32)
+    weights = np.asarray(_independence_weights(attributes, codes))[codes]
+    assert weights.mean() == pytest.approx(1)
+    weighted = np.average(attributes, axis=0, weights=weights)
+    np.testing.assert_allclose(weighted, attributes.mean(axis=0), rtol=1e-6)
+    both = np.average(attributes.all(axis=1), weights=weights)
+    assert both == pytest.approx(weighted.prod())
+
+
+def test_no_weight_is_beyond_the_greatest():
+    attributes = np.repeat([[0, 0], [1, 1], [1, 0]], [500, 499, 1], axis=0).astype(bool)
+    weights = _independence_weights(attributes, (attributes @ np.array([1, 2])).astype(np.int32))
+    assert weights[1] == GREATEST_WEIGHT
+
+
+def split(count=256, seed=0) -> vj.Split:
+    """Noise with a bright left half, a bright top, each its own attribute; but mirrored, left is right."""
+    generator = np.random.default_rng(seed)
+    values = generator.random((count, 2)) < 0.5
+    images = generator.integers(0, 60, (count, 8, 8, 3), dtype=np.uint8)
+    images[values[:, 0], :4] += 100
+    images[values[:, 1], :, :, 2] += 90
+    return vj.Split(images, attributes=vj.Attributes(("Top", "Blue"), values))
+
+
+def test_a_judge_learns_attributes():
+    data = split()
+    judge = train_attribute_judge(
+        jax.random.key(0), data, ("Blue", "Top"), steps=64, batch_size=32, convolutions=(8, 8), progress=False
+    )
+    assert judge.names == ("Blue", "Top")
+    accuracy = judge.accuracy(split(64, seed=1))
+    assert min(accuracy.values()) > 0.95
+    assert judge(data.images / np.float32(255)).features.shape == (256, 128)
+
+
+def test_a_judge_without_an_opinion_has_half():
+    judge = hand_made_judge(weight=0.0)
+    values = np.arange(40)[:, None] < 4
+    data = vj.Split(np.zeros((40, 2, 2, 1), np.uint8), attributes=vj.Attributes(("Bright",), values))
+    assert judge.accuracy(data) == {"Bright": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("data", "names", "error", "message"),
+    [
+        (split(), ("Tip",), vj.DataError, "did you mean Top"),
+        (split(), (), vj.InputError, "0 attributes"),
+        (vj.Split(split().images), ("Top",), vj.InputError, "no attributes"),
+    ],
+)
+def test_a_judge_needs_attributes(data, names, error, message):
+    with pytest.raises(error, match=message):
+        train_attribute_judge(jax.random.key(0), data, names)
+
+
+class Pixels(nn.Module):
+    """The latents are the pixels, and back."""
+
+    output_shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        return inputs.reshape(len(inputs), *self.output_shape)
+
+
+def hand_made_judge(weight: float = 10.0) -> AttributeJudge:
+    """Of images of 2 x 2: "Bright" if the first pixel is above 1/2; its features are the pixels."""
+    classifier = vj.Classifier((2, 2, 1), classes=1, hidden=(4,))
+    shapes = jax.tree.map(jnp.shape, classifier.init(jax.random.key(0)), is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    assert shapes["params"]["Dense_0"]["kernel"] == (4, 1)
+    variables = {
+        "params": {
+            "MLP_0": {"Dense_0": {"kernel": jnp.eye(4), "bias": jnp.zeros(4)}},
+            "Dense_0": {"kernel": weight * jnp.eye(4, 1), "bias": jnp.full(1, -weight / 2)},
+        }
+    }
+    return AttributeJudge(("Bright",), classifier, variables)
+
+
+def test_edits_whose_effect_is_known():
+    vae = vj.VAE(Pixels((1, 4)), Pixels((2, 2, 1)), (2, 2, 1), 4, vj.Delta, vj.Gaussian())
+    z = np.zeros((4, 4))
+    z[:, 0], z[:, 1] = [0.1, 0.2, 0.3, 0.9], [0, 0.5, 0, 0.5]  # the last one is bright from the start
+    edits = edit(vae, {"params": {}}, hand_made_judge(), z, np.array([1.0, 0, 0, 0]), [0.0, 0.25, 0.35, 0.5])
+    np.testing.assert_allclose(edits.flipped(0), [0, 1 / 3, 2 / 3, 1])
+    expected = 1 / (1 + np.exp(-10 * (np.clip(z[:, 0] + 0.35, 0, 1) - 0.5)))
+    np.testing.assert_allclose(edits.probabilities[2, :, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(edits.mean_probability(0)[2], expected.mean(), atol=1e-5)
+    apart = np.linalg.norm(z - np.roll(z, 1, axis=0), axis=1).mean()
+    np.testing.assert_allclose(edits.distances[1], np.array([0.25, 0.25, 0.25, 0.1]) / apart, atol=1e-5)
+    with pytest.raises(vj.InputError, match="expected 0"):
+        edit(vae, {"params": {}}, hand_made_judge(), z, np.ones(4), [1.0])
+
+
+def test_all_flipped_from_the_start_is_no_share():
+    edits = Edits(np.zeros(1), np.ones((1, 3, 1)), np.zeros((1, 3)))
+    with pytest.raises(vj.InputError, match="every face"):
+        edits.flipped(0)
+
+
+def test_a_value_at_a_share():
+    shares, values = np.array([0.0, 0.4, 0.8, 0.7]), np.array([0.0, 1.0, 3.0, 9.0])
+    assert at_share(0.6, shares, values) == pytest.approx(2)
+    assert at_share(0.0, shares, values) == 0
+    assert at_share(0.9, shares, values) is None
