@@ -1,10 +1,12 @@
 """Each script, tiny, end to end; and what it answers to options that can't be used."""
 
+import io
 import json
 import re
 import runpy
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +197,77 @@ def test_mnist_batchnorm(tiny, tmp_path, monkeypatch, capsys):
     assert pictures_in(tmp_path, "mnist_batchnorm") == {"images", "trade_off"}
     given = ("--data-dir", tiny, "--out", tmp_path)
     assert "c[1] is -1.0" in refused(monkeypatch, capsys, "mnist_batchnorm", *given, "--c", 1, -1)
+
+
+def write_celeba(folder, count=72, seed=0):
+    """CelebA's layout: noise that is brighter for some attributes, split 48, 12, 12."""
+    generator = np.random.default_rng(seed)
+    values = generator.random((count, 4)) < 0.5
+    images = generator.integers(0, 120, (count, 109, 89, 3)) + 40 * values[:, :3].astype(int)[:, None, None]
+    names = [f"{number:06d}.jpg" for number in range(count)]
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
+        for name, image in zip(names, images.astype(np.uint8), strict=True):
+            jpeg = io.BytesIO()
+            Image.fromarray(image).save(jpeg, "JPEG")
+            archive.writestr(name, jpeg.getvalue())
+    rows = [f"{name} {' '.join(str(2 * int(v) - 1) for v in row)}" for name, row in zip(names, values, strict=True)]
+    table = [str(count), "Blond_Hair Eyeglasses Male Young", *rows]
+    (folder / "list_attr_celeba.txt").write_text("\n".join(table) + "\n")
+    partition = [f"{name} {(i >= 48) + (i >= 60)}" for i, name in enumerate(names)]
+    (folder / "list_eval_partition.txt").write_text("\n".join(partition) + "\n")
+    return folder
+
+
+def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
+    out = tmp_path / "out"
+    options = ("--epochs", 1, "--batch-size", 16, "--judge-steps", 1, "--latent-dim", 6, "--out", out)
+    run(monkeypatch, "celeba_attributes", "--data-dir", write_celeba(tmp_path / "celeba"), *options)
+    report = json.loads((out / "celeba_attributes.json").read_text())
+    printed = capsys.readouterr().out
+    assert report["dataset"] == "celeba"
+    for name in ("ae", "vae", "pca"):
+        assert 0 < report[f"{name}_test_squared_error"] < 64 * 64 * 3
+    assert "variance 0.1" in report["likelihood"]
+    for name, confounders in {"Blond_Hair": {"Male"}, "Eyeglasses": {"Male", "Young"}}.items():
+        for kind in ("plain", "balanced"):
+            effect = report["attributes"][name][kind]
+            count = len(effect["steps"])
+            assert effect["steps"][0] == 0
+            assert effect["flip_by_step"][0] == effect["distance_by_step"][0] == 0
+            assert set(effect["confounder_by_step"]) == confounders
+            for values in (effect["flip_by_step"], *effect["confounder_by_step"].values()):
+                assert len(values) == count
+                assert all(0 <= value <= 1 for value in values)
+            assert f"{name}, {kind} vector: flipped {effect['flip_by_step'][2]:.0%} at 1" in printed
+    pictures = {path.stem.removeprefix("celeba_attributes_") for path in out.glob("*.png")}
+    assert pictures == {"reconstructions", "prior", "blond", "glasses", "both", "effects"}
+    assert "balanced vector of glasses" in titles["glasses"]
+    assert all("celeba, seed 0" in title for title in titles.values())
+
+
+def test_celeba_attributes_refuses(tiny, monkeypatch, capsys):
+    options = ("--dataset", "mnist", "--data-dir", tiny)
+    assert "take celeba or faces" in refused(monkeypatch, capsys, "celeba_attributes", *options)
+    assert "variance is -1" in refused(monkeypatch, capsys, "celeba_attributes", "--variance", -1)
+
+
+CONVOLUTIONAL_PEER = """
+import json, sys
+assert sys.argv[1:] == ["--batch", "2", "--steps", "40", "--repeats", "2"]
+for rate in (10.0, 30.0):
+    print(json.dumps({"images_per_s": rate}))
+"""
+
+
+def test_benchmark_convolution(tmp_path, monkeypatch, capsys):
+    peer = tmp_path / "peer.py"
+    peer.write_text(CONVOLUTIONAL_PEER)
+    options = ("--batch-size", 2, "--rounds", 1, "--torch-python", sys.executable, "--peer", peer)
+    run(monkeypatch, "benchmark_convolution", *options)
+    printed = capsys.readouterr().out
+    rate, ratio = (float(re.search(p, printed)[1]) for p in (r"epochs': ([\d.]+)", r"epochs, ours / torch: ([\d.]+)"))
+    assert ratio == pytest.approx(rate / 20, abs=0.006)
 
 
 PEER = """

@@ -20,11 +20,12 @@ from vae_jax.objectives import ELBOTerms, elbo_terms, log_weights_of
 from vae_jax.observation import LEVELS, Observe, Scale
 
 BLOCK = 1_000
-"""Examples that are on their way through the model at once."""
+"""Examples that are on their way through a model at once, fewer if they are large."""
 
 
-ROWS = 4_000
-"""Latents that importance sampling decodes at once: few enough that what it makes of them stays in a CPU's cache."""
+def block_of(*shapes: tuple[int, ...]) -> int:
+    """How many examples of these shapes make a block: `BLOCK`, or as many as have a million numbers."""
+    return max(1, min(BLOCK, 2**20 // max(math.prod(shape) for shape in shapes)))
 
 
 class Estimate(NamedTuple):
@@ -40,16 +41,16 @@ def estimate(values: Shaped[Any, " n"]) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0)
 
 
-def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], block: int = BLOCK) -> PyTree:
+def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], block: int | None = None) -> PyTree:
     """`function(first, *blocks)` over blocks of examples, its results joined: as if over all of them at once.
 
     The last block is filled up with copies of its last example, which are cut off again, so that a compiled function
-    meets one shape alone.
+    meets one shape alone; and where there are fewer examples than a block, one of few shapes.
 
     Args:
       function: from the position of a block's first example and a block of each array to a tree of arrays [block, ...].
       *arrays: [n, ...], on the host or the device.
-      block: examples in a block.
+      block: examples in a block; by default what `block_of` says of the arrays.
 
     Returns:
       The tree, its leaves [n, ...] on the host.
@@ -60,7 +61,7 @@ def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], bl
     total = len(arrays[0])
     if total == 0:
         raise InputError("there are no examples to go through")
-    size = min(block, total)
+    size = min(block or block_of(*(array.shape[1:] for array in arrays)), 1 << (total - 1).bit_length())
     results = []
     for start in range(0, total, size):
         rows = np.minimum(np.arange(start, start + size), total - 1)
@@ -89,7 +90,13 @@ def _elbo_terms(
 
 
 def evaluate(
-    key: Key[Array, ""], vae: VAE, variables: Variables, data: Split, *, observe: Observe = Scale(), block: int = BLOCK
+    key: Key[Array, ""],
+    vae: VAE,
+    variables: Variables,
+    data: Split,
+    *,
+    observe: Observe = Scale(),
+    block: int | None = None,
 ) -> ELBOTerms:
     """The ELBO's terms of each image, at one sampled z each, in nats.
 
@@ -138,7 +145,13 @@ def _encode(
 
 
 def encode_all(
-    key: Key[Array, ""], vae: VAE, variables: Variables, data: Split, *, observe: Observe = Scale(), block: int = BLOCK
+    key: Key[Array, ""],
+    vae: VAE,
+    variables: Variables,
+    data: Split,
+    *,
+    observe: Observe = Scale(),
+    block: int | None = None,
 ) -> Posterior:
     """q(z|x) of each image, on the host; `key` matters only where observing has chance in it."""
     run = partial(_encode, key=key, variables=variables, vae=vae, observe=observe)
@@ -156,11 +169,12 @@ def decode_all(
     z: Float[Any, "n latent"],
     labels: Int[Any, " n"] | None = None,
     *,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> Float[np.ndarray, "n height width channels"]:
     """E[x|z] of each latent, on the host."""
     inputs = [z] if labels is None else [z, labels]
-    return in_blocks(partial(_decode, variables=variables, vae=vae), *inputs, block=block)
+    run = partial(_decode, variables=variables, vae=vae)
+    return in_blocks(run, *inputs, block=block or block_of(vae.image_shape))
 
 
 @partial(jax.jit, static_argnames="observe")
@@ -169,7 +183,7 @@ def _observe(first: int | Array, images: Array, *, key: Array, observe: Observe)
 
 
 def observe_all(
-    key: Key[Array, ""], data: Split, *, observe: Observe = Scale(), block: int = BLOCK
+    key: Key[Array, ""], data: Split, *, observe: Observe = Scale(), block: int | None = None
 ) -> Float[np.ndarray, "n height width channels"]:
     """What the model sees of each image, on the host: one draw for each where observing has chance in it."""
     return in_blocks(partial(_observe, key=key, observe=observe), data.images, block=block)
@@ -228,7 +242,7 @@ def importance_estimate(
     label: Int[Any, " n"] | None = None,
     *,
     block: int = 100,
-    rows: int = ROWS,
+    rows: int | None = None,
 ) -> ImportanceEstimate:
     """log p(x) of any number of images with q(z|x) as the proposal (Burda et al., 2016), and how far to trust it.
 
@@ -243,12 +257,13 @@ def importance_estimate(
       samples: draws for each image.
       label: if the model is conditional: log p(x|label).
       block: images at once.
-      rows: latents decoded at once.
+      rows: latents decoded at once; by default few enough that what is made of them stays in a CPU's cache.
 
     Raises:
       InputError: no samples, images of another shape or with values that the likelihood doesn't take, labels that are
         missing, variables with NaN, or a plain autoencoder.
     """
+    rows = 4 * block_of(vae.image_shape) if rows is None else rows
     require_positive_int(samples=samples, block=block, rows=rows)
     require_finite(variables)
     if x.shape[1:] != vae.image_shape:
