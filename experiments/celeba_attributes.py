@@ -31,6 +31,7 @@ JUDGED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
 KINDS = ("plain", "balanced")
 STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # along a vector, in its own length
 TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
+SHARES = (0.5, 0.9)  # of the faces flipped, at which vectors are compared
 HELD_OUT = 1_000  # test faces that are edited and judged, at most
 FACES = 6  # rows of each picture of steps
 PCA_IMAGES = 20_000  # at most, mirrored ones included
@@ -42,6 +43,8 @@ class Config(Options):
 
     latent_dim: int = 100
     """Number of latent dimensions."""
+    features: tuple[int, ...] = (32, 64, 128, 256)
+    """Channels after each convolution, of the encoders and of the classifier; the decoders' are their mirror image."""
     variance: float = 0.1
     """Of the VAE's Gaussian likelihood, pixels in [0, 1]: the smaller, the sharper the faces and the larger the KL."""
     learning_rate: float = 2e-3
@@ -59,12 +62,14 @@ def main(config: Config) -> None:
     require_positive(variance=config.variance)
     require_positive_int(judge_steps=config.judge_steps)
     run = Run.start(
-        "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=2_500
+        "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_500
     )
     ae_key, vae_key, encode_key, judge_key, draw_key = jax.random.split(run.key, 5)
     for split in (run.data.train, run.data.test):
         require_attributes(split)
-    judge = train_attribute_judge(judge_key, run.data.train, JUDGED, steps=config.judge_steps)
+    judge = train_attribute_judge(
+        judge_key, run.data.train, JUDGED, steps=config.judge_steps, convolutions=config.features
+    )
     accuracy = judge.accuracy(run.data.test)
     print("the judge is right on " + ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items()))
     ae = train(ae_key, run, config, vj.Delta)
@@ -106,7 +111,7 @@ def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
     """The variational autoencoder, or with `Delta` the plain one, on images mirrored at random."""
     plain = posterior is vj.Delta
     likelihood = vj.Gaussian(1.0 if plain else config.variance)
-    vae = vj.conv_vae(run.data.image_shape, config.latent_dim, likelihood=likelihood, posterior=posterior, linear=True)
+    vae = vj.conv_vae(run.data.image_shape, config.latent_dim, config.features, likelihood, posterior, linear=True)
     objective = vj.Reconstruction() if plain else vj.ELBO()
     return run.train(key, vae, objective, augmented=Mirrored(), title="autoencoder" if plain else "VAE")
 
@@ -165,12 +170,14 @@ def summary(name: str, edits: Edits) -> dict[str, Any]:
         "flip_by_step": flips.tolist(),
         "confounder_by_step": {other: values.tolist() for other, values in confounders.items()},
         "distance_by_step": distances.tolist(),
-        "step_of_90_percent": at_share(0.9, flips, edits.steps),
-        "drift_at_90_percent": {
-            other: None if (drift := at_share(0.9, flips, values - values[0])) is None else drift
-            for other, values in confounders.items()
+        "at_flipped_share": {
+            f"{share:g}": {
+                "step": at_share(share, flips, edits.steps),
+                "drift": {other: at_share(share, flips, values - values[0]) for other, values in confounders.items()},
+                "distance": at_share(share, flips, distances),
+            }
+            for share in SHARES
         },
-        "distance_at_90_percent": at_share(0.9, flips, distances),
     }
 
 
@@ -178,17 +185,16 @@ def print_effects(name: str, by_kind: Mapping[str, Mapping[str, Any]]) -> None:
     """The table."""
     for kind, effect in by_kind.items():
         at = {step: effect["flip_by_step"][effect["steps"].index(step)] for step in TABLE}
-        flips = ", ".join(f"{share:.0%} at {step:g}" for step, share in at.items())
-        reached = effect["step_of_90_percent"]
-        if reached is None:
-            print(f"{name}, {kind} vector: flipped {flips}; 90 % not reached")
-            continue
-        drifts = ", ".join(f"P({other}) by {drift:+.2f}" for other, drift in effect["drift_at_90_percent"].items())
-        distance = effect["distance_at_90_percent"]
-        print(
-            f"{name}, {kind} vector: flipped {flips}, 90 % at {reached:.2f}; there {drifts}, and the faces are "
-            f"{distance:.2f} of the distance of two different ones away"
-        )
+        print(f"{name}, {kind} vector: flipped {', '.join(f'{share:.0%} at {step:g}' for step, share in at.items())}")
+        for share, found in effect["at_flipped_share"].items():
+            if found["step"] is None:
+                print(f"  {float(share):.0%} flipped: not within {effect['steps'][-1]:g} steps")
+                continue
+            drifts = ", ".join(f"P({other}) by {drift:+.2f}" for other, drift in found["drift"].items())
+            print(
+                f"  {float(share):.0%} flipped at {found['step']:.2f}: {drifts}, the faces {found['distance']:.2f} "
+                "of the distance between two different ones from where they were"
+            )
 
 
 def draw(

@@ -47,8 +47,6 @@ class Config(Options):
     """Importance weights of each model's bound; 1 is the VAE."""
     samples: int = 5_000
     """Importance weights for log p(x) of each test image."""
-    checkpoint_dir: Path | None = None
-    """Folder for checkpoints, one a minute of each model; a run that finds its own there goes on from them."""
     out: Path = Path("runs/mnist_likelihood")
     """Folder for the report and the pictures."""
 
@@ -117,19 +115,8 @@ def train(
     """The trained variables, and the history with the bound on the binarised test images after each epoch."""
     train_key, bound_key = jax.random.split(key)
     step = vj.make_train_step(vae, how.objective, how.optimizer)
-    state = vj.init(train_key, vae, how.optimizer)
-    history: list[dict[str, Any]] = []
-    store = None
-    if config.checkpoint_dir is not None:
-        config_of_run = {
-            "k": k,
-            "epochs": how.epochs,
-            "batch_size": how.batch_size,
-            **{name: getattr(config, name) for name in ("schedule", "learning_rate", "weight_decay", "seed")},
-            "data": run.data.train.digest,
-        }
-        store = vj.Checkpoints(config.checkpoint_dir / f"k{k}", config_of_run)
-        state, history = store.restore(state)
+    store = run.checkpoints(f"k{k}", k=k, schedule=config.schedule, epochs=how.epochs, batch_size=how.batch_size)
+    state, history = store.restore(vj.init(train_key, vae, how.optimizer))
 
     def bound(state: vj.TrainState) -> dict[str, float]:
         return {"test_bound": float(vj.log_likelihood(bound_key, vae, vj.averaged_variables(state), x, k).mean())}
@@ -143,11 +130,10 @@ def train(
         batch_size=how.batch_size,
         measure=bound,
         history=history,
-        keep=None if store is None else store.save,
+        keep=store.save,
         title=name(k),
     )
-    if store is not None:
-        store.save(state, history, last=True)
+    store.save(state, history, last=True)
     return vj.averaged_variables(state), history
 
 

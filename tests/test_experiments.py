@@ -155,10 +155,11 @@ def test_mnist_latent10(tiny, tmp_path, monkeypatch):
 
 
 def test_mnist_samples(tiny, tmp_path, monkeypatch):
-    report = report_of(monkeypatch, "mnist_samples", tiny, tmp_path)
+    report = report_of(monkeypatch, "mnist_samples", tiny, tmp_path, "--checkpoint-dir", tmp_path / "kept")
     assert len(report["test_negative_elbo_by_epoch"]) == 2
     assert report["latent20"]["test_negative_elbo"] == report["test_negative_elbo_by_epoch"][-1]
     assert pictures_in(tmp_path, "mnist_samples") == {"prior", "reconstructions", "curve"}
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"2-D_VAE", "20-D_VAE"}
 
 
 def test_mnist_interpolation(tiny, tmp_path, monkeypatch, capsys):
@@ -187,7 +188,8 @@ def test_cvae_digits(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_mnist_batchnorm(tiny, tmp_path, monkeypatch, capsys):
-    report = report_of(monkeypatch, "mnist_batchnorm", tiny, tmp_path, "--c", 0.1, 10.0)
+    options = ("--checkpoint-dir", tmp_path / "kept", "--c", 0.1, 10.0)
+    report = report_of(monkeypatch, "mnist_batchnorm", tiny, tmp_path, *options)
     assert [row["C"] for row in report["sweep"]] == [0.1, 10.0]
     for row in report["sweep"]:
         constant = 0.5 * 36 * np.log(np.pi / row["C"])
@@ -197,6 +199,12 @@ def test_mnist_batchnorm(tiny, tmp_path, monkeypatch, capsys):
     assert pictures_in(tmp_path, "mnist_batchnorm") == {"images", "trade_off"}
     given = ("--data-dir", tiny, "--out", tmp_path)
     assert "c[1] is -1.0" in refused(monkeypatch, capsys, "mnist_batchnorm", *given, "--c", 1, -1)
+
+    again = report_of(monkeypatch, "mnist_batchnorm", tiny, tmp_path, *options)
+    for name in ("sweep", "seconds_per_epoch_of_all"):  # the first run's seconds: nothing was trained a second time
+        assert again[name] == report[name]
+    others = (*given, "--epochs", 2, *options[:2], "--c", 1.0)
+    assert "c is [0.1, 10.0] there" in refused(monkeypatch, capsys, "mnist_batchnorm", *others)
 
 
 def write_celeba(folder, count=72, seed=0):
@@ -221,8 +229,9 @@ def write_celeba(folder, count=72, seed=0):
 
 def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     out = tmp_path / "out"
-    options = ("--epochs", 1, "--batch-size", 16, "--judge-steps", 1, "--latent-dim", 6, "--out", out)
-    run(monkeypatch, "celeba_attributes", "--data-dir", write_celeba(tmp_path / "celeba"), *options)
+    small = ("--epochs", 1, "--batch-size", 16, "--judge-steps", 1, "--latent-dim", 6, "--features", 4, 4)
+    options = ("--data-dir", write_celeba(tmp_path / "celeba"), *small, "--out", out)
+    run(monkeypatch, "celeba_attributes", *options)
     report = json.loads((out / "celeba_attributes.json").read_text())
     printed = capsys.readouterr().out
     assert report["dataset"] == "celeba"

@@ -121,6 +121,17 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(state), [leaves[name] for name in shapes]), notes["history"]
 
 
+class NoCheckpoints:
+    """In the place of `Checkpoints` for a run that keeps none."""
+
+    def save(self, state: PyTree, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
+        """Nothing is kept."""
+
+    def restore(self, state: PyTree) -> tuple[PyTree, History]:
+        """`state` itself, with nothing behind it."""
+        return state, []
+
+
 def _by_name(state: PyTree) -> dict[str, Array]:
     """Its leaves by their paths, in the order of the tree."""
     return {

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from jaxtyping import Array, Key
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.classifier import Judge, train_judge
 from vae_jax.data import Dataset, file_name, load, load_or_stand_in
 from vae_jax.errors import InputError, NotFiniteError, require_positive, require_positive_int, require_writable_folder
@@ -53,6 +55,8 @@ class Options:
     """Folder for the report and the pictures."""
     judge_seed: int = 0
     """Seed of the classifier that judges what is drawn, apart from the run's, so that runs are judged alike."""
+    checkpoint_dir: Path | None = None
+    """Folder for checkpoints, one a minute of each model; a run that finds its own there goes on from them."""
     hold_out: int = 0
     """Number of training images that take the place of the test split, for choosing settings."""
 
@@ -150,6 +154,7 @@ class Run:
         title: str = "VAE",
     ) -> Trained:
         """Train on this run's data by its options."""
+        choices = {"model": vae, "objective": objective, "observe": observe, "augmented": augmented}
         return train_vae(
             key,
             vae,
@@ -161,8 +166,28 @@ class Run:
             weight_decay=self.options.weight_decay,
             observe=observe,
             augmented=augmented,
+            store=self.checkpoints(title, **{name: _described(value) for name, value in choices.items()}),
             title=title,
         )
+
+    def checkpoints(self, title: str, **config: Any) -> Checkpoints | NoCheckpoints:
+        """The checkpoints of one of this run's models, in a folder of its own under `--checkpoint-dir`.
+
+        Args:
+          title: of the model.
+          **config: what the model is and how it is trained, beyond this run's options, as JSON can hold it.
+        """
+        if self.options.checkpoint_dir is None:
+            return NoCheckpoints()
+        options = ("learning_rate", "weight_decay", "seed")
+        of_run = {
+            "experiment": self.name,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            **{name: getattr(self.options, name) for name in options},
+            "data": self.data.train.digest,
+        }
+        return Checkpoints(self.options.checkpoint_dir / file_name(title), of_run | config)
 
     def judge(self) -> tuple[Judge, float]:
         """A judge trained on this run's data, and its accuracy on the test images, which is printed."""
@@ -243,6 +268,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _described(value: Any) -> str:
+    """A value by its `repr`, without the addresses that functions have in it."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _plain(value: Any) -> Any:

@@ -54,7 +54,7 @@ def rows_figure(
 ) -> Figure:
     """Rows of images in [0, 1], a heading over each column."""
     rows, columns, high, wide, _ = np.shape(images)
-    figure = Figure(figsize=(5.8, 5.8 * rows * high / (columns * wide) + 0.9), layout="constrained")
+    figure = Figure(figsize=(5.8, 5.8 * rows * high / (columns * wide) + 0.75), layout="constrained")
     axes = figure.subplots()
     draw_images(axes, np.concatenate(images), columns)
     axes.set_xticks(wide * (np.arange(columns) + 0.5), headings)

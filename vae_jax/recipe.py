@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Key, PyTree
 
 from vae_jax.averaging import averaged, averaged_variables
+from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.data import Dataset, Split
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluate import estimate, evaluate
@@ -43,6 +44,7 @@ def train_vae(
     weight_decay: float = 0.0,
     observe: Observe = Scale(),
     augmented: Observe | None = None,
+    store: Checkpoints | NoCheckpoints = NoCheckpoints(),
     title: str = "training",
     progress: bool = True,
 ) -> Trained:
@@ -50,7 +52,8 @@ def train_vae(
 
     The history has the test split's terms after each epoch, for the curves alone: nothing is chosen by them. They are
     "test_reconstruction" and "test_kl" in nats per image, at one sampled z each. Where training shall see more than
-    `observe` makes of the images, `augmented` does: mirrored ones, say.
+    `observe` makes of the images, `augmented` does: mirrored ones, say. A run that finds its own checkpoints in `store`
+    goes on from them.
 
     Raises:
       InputError: no epochs, a batch that the data can't fill, or values that the likelihood doesn't take.
@@ -68,17 +71,21 @@ def train_vae(
     def measure(state: TrainState) -> Record:
         return bound_in_numbers(measure_key, vae, averaged_variables(state), data.test, observe, "test")
 
+    state, history = store.restore(init(init_key, vae, optimizer))
     state, history = fit(
-        init(init_key, vae, optimizer),
+        state,
         step,
         data.train,
         observe=augmented,
         epochs=epochs,
         batch_size=batch_size,
         measure=measure,
+        history=history,
+        keep=store.save,
         title=title,
         progress=progress,
     )
+    store.save(state, history, last=True)
     return Trained(vae, averaged_variables(state), history)
 
 
