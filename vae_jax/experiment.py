@@ -213,10 +213,15 @@ class Run:
         """Write OUT/NAME_part.png in 256 colours and at most 1150 pixels a side: under 400 kB.
 
         Of Pillow's ways to choose them, maximum coverage keeps the colours of classes apart; the default merges some.
+        Photographs and the like, of more than 2**16 colours, are better served by the default and dithering.
         """
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=min(130, 1150 / max(figure.get_size_inches())))
-        few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        picture = Image.open(drawn).convert("RGB")
+        if picture.getcolors(maxcolors=2**16) is None:
+            few = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
+        else:
+            few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(self.options.out / f"{self.name}_{part}.png", optimize=True)
 
     def report(self, numbers: Mapping[str, Any]) -> None:
