@@ -72,8 +72,8 @@ class ConvEncoder(nn.Module):
     Attributes:
       features: channels after each convolution.
       output_shape: shape of one example's outputs.
-      linear: whether a linear map of the pixels is added to the outputs. With both networks' an autoencoder has the
-        principal components from the start, and learns what they leave.
+      linear: whether a linear map of the pixels, of which 1/2 is taken first, is added to the outputs. With both
+        networks' an autoencoder soon has the principal components, and learns what they leave.
     """
 
     features: tuple[int, ...]
@@ -90,7 +90,8 @@ class ConvEncoder(nn.Module):
             h = nn.relu(Downsample(features)(h))
         outputs = nn.Dense(math.prod(self.output_shape))(h.reshape(len(h), -1))
         if self.linear:
-            outputs += nn.Dense(outputs.shape[1], use_bias=False, name="linear")(inputs.reshape(len(inputs), -1))
+            # Centred, or nearly so: a common mean would be most of what the weights' gradients have to say.
+            outputs += nn.Dense(outputs.shape[1], use_bias=False, name="linear")(inputs.reshape(len(inputs), -1) - 0.5)
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 
 
