@@ -157,10 +157,10 @@ def test_edits_whose_effect_is_known():
         edit(vae, {"params": {}}, hand_made_judge(), z, np.ones(4), [1.0])
 
 
-def test_all_flipped_from_the_start_is_no_share():
-    edits = Edits(np.zeros(1), np.ones((1, 3, 1)), np.zeros((1, 3)))
-    with pytest.raises(vj.InputError, match="every face"):
-        edits.flipped(0)
+def test_no_share_of_none():
+    edits = Edits(np.zeros(2), np.ones((2, 3, 1)), np.zeros((2, 3)))
+    assert np.isnan(edits.flipped(0)).all()
+    assert at_share(0.5, edits.flipped(0), edits.steps) is None
 
 
 def test_a_value_at_a_share():

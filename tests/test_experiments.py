@@ -243,12 +243,16 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
             effect = report["attributes"][name][kind]
             count = len(effect["steps"])
             assert effect["steps"][0] == 0
-            assert effect["flip_by_step"][0] == effect["distance_by_step"][0] == 0
+            assert effect["distance_by_step"][0] == 0
+            # A classifier after one step may see the attribute everywhere: then there is no share.
+            flips = [] if effect["flip_by_step"] == ["nan"] * count else effect["flip_by_step"]
+            assert flips[:1] in ([], [0])
             assert set(effect["confounder_by_step"]) == confounders
-            for values in (effect["flip_by_step"], *effect["confounder_by_step"].values()):
-                assert len(values) == count
+            assert all(len(values) == count for values in effect["confounder_by_step"].values())
+            for values in (flips, *effect["confounder_by_step"].values()):
                 assert all(0 <= value <= 1 for value in values)
-            assert f"{name}, {kind} vector: flipped {effect['flip_by_step'][2]:.0%} at 1" in printed
+            shown = f"{flips[2]:.0%}" if flips else "nan%"
+            assert f"{name}, {kind} vector: flipped {shown} at 1" in printed
     pictures = {path.stem.removeprefix("celeba_attributes_") for path in out.glob("*.png")}
     assert pictures == {"reconstructions", "prior", "blond", "glasses", "both", "effects"}
     assert "balanced vector of glasses" in titles["glasses"]

@@ -183,11 +183,14 @@ class Edits(NamedTuple):
     distances: Float[np.ndarray, "steps n"]
 
     def flipped(self, attribute: int) -> Float[np.ndarray, " steps"]:
-        """The share of faces that have the attribute (probability above 1/2), of those that lack it at step 0."""
+        """The share of faces that have the attribute (probability above 1/2), of those that lack it at step 0.
+
+        NaN where none lacks it.
+        """
         lacking = self.probabilities[0, :, attribute] <= 0.5
         if not lacking.any():
-            raise InputError("the judge sees the attribute in every face at step 0, so none is left to be flipped")
-        return (self.probabilities[:, lacking, attribute] > 0.5).mean(axis=1)
+            return np.full(len(self.steps), np.nan)
+        return np.mean(self.probabilities[:, lacking, attribute] > 0.5, axis=1)
 
     def mean_probability(self, attribute: int) -> Float[np.ndarray, " steps"]:
         """Over the faces."""
