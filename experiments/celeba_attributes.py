@@ -34,7 +34,7 @@ TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
 SHARES = (0.5, 0.9)  # of the faces flipped, at which vectors are compared
 HELD_OUT = 1_000  # test faces that are edited and judged, at most
 FACES = 6  # rows of each picture of steps
-PCA_IMAGES = 20_000  # at most
+PCA_IMAGES = 20_000  # at most, mirror images included
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,13 @@ def squared_error(model: Trained, z: np.ndarray, split: vj.Split) -> float:
 
 
 def pca_squared_error(run: Run, components: int) -> float:
-    """That of as many principal components of the training images; their mirror images would only do harm here."""
+    """That of as many principal components, of the training images and their mirror images."""
     from sklearn.decomposition import PCA  # imported here: a second to load
 
+    seen = run.data.train.images[: PCA_IMAGES // 2]
     train, test = (
-        split.images[:PCA_IMAGES].reshape(len(split[:PCA_IMAGES]), -1) / np.float32(255)
-        for split in (run.data.train, run.data.test)
+        images.reshape(len(images), -1) / np.float32(255)
+        for images in (np.concatenate([seen, seen[:, :, ::-1]]), run.data.test.images)
     )
     pca = PCA(min(components, len(train)), svd_solver="randomized", random_state=run.options.seed).fit(train)
     return float(np.mean(np.sum((test - pca.inverse_transform(pca.transform(test))) ** 2, axis=1, dtype=np.float64)))
