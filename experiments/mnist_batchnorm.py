@@ -81,8 +81,6 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
 
     keys = jax.random.split(key, len(config.c))
     states = jax.vmap(lambda key: vj.init(key, model(run, 1.0), optimizer))(keys)
-    store = run.checkpoints("sweep", c=config.c)
-    states, history = store.restore(states)
     states, history = vj.fit(
         states,
         step,
@@ -90,11 +88,9 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
         observe=OBSERVE,
         epochs=run.epochs,
         batch_size=run.batch_size,
-        history=history,
-        keep=store.save,
+        store=run.checkpoints("sweep", c=config.c),
         title="sweep",
     )
-    store.save(states, history, last=True)
     return states, float(np.median([record["seconds"] for record in history]))
 
 

@@ -116,24 +116,21 @@ def train(
     train_key, bound_key = jax.random.split(key)
     step = vj.make_train_step(vae, how.objective, how.optimizer)
     store = run.checkpoints(f"k{k}", k=k, schedule=config.schedule, epochs=how.epochs, batch_size=how.batch_size)
-    state, history = store.restore(vj.init(train_key, vae, how.optimizer))
 
     def bound(state: vj.TrainState) -> dict[str, float]:
         return {"test_bound": float(vj.log_likelihood(bound_key, vae, vj.averaged_variables(state), x, k).mean())}
 
     state, history = vj.fit(
-        state,
+        vj.init(train_key, vae, how.optimizer),
         step,
         run.data.train,
         observe=OBSERVE,
         epochs=how.epochs,
         batch_size=how.batch_size,
         measure=bound,
-        history=history,
-        keep=store.save,
+        store=store,
         title=name(k),
     )
-    store.save(state, history, last=True)
     return vj.averaged_variables(state), history
 
 

@@ -44,19 +44,19 @@ class KilledError(Exception):
 @pytest.mark.parametrize("killed_after", [1, 3])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, killed_after):
     whole, whole_history = run(fresh(), 5)
-    store = vj.Checkpoints(tmp_path, CONFIG, every_seconds=0.0)
 
-    def save_and_die(state, history):
-        store.save(state, history)
-        if len(history) == killed_after:
-            raise KilledError
+    class Deadly(vj.Checkpoints):
+        def save(self, state, history, last=False):
+            super().save(state, history, last)
+            if len(history) == killed_after:
+                raise KilledError
 
     with pytest.raises(KilledError):
-        run(fresh(), 5, keep=save_and_die)
+        run(fresh(), 5, store=Deadly(tmp_path, CONFIG, every_seconds=0.0))
     store = vj.Checkpoints(tmp_path, CONFIG, every_seconds=0.0)
-    state, history = store.restore(fresh())
+    state, _ = store.restore(fresh())
     assert int(state.step) == 4 * killed_after
-    resumed, history = run(state, 5, history=history, keep=store.save)
+    resumed, history = run(fresh(), 5, store=store)
     assert same(resumed, whole)
     for there, here in zip(history, whole_history, strict=True):
         assert there["epoch"] == here["epoch"]
@@ -78,10 +78,10 @@ def test_another_configuration_is_refused_and_told(tmp_path):
 
 def test_young_checkpoints_are_left_out_and_old_ones_go(tmp_path):
     store = vj.Checkpoints(tmp_path / "rare", CONFIG, every_seconds=3600.0)
-    run(fresh(), 4, keep=store.save)
-    assert not list((tmp_path / "rare").iterdir())
+    run(fresh(), 4, store=store)
+    assert [path.name for path in (tmp_path / "rare").iterdir()] == ["4"], "the last one is kept, however young"
     store = vj.Checkpoints(tmp_path / "often", CONFIG, every_seconds=0.0, keep=2)
-    run(fresh(), 4, keep=store.save)
+    run(fresh(), 4, store=store)
     assert sorted(path.name for path in (tmp_path / "often").iterdir()) == ["3", "4"]
 
 

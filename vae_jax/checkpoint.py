@@ -26,8 +26,8 @@ class CheckpointWarning(UserWarning):
 class Checkpoints:
     """The checkpoints of one run in a folder.
 
-    `state, history = store.restore(state)`, then `fit(state, ..., history=history, keep=store.save)`. The state may be
-    any tree of arrays; a checkpoint's number is that of the epochs behind it.
+    `fit(state, ..., store=Checkpoints(folder, config))` goes on from them and adds to them. The state may be any tree
+    of arrays; a checkpoint's number is that of the epochs behind it.
 
     Args:
       folder: made if need be.

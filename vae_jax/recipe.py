@@ -71,21 +71,18 @@ def train_vae(
     def measure(state: TrainState) -> Record:
         return bound_in_numbers(measure_key, vae, averaged_variables(state), data.test, observe, "test")
 
-    state, history = store.restore(init(init_key, vae, optimizer))
     state, history = fit(
-        state,
+        init(init_key, vae, optimizer),
         step,
         data.train,
         observe=augmented,
         epochs=epochs,
         batch_size=batch_size,
         measure=measure,
-        history=history,
-        keep=store.save,
+        store=store,
         title=title,
         progress=progress,
     )
-    store.save(state, history, last=True)
     return Trained(vae, averaged_variables(state), history)
 
 

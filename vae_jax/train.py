@@ -5,7 +5,7 @@ state's key and that number, so a run can be stopped between any two chunks and 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, Key, PyTree, UInt8
 
+from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.data import Split
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, NotFiniteError, require_positive, require_positive_int
@@ -214,12 +215,11 @@ def fit(
     epochs: int,
     batch_size: int = 128,
     measure: Callable[[TrainState], Record] | None = None,
-    history: Sequence[Record] = (),
-    keep: Callable[[TrainState, list[Record]], None] | None = None,
+    store: Checkpoints | NoCheckpoints = NoCheckpoints(),
     progress: bool = True,
     title: str = "training",
 ) -> tuple[TrainState, list[Record]]:
-    """Train until `epochs` epochs are done, those included that `state` has behind it.
+    """Train until `epochs` epochs are done, those included that `state`, or the run's own checkpoint, has behind it.
 
     Args:
       state: where to start; it stays usable.
@@ -229,8 +229,7 @@ def fit(
       epochs: passes over the data in all.
       batch_size: images a step; an epoch leaves out the remainder.
       measure: called with the state after each epoch; its numbers join the epoch's record.
-      history: the records of the epochs that `state` has behind it.
-      keep: called with the state and the records so far after each epoch, such as `Checkpoints.save`.
+      store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`.
       progress: whether to show a bar with the loss and the time left.
       title: what stands before the bar.
 
@@ -249,9 +248,8 @@ def fit(
     total = epochs * steps_per_epoch
     images = jnp.asarray(data.images)
     labels = None if data.labels is None else jnp.asarray(data.labels)
-    state = jax.tree.map(jnp.copy, state)  # the first chunk donates it
+    state, records = store.restore(jax.tree.map(jnp.copy, state))  # a copy, for the first chunk donates it
     done, count = int(_first_member(state.step)), 1  # the first chunk tells how fast a step is
-    records = list(history)
     chunks: list[dict[str, Any]] = []  # of the epoch under way
     run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size)
     state, _ = run(state, images, labels, 0)  # compiles, so that no second of it counts as training
@@ -270,8 +268,8 @@ def fit(
             if done % steps_per_epoch == 0:
                 records.append(_record(done // steps_per_epoch, chunks) | (measure(state) if measure else {}))
                 chunks.clear()
-                if keep is not None:
-                    keep(state, records)
+                store.save(state, records)
+    store.save(state, records, last=True)
     return state, records
 
 
