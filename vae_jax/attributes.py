@@ -11,14 +11,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vae_jax.classifier import Classifier
+from vae_jax.classifier import Classifier, train_classifier
 from vae_jax.data import Split
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluate import decode_all, in_blocks
 from vae_jax.model import VAE, Variables
 from vae_jax.objectives import Loss
 from vae_jax.observation import Batch, Mirrored
-from vae_jax.train import fit, init, make_train_step, warm_up_then_cosine
 
 GREATEST_WEIGHT = 10.0
 """Of an example in the judge's training, however rare its combination of attributes."""
@@ -91,10 +90,7 @@ class AttributeJudge:
         """
         told = self(data.images / np.float32(255)).probabilities > 0.5
         truth = _values(data, self.names)
-        sides = [
-            np.mean([told[has, i].mean() if has.any() else 0.5, (~told[~has, i]).mean() if (~has).any() else 0.5])
-            for i, has in enumerate(truth.T)
-        ]
+        sides = [(told[has, i].mean() + (~told[~has, i]).mean()) / 2 for i, has in enumerate(truth.T)]
         return {name: float(share) for name, share in zip(self.names, sides, strict=True)}
 
 
@@ -132,22 +128,19 @@ def train_attribute_judge(
     attributes = _values(data, names)
     codes = (attributes @ (1 << np.arange(len(names)))).astype(np.int32)
     classifier = Classifier(data.image_shape, len(names), (128,), convolutions)
-    batch_size = min(batch_size, len(data))
-    steps_per_epoch = len(data) // batch_size
-    epochs = -(-steps // steps_per_epoch)
-    optimizer = optax.adamw(warm_up_then_cosine(1e-3, epochs * steps_per_epoch), weight_decay=0.05)
-    train_step = make_train_step(classifier, AttributeCrossEntropy(_independence_weights(attributes, codes)), optimizer)
-    state, _ = fit(
-        init(key, classifier, optimizer),
-        train_step,
+    variables = train_classifier(
+        key,
+        classifier,
+        AttributeCrossEntropy(_independence_weights(attributes, codes)),
         Split(data.images, codes),
-        observe=Mirrored(),
-        epochs=epochs,
+        steps=steps,
         batch_size=batch_size,
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        observe=Mirrored(),
         progress=progress,
-        title="classifier",
     )
-    return AttributeJudge(tuple(names), classifier, state.variables)
+    return AttributeJudge(tuple(names), classifier, variables)
 
 
 def _values(data: Split, names: Sequence[str]) -> Bool[np.ndarray, "n attributes"]:

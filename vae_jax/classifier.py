@@ -16,8 +16,8 @@ from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluate import in_blocks
 from vae_jax.model import Variables
 from vae_jax.networks import MLP, ConvEncoder
-from vae_jax.objectives import Loss
-from vae_jax.observation import Batch
+from vae_jax.objectives import Loss, Objective
+from vae_jax.observation import Batch, Observe, Scale
 from vae_jax.train import fit, init, make_train_step, warm_up_then_cosine
 
 
@@ -171,11 +171,52 @@ def train_judge(
         raise InputError("the images have no labels; a judge can't be trained without")
     require_positive_int(steps=steps, batch_size=batch_size)
     classifier = Classifier(data.image_shape, classes=int(data.labels.max()) + 1)
+    variables = train_classifier(
+        key, classifier, CrossEntropy(), data, steps=steps, batch_size=batch_size, learning_rate=2e-3, progress=progress
+    )
+    return Judge(classifier, variables)
+
+
+def train_classifier(
+    key: Key[Array, ""],
+    classifier: Classifier,
+    objective: Objective,
+    data: Split,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    observe: Observe = Scale(),
+    progress: bool = True,
+) -> Variables:
+    """The variables of a classifier trained by AdamW, with warm-up and cosine decay.
+
+    Args:
+      key: of its parameters and of the order of its data.
+      classifier: to be trained.
+      objective: what to minimise.
+      data: labelled images.
+      steps: at least as many are taken, in whole epochs.
+      batch_size: images a step, all of them if there are fewer.
+      learning_rate: the peak rate.
+      weight_decay: in units of the learning rate.
+      observe: what the classifier sees of the images.
+      progress: whether to show a bar.
+    """
     batch_size = min(batch_size, len(data))
     steps_per_epoch = len(data) // batch_size
     epochs = -(-steps // steps_per_epoch)
-    optimizer = optax.adam(warm_up_then_cosine(2e-3, steps=epochs * steps_per_epoch))
-    step = make_train_step(classifier, CrossEntropy(), optimizer)
-    state = init(key, classifier, optimizer)
-    state, _ = fit(state, step, data, epochs=epochs, batch_size=batch_size, progress=progress, title="classifier")
-    return Judge(classifier, state.variables)
+    schedule = warm_up_then_cosine(learning_rate, steps=epochs * steps_per_epoch)
+    optimizer = optax.adamw(schedule, weight_decay=weight_decay)
+    state, _ = fit(
+        init(key, classifier, optimizer),
+        make_train_step(classifier, objective, optimizer),
+        data,
+        observe=observe,
+        epochs=epochs,
+        batch_size=batch_size,
+        progress=progress,
+        title="classifier",
+    )
+    return state.variables
