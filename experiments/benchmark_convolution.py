@@ -5,9 +5,7 @@ trains, and one compiled step at a time. Gives the ratios of the medians, ours /
 images are random ones. On a shared machine quote the ratios, never the images per second.
 """
 
-import json
 import statistics
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +13,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
-import tyro
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
+from vae_jax.experiment import run_script
+from vae_jax.peer import peer_lines, torch_command
 from vae_jax.train import Step
 
 STEPS = 40  # of an epoch of ours
@@ -41,11 +40,13 @@ class Config:
 def main(config: Config) -> None:
     """Take turns, then print the medians and the ratios."""
     require_positive_int(rounds=config.rounds, batch_size=config.batch_size)
-    rates: dict[str, list[float]] = {"torch": []} if config.torch_python else {}
+    peer = torch_command(config.torch_python, config.peer)
+    rates: dict[str, list[float]] = {"torch": []} if peer else {}
     rates |= {"compiled epochs": [], "one step at a time": []}
     for turn in range(config.rounds):
-        if config.torch_python:
-            rates["torch"] += peer_rates([str(config.torch_python), str(config.peer)], config.batch_size)
+        if peer:
+            lines = peer_lines(peer, batch=config.batch_size, steps=STEPS, repeats=2)
+            rates["torch"] += [line["images_per_s"] for line in lines]
         for name, seconds in (("compiled epochs", by_epochs), ("one step at a time", by_steps)):
             rates[name] += [STEPS * config.batch_size / s for s in seconds(config.batch_size)]
         print(f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.0f}/s" for name, values in rates.items()))
@@ -86,14 +87,5 @@ def by_steps(batch_size: int) -> list[float]:
     return seconds
 
 
-def peer_rates(command: list[str], batch_size: int) -> list[float]:
-    """Images per second of each of the peer's repetitions."""
-    sizes = ["--batch", str(batch_size), "--steps", str(STEPS), "--repeats", "2"]
-    result = subprocess.run([*command, *sizes], capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise SystemExit(f"error: the peer failed ({result.stderr.strip().splitlines()[-1:]}); try it by itself")
-    return [json.loads(line)["images_per_s"] for line in result.stdout.splitlines()]
-
-
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config)

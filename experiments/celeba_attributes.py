@@ -71,14 +71,17 @@ def main(config: Config) -> None:
         judge_key, run.data.train, JUDGED, steps=config.judge_steps, convolutions=config.features
     )
     accuracy = judge.accuracy(run.data.test)
-    print("the judge is right on " + ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items()))
+    told = ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items())
+    print(f"classifier, balanced accuracy on {run.data.name}'s test images: {told}")
     ae = train(ae_key, run, config, vj.Delta)
     vae = train(vae_key, run, config, vj.DiagonalGaussian)
 
     errors = {"pca": pca_squared_error(run, config.latent_dim)}
     for name, model in (("ae", ae), ("vae", vae)):
         errors[name] = squared_error(model, encode(encode_key, model, run.data.test), run.data.test)
-    print("squared error per test image: " + ", ".join(f"{name} {value:.1f}" for name, value in errors.items()))
+    label = f"{run.where}, images in [0, 1], at the posterior mean"
+    values = ", ".join(f"{name} {value:.1f}" for name, value in errors.items())
+    print(f"squared error per test image ({label}): {values}")
 
     encodings = encode(encode_key, vae, run.data.train)
     vectors = {name: attribute_vectors(encodings, run.data.train, name) for name in CONFOUNDERS}
@@ -86,12 +89,17 @@ def main(config: Config) -> None:
     effects = {name: measure(name, vectors[name], z, run.data.test, vae, judge) for name in CONFOUNDERS}
     for name, by_kind in effects.items():
         print_effects(name, by_kind)
-    draw(draw_key, run, ae, vae, z, vectors, effects)
+    shown = run.data.test[:8]
+    rows = [decode(model, encode(encode_key, model, shown)) for model in (ae, vae)]
+    text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.where}"
+    run.save("reconstructions", images_figure(np.concatenate([shown.images / np.float32(255), *rows]), 8, text))
+    draw(draw_key, run, vae, z, vectors, effects)
     run.report(
         {
+            "label": label,
             **{f"{name}_test_squared_error": value for name, value in errors.items()},
             "test_kl": vae.history[-1]["test_kl"],
-            "likelihood": vae.vae.likelihood.label(Mirrored().support),
+            "test_kl_label": run.label(vae.vae.likelihood),
             "judge_balanced_accuracy": accuracy,
             "attributes": effects,
             "seconds_per_epoch": {"ae": ae.seconds_per_epoch, "vae": vae.seconds_per_epoch},
@@ -200,17 +208,12 @@ def print_effects(name: str, by_kind: Mapping[str, Mapping[str, Any]]) -> None:
 def draw(
     key: jax.Array,
     run: Run,
-    ae: Trained,
     vae: Trained,
     z: np.ndarray,
     vectors: Mapping[str, Mapping[str, np.ndarray]],
     effects: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> None:
-    """Reconstructions, draws from the prior, the rows of steps, and the effects."""
-    shown = run.data.test[:8]
-    rows = [shown.images / np.float32(255), decode(ae, encode(key, ae, shown)), decode(vae, encode(key, vae, shown))]
-    text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.where}"
-    run.save("reconstructions", images_figure(np.concatenate(rows), 8, text))
+    """Draws from the prior, the rows of steps, and the effects."""
     samples = decode(vae, jax.random.normal(key, (48, vae.vae.latent_dim)))
     run.save("prior", images_figure(samples, 8, f"48 draws from the prior, E[x|z], {run.where}"))
 

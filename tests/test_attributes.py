@@ -155,6 +155,8 @@ def test_edits_whose_effect_is_known():
     np.testing.assert_allclose(edits.distances[1], np.array([0.25, 0.25, 0.25, 0.1]) / apart, atol=1e-5)
     with pytest.raises(vj.InputError, match="expected 0"):
         edit(vae, {"params": {}}, hand_made_judge(), z, np.ones(4), [1.0])
+    with pytest.raises(vj.InputError, match="give 2"):
+        edit(vae, {"params": {}}, hand_made_judge(), z[:1], np.ones(4), [0.0, 1.0])
 
 
 def test_no_share_of_none():

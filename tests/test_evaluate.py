@@ -12,7 +12,7 @@ from conftest import small_split
 
 import vae_jax as vj
 from vae_jax.distributions import DiagonalGaussian
-from vae_jax.evaluate import in_blocks, warn_if_collapsed
+from vae_jax.evaluate import BLOCK, block_of, in_blocks, warn_if_collapsed
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
 VARIABLES = VAE.init(jax.random.key(0))
@@ -32,6 +32,19 @@ def test_blocks_are_joined_to_what_one_pass_gives(block):
     np.testing.assert_array_equal(result["double"], 2 * x)
     np.testing.assert_array_equal(result["position"], np.arange(25))
     assert len(shapes) == 1, "a compiled function would meet several shapes"
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (2, 2), (5, 8), (64, 64), (65, 128)])
+def test_few_examples_fill_a_block_that_is_a_power_of_two(count, size):
+    sizes = []
+    in_blocks(lambda first, x: sizes.append(len(x)) or x, np.zeros((count, 2)))
+    assert sizes == [size]
+
+
+def test_blocks_of_large_examples_hold_fewer():
+    assert block_of((28, 28, 1)) == BLOCK
+    assert block_of((64, 64, 3), (10,)) == 2**20 // (64 * 64 * 3)
+    assert block_of((2048, 2048, 3)) == 1
 
 
 def test_terms_do_not_depend_on_the_blocks():

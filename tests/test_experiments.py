@@ -9,13 +9,16 @@ import sys
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import small_split, write_idx
+from flax import linen as nn
 from matplotlib.text import Text
 from PIL import Image
 
-from vae_jax.experiment import Run
+import vae_jax as vj
+from vae_jax.experiment import Options, Run
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -132,6 +135,19 @@ def test_options_that_cannot_be_used_are_one_sentence_before_any_work(
     assert (out / "mnist_lattice.json").read_text() == "earlier"
 
 
+def test_checkpoints_of_another_model_are_refused_and_those_of_the_same_gone_on_with(tiny, tmp_path):
+    def history(**changes):
+        options = Options(data_dir=tiny, epochs=1, out=tmp_path, checkpoint_dir=tmp_path / "kept")
+        vae = vj.mlp_vae((6, 6, 1), **({"latent_dim": 2, "hidden": (8,)} | changes))
+        return Run.start("any", options).train(jax.random.key(0), vae, vj.ELBO()).history
+
+    first = history()
+    assert history() == first, "trained again: functions in the configuration must have no addresses"
+    for changes in ({"latent_dim": 3}, {"activation": nn.tanh}, {"likelihood": vj.Gaussian(0.1)}):
+        with pytest.raises(vj.InputError, match=r"another run \(model is"):
+            history(**changes)
+
+
 def test_a_value_that_is_no_number_exits_with_2(monkeypatch):
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "mnist_lattice", "--epochs", "many")
@@ -237,7 +253,9 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     assert report["dataset"] == "celeba"
     for name in ("ae", "vae", "pca"):
         assert 0 < report[f"{name}_test_squared_error"] < np.inf
-    assert "variance 0.1" in report["likelihood"]
+    assert "variance 0.1" in report["test_kl_label"]
+    assert "celeba, seed 0" in report["label"]
+    assert f"squared error per test image ({report['label']}): pca" in printed
     for name, confounders in {"Blond_Hair": {"Male"}, "Eyeglasses": {"Male", "Young"}}.items():
         for kind in ("plain", "balanced"):
             effect = report["attributes"][name][kind]
@@ -276,6 +294,8 @@ for rate in (10.0, 30.0):
 def test_benchmark_convolution(tmp_path, monkeypatch, capsys):
     peer = tmp_path / "peer.py"
     peer.write_text(CONVOLUTIONAL_PEER)
+    (tmp_path / "torch.py").write_text("")  # a module of that name is all that is asked for
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     options = ("--batch-size", 2, "--rounds", 1, "--torch-python", sys.executable, "--peer", peer)
     run(monkeypatch, "benchmark_convolution", *options)
     printed = capsys.readouterr().out

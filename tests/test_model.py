@@ -159,6 +159,31 @@ def test_a_convolutional_vae_and_its_mirror_image():
     assert vae.decode(variables, jnp.zeros((7, 2, 5))).mean.shape == (7, 2, 16, 8, 3)
 
 
+def test_a_linear_path_adds_a_centred_linear_map():
+    shape = (8, 8, 3)
+    curved, both = (vj.conv_vae(shape, latent_dim=5, features=(4, 6), linear=linear) for linear in (False, True))
+    variables = both.init(jax.random.key(0))
+    encoding = variables["params"]["encoder"]["linear"]["kernel"]
+    decoding = variables["params"]["decoder"]["linear"]["kernel"]
+    assert encoding.shape == (8 * 8 * 3, 10)
+    np.testing.assert_array_equal(decoding, np.zeros((5, 8 * 8 * 3)))  # so it begins as the curved one
+    decoding = 0.1 * jax.random.normal(jax.random.key(2), decoding.shape)
+    parts = {
+        part: {name: leaf for name, leaf in of.items() if name != "linear"} for part, of in variables["params"].items()
+    }
+    variables["params"]["decoder"]["linear"]["kernel"] = decoding
+    x = jax.random.uniform(jax.random.key(1), (2, *shape))
+    without = curved.encode({"params": parts}, x).mean
+    np.testing.assert_allclose(
+        both.encode(variables, x).mean, without + ((x - 0.5).reshape(2, -1) @ encoding)[:, :5], rtol=1e-4, atol=1e-5
+    )
+    z = jax.random.normal(jax.random.key(3), (2, 5))
+    without = curved.decode({"params": parts}, z).mean
+    np.testing.assert_allclose(
+        both.decode(variables, z).mean, without + (z @ decoding).reshape(2, *shape), rtol=1e-4, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

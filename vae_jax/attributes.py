@@ -201,8 +201,10 @@ def edit(
     """Decode z + step * vector for each step, and judge E[x|z].
 
     Raises:
-      InputError: steps that don't begin with 0.
+      InputError: steps that don't begin with 0, or fewer than two faces, so that there is no distance between two.
     """
+    if len(z) < 2:
+        raise InputError(f"{len(z)} faces can't be edited and judged; the distance between two is the unit, so give 2")
     if len(steps) == 0 or steps[0] != 0:
         raise InputError(f"the steps begin with {list(steps[:1])}; expected 0, which the others are held against")
     judged = [judge(np.clip(decode_all(vae, variables, np.asarray(z + s * vector, np.float32)), 0, 1)) for s in steps]

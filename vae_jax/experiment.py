@@ -38,9 +38,11 @@ class Options:
     """Options that every script has."""
 
     dataset: str = "auto"
-    """Data set by name. "auto": MNIST if it is within reach, else the handwritten digits bundled with scikit-learn."""
+    """Data set by name. "auto": the one the experiment is about if it is within reach, else a stand-in: scikit-learn's
+    handwritten digits for MNIST, drawn faces for CelebA."""
     data_dir: Path | None = None
-    """Folder with the data: four IDX files (with or without .gz), or what TFDS has prepared."""
+    """Folder with the data: four IDX files (with or without .gz), CelebA as it is distributed (img_align_celeba/ or the
+    zip, list_attr_celeba.txt), or what TFDS has prepared."""
     epochs: int | None = None
     """Passes over the training images. By default what suits the experiment, and on small data sets 2,000 steps."""
     batch_size: int | None = None
@@ -252,7 +254,7 @@ class Run:
         print(f"{path.parent}/{self.name}*: the report and the pictures, after {content['seconds']:.0f} s")
 
 
-Config = TypeVar("Config", bound=Options)
+Config = TypeVar("Config")
 
 
 def run_script(main: Callable[[Config], None], config: type[Config]) -> None:

@@ -51,8 +51,7 @@ def load_or_stand_in(name: str, data_dir: str | Path | None = None) -> tuple[Dat
     except DataNotFoundError as error:
         if data_dir is not None:
             raise
-        stand_in = "faces" if name == "celeba" else "digits"
-        described = "drawn faces" if name == "celeba" else "scikit-learn's handwritten digits"
+        stand_in, described = _STAND_INS.get(name, ("digits", "scikit-learn's handwritten digits"))
         return load(stand_in), f"{error} Going on with {described} instead."
 
 
@@ -88,6 +87,10 @@ _LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
     "digits": _load_digits,
     "faces": _load_faces,
 }
+
+
+# Other than the handwritten digits: by name, the data set that takes its place, and what that is.
+_STAND_INS = {"celeba": ("faces", "drawn faces")}
 
 
 def _from_idx(name: str, folder: Path) -> Dataset:

@@ -1,0 +1,55 @@
+"""A script in PyTorch with whose speed ours is compared: it runs under a Python of its own and prints lines of JSON."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from vae_jax.errors import InputError
+
+
+def torch_command(python: Path | None, script: Path) -> list[str] | None:
+    """The beginning of the peer's command line, or None, with a printed sentence, where there is no PyTorch.
+
+    Args:
+      python: one that has PyTorch, or None.
+      script: the peer.
+
+    Raises:
+      InputError: one of them is not there.
+    """
+    if python is None:
+        print("No PyTorch to compare with: give --torch-python.")
+        return None
+    for path in (python, script):
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; give the Python that has PyTorch, and the peer script")
+    try:
+        lacks = subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode
+    except OSError as error:
+        raise InputError(f"{python} is no Python ({error.strerror})") from error
+    if lacks:
+        print(f"No PyTorch to compare with: {python} cannot import torch.")
+        return None
+    return [str(python), str(script)]
+
+
+def peer_lines(command: list[str], **options: Any) -> list[dict[str, Any]]:
+    """What the peer prints: one object a line.
+
+    Args:
+      command: its command line so far.
+      **options: name=value becomes `--name value`.
+
+    Raises:
+      InputError: it failed, or printed something else.
+    """
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
+        raise InputError(f"the peer failed ({reason}); try it by itself: {' '.join([*command, *arguments])}")
+    try:
+        return [json.loads(line) for line in result.stdout.splitlines()]
+    except json.JSONDecodeError as error:
+        raise InputError(f"the peer {command[-1]} printed something that is no JSON: {error.doc[:80]!r}") from error
