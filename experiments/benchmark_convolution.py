@@ -18,7 +18,7 @@ import vae_jax as vj
 from vae_jax.errors import require_positive_int
 from vae_jax.experiment import run_script
 from vae_jax.peer import peer_lines, torch_command
-from vae_jax.train import Step
+from vae_jax.step import Step
 
 STEPS = 40  # of an epoch of ours
 

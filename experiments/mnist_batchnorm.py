@@ -1,7 +1,7 @@
 """A batch-normalised VAE with squared error, and what the weight C of that error trades.
 
 Layers 784-196-49-28 and back with batch normalisation, tanh on pixels in [-1, 1], loss C * squared error + KL: a
-Gaussian likelihood of variance 1 / (2C). Five values of C are trained at once, as one program, by vmap.
+Gaussian likelihood of variance 1 / (2C). Five values of C are trained at once, as members of one program.
 """
 
 from dataclasses import dataclass
@@ -42,9 +42,9 @@ def main(config: Config) -> None:
     states, seconds = train_sweep(train_key, run, config)
     sweep, sheets = [], []
     from_prior = jax.random.normal(draw_key, (COLUMNS, model(run, 1.0).latent_dim))  # the same for each C
-    for member, c in enumerate(config.c):
+    for number, c in enumerate(config.c):
         vae = model(run, 1 / (2 * c))
-        variables = jax.tree.map(lambda leaf, m=member: leaf[m], states.variables)
+        variables = vj.member(states.variables, number)
         sweep.append({"C": c, **measure(test_key, vae, variables, run, c)})
         shown = run.data.test[:COLUMNS]
         posterior = vj.encode_all(test_key, vae, variables, shown, observe=OBSERVE)
@@ -68,22 +68,14 @@ def model(run: Run, variance: Any) -> vj.VAE:
 
 
 def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState, float]:
-    """All members as one program: a leading axis over states and variances, batches shared."""
+    """One member for each C, all as one program."""
     steps = run.epochs * (len(run.data.train) // run.batch_size)
     optimizer = optax.adam(vj.warm_up_then_cosine(config.learning_rate, steps))
     variances = 1 / (2 * jnp.asarray(config.c))
-
-    def member_step(variance: jax.Array, state: vj.TrainState, batch: vj.Batch) -> tuple[vj.TrainState, dict]:
-        return vj.make_train_step(model(run, variance), vj.ELBO(), optimizer)(state, batch)
-
-    def step(states: vj.TrainState, batch: vj.Batch) -> tuple[vj.TrainState, dict]:
-        return jax.vmap(member_step, in_axes=(0, 0, None))(variances, states, batch)
-
     keys = jax.random.split(key, len(config.c))
-    states = jax.vmap(lambda key: vj.init(key, model(run, 1.0), optimizer))(keys)
     states, history = vj.fit(
-        states,
-        step,
+        vj.init_members(keys, model(run, 1.0), optimizer, settings=variances),
+        vj.with_settings(lambda variance: vj.make_train_step(model(run, variance), vj.ELBO(), optimizer)),
         run.data.train,
         observe=OBSERVE,
         epochs=run.epochs,

@@ -11,6 +11,7 @@ from conftest import small_split
 
 import vae_jax as vj
 from vae_jax.distributions import example_keys
+from vae_jax.feeding import Resident
 from vae_jax.objectives import Loss
 from vae_jax.observation import Scale
 from vae_jax.train import run_chunk
@@ -35,7 +36,8 @@ def batch(count=16, seed=9):
 
 def chunk(state, count, step=STEP, observe=Scale(), batch_size=16):
     state = jax.tree.map(jnp.copy, state)
-    return run_chunk(state, jnp.asarray(DATA.images), None, count, step=step, observe=observe, batch_size=batch_size)
+    feed = Resident(jnp.asarray(DATA.images), None, len(DATA))
+    return run_chunk(state, feed, count, step=step, observe=observe, batch_size=batch_size)
 
 
 def leaves(state):
@@ -330,31 +332,6 @@ def test_what_is_taken_over_the_batch_is_taken_over_the_whole_batch_under_pmap(m
     for device in (0, 7):
         here = jax.tree.map(lambda leaf, d=device: leaf[d], together.variables)
         assert_close(here, alone.variables, rtol=1e-3, atol=1e-4)
-
-
-def test_fit_trains_members_as_it_would_train_each():
-    """Members share the first one's batches, so the first ends as it would alone."""
-    gentle = optax.sgd(0.01)
-    betas = jnp.array([1.0, 4.0])
-
-    def member_step(beta, state, batch):
-        return vj.make_train_step(VAE, vj.ELBO(beta), gentle)(state, batch)
-
-    def step(states, batch):
-        return jax.vmap(member_step, in_axes=(0, 0, None))(betas, states, batch)
-
-    keys = jax.random.split(jax.random.key(5), 2)
-    states = jax.vmap(lambda key: vj.init(key, VAE, gentle))(keys)
-    together, history = fit(states, 2, step=step)
-    alone, alone_history = fit(
-        vj.init(jax.random.split(jax.random.key(5), 2)[0], VAE, gentle),
-        2,
-        step=vj.make_train_step(VAE, vj.ELBO(), gentle),
-    )
-    assert_close(jax.tree.map(lambda leaf: leaf[0], together.variables), alone.variables)
-    assert [len(record["kl"]) for record in history] == [2, 2]
-    np.testing.assert_allclose([r["loss"][0] for r in history], [r["loss"] for r in alone_history], rtol=1e-5)
-    assert history[-1]["loss"][1] != history[-1]["loss"][0]
 
 
 def test_a_conditional_model_trains_by_its_labels():

@@ -6,7 +6,8 @@ from vae_jax.classifier import Classifier, CrossEntropy, Judge, train_judge
 from vae_jax.data import Attributes, Crop, Dataset, Split, load, load_celeba
 from vae_jax.distances import frechet_distance
 from vae_jax.distributions import Delta, DiagonalGaussian
-from vae_jax.errors import DataError, DataNotFoundError, InputError, NotFiniteError
+from vae_jax.ensemble import init_members, with_settings
+from vae_jax.errors import DataError, DataNotFoundError, InputError, NotFiniteError, StoppedError
 from vae_jax.evaluate import (
     PosteriorCollapseWarning,
     active_units,
@@ -32,7 +33,9 @@ from vae_jax.likelihoods import (
 from vae_jax.model import VAE, batch_norm_vae, conv_vae, mlp_vae
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
 from vae_jax.observation import Batch, Binarize, Dequantize, Mirrored, Scale, StaticBinarize, Support
-from vae_jax.train import TrainState, fit, init, make_train_step, warm_up_then_cosine
+from vae_jax.sharding import device_mesh
+from vae_jax.step import TrainState, init, make_train_step, member, warm_up_then_cosine
+from vae_jax.train import fit
 
 __all__ = [
     "ELBO",
@@ -72,6 +75,7 @@ __all__ = [
     "Scale",
     "Split",
     "StaticBinarize",
+    "StoppedError",
     "Support",
     "TrainState",
     "active_units",
@@ -81,6 +85,7 @@ __all__ = [
     "bits_per_dim",
     "conv_vae",
     "decode_all",
+    "device_mesh",
     "elbo_terms",
     "encode_all",
     "estimate",
@@ -89,13 +94,16 @@ __all__ = [
     "frechet_distance",
     "importance_estimate",
     "init",
+    "init_members",
     "load",
     "load_celeba",
     "log_likelihood",
     "log_weights",
     "make_train_step",
+    "member",
     "mlp_vae",
     "observe_all",
     "train_judge",
     "warm_up_then_cosine",
+    "with_settings",
 ]

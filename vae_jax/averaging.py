@@ -8,7 +8,7 @@ from jaxtyping import Array, Int, PyTree
 
 from vae_jax.errors import InputError, require_positive
 from vae_jax.model import Variables
-from vae_jax.train import TrainState
+from vae_jax.step import TrainState
 
 
 class AveragedState(NamedTuple):

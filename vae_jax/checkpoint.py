@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from vae_jax.errors import InputError, require_positive_int, require_writable_fo
 
 _FORMAT = 1
 
-History = list[dict[str, Any]]
+History = dict[str, Any]
 
 
 class CheckpointWarning(UserWarning):
@@ -53,7 +53,9 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 
-    def save(self, state: PyTree, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
+    where = property(lambda self: self._manager.directory)
+
+    def save(self, step: int, state: PyTree, notes: Any, last: bool = False, record: Any = None) -> None:
         """Keep the state, and what `fit` has recorded so far, unless the one before is too young.
 
         Args:
@@ -63,11 +65,11 @@ class Checkpoints:
         """
         if not last and time.monotonic() - self._saved_at < self._every_seconds:
             return
-        epochs = len(history)
+        epochs = step
         if epochs in self._manager.all_steps():
             return
         leaves = _by_name(state)
-        notes = {"format": _FORMAT, "config": self._config, "history": list(history), "sha256": _digest(leaves)}
+        notes = {"format": _FORMAT, "config": self._config, "notes": notes, "sha256": _digest(leaves)}
         args = self._orbax.args
         self._manager.save(epochs, args=args.Composite(state=args.StandardSave(leaves), notes=args.JsonSave(notes)))
         self._saved_at = time.monotonic()
@@ -99,7 +101,7 @@ class Checkpoints:
                 f"no checkpoint in {self._manager.directory} can be read ({'; '.join(reasons)}); remove the folder to "
                 "begin anew"
             )
-        return state, []
+        return state, {}
 
     def _read(self, epochs: int, state: PyTree) -> tuple[PyTree, History]:
         args = self._orbax.args
@@ -118,18 +120,20 @@ class Checkpoints:
         leaves = self._manager.restore(epochs, args=args.Composite(state=args.StandardRestore(shapes))).state
         if _digest(leaves) != notes["sha256"]:
             raise ValueError("its arrays are not those that were saved")
-        return jax.tree.unflatten(jax.tree.structure(state), [leaves[name] for name in shapes]), notes["history"]
+        return jax.tree.unflatten(jax.tree.structure(state), [leaves[name] for name in shapes]), notes["notes"]
 
 
 class NoCheckpoints:
     """In the place of `Checkpoints` for a run that keeps none."""
 
-    def save(self, state: PyTree, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
+    where = None
+
+    def save(self, step: int, state: PyTree, notes: Any, last: bool = False, record: Any = None) -> None:
         """Nothing is kept."""
 
     def restore(self, state: PyTree) -> tuple[PyTree, History]:
         """`state` itself, with nothing behind it."""
-        return state, []
+        return state, {}
 
 
 def _by_name(state: PyTree) -> dict[str, Array]:

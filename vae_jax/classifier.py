@@ -18,7 +18,8 @@ from vae_jax.model import Variables
 from vae_jax.networks import MLP, ConvEncoder
 from vae_jax.objectives import Loss, Objective
 from vae_jax.observation import Batch, Observe, Scale
-from vae_jax.train import fit, init, make_train_step, warm_up_then_cosine
+from vae_jax.step import init, make_train_step, warm_up_then_cosine
+from vae_jax.train import fit
 
 
 class _Network(nn.Module):

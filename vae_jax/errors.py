@@ -2,6 +2,7 @@
 
 from numbers import Integral
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import jax
@@ -30,6 +31,24 @@ class NotFiniteError(RuntimeError):
     def __init__(self, message: str, state: Any) -> None:
         super().__init__(message)
         self.state = state
+
+
+class StoppedError(KeyboardInterrupt):
+    """Training was stopped by Ctrl-C or a signal; the message tells how to go on.
+
+    Attributes:
+      state: the `TrainState` at that moment.
+      signal: what stopped it.
+    """
+
+    def __init__(self, signal: Signals, done: int, total: int, state: Any, kept_in: Path | None) -> None:
+        where = (
+            f"the state is kept in {kept_in}: the same run, started again, goes on from there"
+            if kept_in
+            else "no checkpoints are kept of this run; fit goes on from this error's `state`"
+        )
+        super().__init__(f"{signal.name} stopped the training after step {done:,} of {total:,}; {where}")
+        self.state, self.signal = state, signal
 
 
 def require_positive_int(**values: object) -> None:

@@ -15,7 +15,8 @@ from vae_jax.evaluate import estimate, evaluate
 from vae_jax.model import VAE, Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Observe, Scale
-from vae_jax.train import Record, TrainState, fit, init, make_train_step, warm_up_then_cosine
+from vae_jax.step import TrainState, init, make_train_step, warm_up_then_cosine
+from vae_jax.train import Record, fit
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,259 @@
+"""Devices and hosts: a mesh of them, and where a run's state and data live on it. Nothing here knows a model.
+
+The devices of a mesh share the batch of a run, or the members of an ensemble. Several processes, one or more a host,
+have one mesh together; each reads its own share of the data, and all of them go the same way.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int, PyTree, Shaped
+
+from vae_jax.errors import InputError, require_positive_int
+
+AXIS = "devices"
+_REPLICATED, _SPLIT = PartitionSpec(), PartitionSpec(AXIS)
+
+State = TypeVar("State")
+
+
+def device_mesh(devices: int | None = None) -> Mesh:
+    """A mesh of the first `devices` devices, or of all that the processes have together.
+
+    Raises:
+      InputError: more devices than there are, or fewer than all where there are several processes.
+    """
+    there = jax.devices()
+    if devices is not None:
+        require_positive_int(devices=devices)
+        if devices > len(there):
+            kinds = f"{len(there)} {there[0].platform} device{'s' if len(there) > 1 else ''}"
+            raise InputError(f"devices is {devices}, but there are only {kinds}")
+        if devices < len(there) and jax.process_count() > 1:
+            raise InputError(f"devices is {devices}, but {jax.process_count()} processes have {len(there)}; take all")
+    return Mesh(np.array(there[:devices]), (AXIS,))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a run lives: on one device, or on the devices of a mesh, taken as one row whatever its shape.
+
+    Attributes:
+      mesh: None is one device.
+      shard_optimizer: whether each device of the mesh keeps a part of the optimizer's state only (ZeRO, stage 1;
+        Rajbhandari et al., 2020).
+    """
+
+    mesh: Mesh | None = None
+    shard_optimizer: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mesh is not None:
+            object.__setattr__(self, "mesh", Mesh(self.mesh.devices.reshape(-1), (AXIS,)))
+        elif self.shard_optimizer:
+            raise InputError("there is no mesh to shard the optimizer's state over; give one, such as device_mesh()")
+
+    @property
+    def devices(self) -> int:
+        """How many there are."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    def require_divisible(self, **counts: int) -> None:
+        """Raise `InputError` unless the devices can share each number equally."""
+        for name, count in counts.items():
+            if count % self.devices:
+                below, above = count - count % self.devices, count + -count % self.devices
+                raise InputError(
+                    f"{name} is {count}, which {self.devices} devices can't share; take "
+                    + (f"{below} or {above}" if below else f"{above}")
+                )
+
+    def place(self, state: State) -> State:
+        """A copy of a training state, or of a stack of them, on these devices."""
+        if self.mesh is None:
+            return jax.tree.map(jnp.copy, state)
+        return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=self._shardings(state))(_on_host(state))
+
+    def constrain(self, state: State) -> State:
+        """The state of one run, within a compiled program, kept where `place` has put it."""
+        return state if self.mesh is None else jax.lax.with_sharding_constraint(state, self._shardings(state))
+
+    def fetch(self, tree: State) -> State:
+        """A copy on one device of this process."""
+        if self.mesh is None:
+            return tree
+        whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, _REPLICATED))(tree)
+        return jax.tree.map(lambda leaf: jnp.copy(leaf.addressable_data(0)), whole)
+
+    def read(
+        self, shape: tuple[int, ...], axis: int | None, rows: Callable[[tuple[slice, ...]], np.ndarray]
+    ) -> Shaped[Array, "..."]:
+        """An array on these devices, split along an axis or whole on each of them.
+
+        Args:
+          shape: of the array.
+          axis: along which it is split; None: not at all.
+          rows: what stands at an index; each process asks for its own part alone.
+        """
+        everything = tuple(slice(0, size) for size in shape)
+        if self.mesh is None:
+            return jnp.asarray(rows(everything))
+        spec = _REPLICATED if axis is None else PartitionSpec(*[None] * axis, AXIS)
+
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            parts = zip(index or everything, shape, strict=True)
+            return rows(tuple(slice(*along.indices(size)[:2]) for along, size in parts))
+
+        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, spec), part)
+
+    def take(self, array: Shaped[Array, "n ..."], rows: Int[Array, " batch"]) -> Shaped[Array, "batch ..."]:
+        """`array[rows]` of an array split along its first axis: each device gets its part of the rows."""
+        if self.mesh is None:
+            return array[rows]
+
+        def exchange(part: Array, rows: Array) -> Array:
+            # Each row lies on one device; on all others it is 0, so a sum brings it to where it goes.
+            place = rows - jax.lax.axis_index(AXIS) * len(part)
+            here = ((place >= 0) & (place < len(part))).reshape(-1, *[1] * (part.ndim - 1))
+            values = jnp.where(here, part[jnp.clip(place, 0, len(part) - 1)], 0)
+            return jax.lax.psum_scatter(values, AXIS, tiled=True)
+
+        return jax.shard_map(exchange, mesh=self.mesh, in_specs=(_SPLIT, _REPLICATED), out_specs=_SPLIT)(array, rows)
+
+    def over_members(self, function: Callable[[Any, Any], Any], members: PyTree, shared: PyTree) -> Any:
+        """`function(member, shared)` of each member along the leading axis, the members spread over the devices.
+
+        On a CPU one after the other, on other devices side by side: there a small model leaves the device idle, here
+        it doesn't, and mapped products are slower than those of one member.
+        """
+
+        def one_after_the_other(members: PyTree, shared: PyTree) -> PyTree:
+            return jax.lax.map(lambda member: function(member, shared), members)
+
+        def side_by_side(members: PyTree, shared: PyTree) -> PyTree:
+            return jax.vmap(function, in_axes=(0, None))(members, shared)
+
+        def here(members: PyTree, shared: PyTree) -> PyTree:
+            return jax.lax.platform_dependent(members, shared, cpu=one_after_the_other, default=side_by_side)
+
+        if self.mesh is None:
+            return here(members, shared)
+        spread = jax.shard_map(here, mesh=self.mesh, in_specs=(_SPLIT, _REPLICATED), out_specs=_SPLIT, check_vma=False)
+        return spread(members, shared)
+
+    def _shardings(self, state: Any) -> Any:
+        assert self.mesh is not None
+        everywhere = NamedSharding(self.mesh, _SPLIT if state.step.ndim else _REPLICATED)
+        shardings = jax.tree.map(lambda _: everywhere, state)
+        if not self.shard_optimizer:
+            return shardings
+        return replace(shardings, opt_state=jax.tree.map(self._part, state.opt_state))
+
+    def _part(self, leaf: Any) -> NamedSharding:
+        """A leaf of the optimizer's state, split along its longest axis that the devices can share."""
+        assert self.mesh is not None
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % self.devices == 0]
+        if not axes:
+            return NamedSharding(self.mesh, _REPLICATED)
+        axis = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+ONE_DEVICE = Layout()
+
+
+def _on_host(tree: PyTree) -> PyTree:
+    """What several processes can put on devices that are not all theirs."""
+
+    def host(leaf: Any) -> Any:
+        return leaf if _is_key(leaf) else np.asarray(leaf)
+
+    return jax.tree.map(host, tree) if jax.process_count() > 1 else tree
+
+
+def start_processes(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Join the other processes of this run, before anything else of JAX (`jax.distributed.initialize`).
+
+    Args:
+      coordinator: HOST:PORT of process 0; None: JAX asks the cluster (SLURM, Open MPI, Kubernetes, Cloud TPU).
+      num_processes: of all; None: the cluster knows.
+      process_id: of this one, from 0; None: the cluster knows.
+
+    Raises:
+      InputError: the numbers make no sense, there is no such cluster, or the others were not there in time.
+    """
+    if coordinator is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdigit():
+            raise InputError(f"coordinator is {coordinator!r}; expected HOST:PORT")
+        if num_processes is None or process_id is None:
+            raise InputError("with a coordinator give the number of processes and this one's number, from 0")
+        require_positive_int(num_processes=num_processes)
+        if not 0 <= process_id < num_processes:
+            raise InputError(f"process_id is {process_id}; expected 0 to {num_processes - 1}")
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"the processes did not come together ({str(error).splitlines()[0]})") from error
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def least(*numbers: float) -> tuple[float, ...]:
+    """Of each number the least that a process has: all go on with the same ones."""
+    if jax.process_count() == 1:
+        return numbers
+    return tuple(multihost_utils.process_allgather(np.array(numbers, np.float64)).min(axis=0).tolist())
+
+
+def device_memory() -> int:
+    """Bytes that a device has; of a CPU, those of the machine."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return statistics.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def from_first_process(tree: State, text: str) -> tuple[State, str]:
+    """The tree of arrays and the text that the first process has; the others give trees of the same shapes."""
+    if jax.process_count() == 1:
+        return tree, text
+    raw = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+    sent = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
+    received = multihost_utils.broadcast_one_to_all((raw, np.resize(sent, length)))
+    leaves = [
+        jax.random.wrap_key_data(raw, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else jnp.asarray(raw)
+        for raw, leaf in zip(jax.tree.leaves(received[0]), jax.tree.leaves(tree), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves), bytes(received[1]).decode()
+
+
+def require_same(**texts: str) -> None:
+    """Raise `InputError`, in every process, unless all processes have the same texts."""
+    if jax.process_count() == 1:
+        return
+    digests = [list(hashlib.sha256(text.encode()).digest()) for text in texts.values()]
+    of_processes = multihost_utils.process_allgather(np.array(digests, np.uint8))
+    for name, seen in zip(texts, np.swapaxes(of_processes, 0, 1), strict=True):
+        others = [str(i) for i, digest in enumerate(seen) if not np.array_equal(digest, seen[0])]
+        if others:
+            raise InputError(
+                f"the processes disagree on their {name}: process {', '.join(others)} has another than process 0; this "
+                f"one has {texts[name]}"
+            )
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
