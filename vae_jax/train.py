@@ -173,7 +173,7 @@ def fit(
                 {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
             )
             bar.advance(count, float(np.mean(metrics["loss"])) / count)
-            fitting, goes_on = least(_CHUNK_SECONDS * count / seconds, stop.heard is None)
+            fitting, goes_on = least(_CHUNK_SECONDS * count / seconds, float(stop.heard is None))
             count = max(1, int(fitting))
             if done % steps_per_epoch == 0:
                 records.append(_record(done // steps_per_epoch, chunks) | _measured(measure, layout.fetch(state)))
