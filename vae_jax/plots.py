@@ -135,6 +135,36 @@ def minutes_figure(models: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     return figure
 
 
+def with_bands(figures: Sequence[Figure]) -> Figure:
+    """The first of several members' figures, its curves now their mean, in a band of one standard deviation.
+
+    Curves are lines that stand at the same place in each figure and differ in their ordinates alone.
+    """
+    figure = figures[0]
+    banded = False
+    for panels in zip(*(each.axes for each in figures), strict=True):
+        for lines in zip(*(axes.lines for axes in panels), strict=False):
+            curves = [np.asarray(line.get_xydata(), float) for line in lines]
+            if any(curve.shape != curves[0].shape or (curve[:, 0] != curves[0][:, 0]).any() for curve in curves):
+                continue
+            abscissas, ordinates = curves[0][:, 0], np.stack(curves)[:, :, 1]
+            mean, deviation = np.mean(ordinates, axis=0), np.std(ordinates, axis=0, ddof=1)
+            if not deviation.any():
+                continue
+            lines[0].set_ydata(mean)
+            colour = lines[0].get_color()
+            panels[0].fill_between(abscissas, mean - deviation, mean + deviation, color=colour, alpha=0.25, linewidth=0)
+            banded = True
+    if banded:
+        what = f"curves: mean and standard deviation of {len(figures)} seeds"
+        title = figure.get_suptitle()
+        if title:
+            figure.suptitle(f"{title}; {what}", fontsize="medium", wrap=True)
+        else:
+            figure.supxlabel(what, fontsize="medium")
+    return figure
+
+
 def _figure(title: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
