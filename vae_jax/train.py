@@ -248,7 +248,8 @@ def fit(
     total = epochs * steps_per_epoch
     images = jnp.asarray(data.images)
     labels = None if data.labels is None else jnp.asarray(data.labels)
-    state, records = store.restore(jax.tree.map(jnp.copy, state))  # a copy, for the first chunk donates it
+    state, notes = store.restore(jax.tree.map(jnp.copy, state))  # a copy, for the first chunk donates it
+    records: list[Record] = notes.get("history", [])
     done, count = int(_first_member(state.step)), 1  # the first chunk tells how fast a step is
     chunks: list[dict[str, Any]] = []  # of the epoch under way
     run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size)
@@ -268,8 +269,8 @@ def fit(
             if done % steps_per_epoch == 0:
                 records.append(_record(done // steps_per_epoch, chunks) | (measure(state) if measure else {}))
                 chunks.clear()
-                store.save(state, records)
-    store.save(state, records, last=True)
+                store.save(done, state, {"history": records}, record=records[-1])
+    store.save(done, state, {"history": records}, last=True)
     return state, records
 
 
