@@ -115,7 +115,15 @@ def train(
     """The trained variables, and the history with the bound on the binarised test images after each epoch."""
     train_key, bound_key = jax.random.split(key)
     step = vj.make_train_step(vae, how.objective, how.optimizer)
-    store = run.checkpoints(f"k{k}", k=k, schedule=config.schedule, epochs=how.epochs, batch_size=how.batch_size)
+    store = run.checkpoints(
+        f"k{k}",
+        model=vae,
+        variables=vj.averaged_variables,
+        k=k,
+        schedule=config.schedule,
+        epochs=how.epochs,
+        batch_size=how.batch_size,
+    )
 
     def bound(state: vj.TrainState) -> dict[str, float]:
         return {"test_bound": float(vj.log_likelihood(bound_key, vae, vj.averaged_variables(state), x, k).mean())}

@@ -1,15 +1,36 @@
-"""Damage every file of a checkpoint in four ways, restore, print what came of it; `test_checkpoint.py` runs this."""
+"""Damage files of the newest checkpoint one by one, restore, print what came of it; `test_checkpoint.py` runs this.
 
+By hand: `python tests/damage_checkpoints.py --cases 500`. Every file has its turn, then again in another way.
+"""
+
+import argparse
 import json
 import random
 import shutil
-import sys
+import tempfile
 import warnings
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-from test_checkpoint import CONFIG, fresh, run, same
+import jax
+from test_checkpoint import CONFIG, VAE, fresh, same
 
 import vae_jax as vj
+
+HOW = ("deleted", "emptied", "truncated", "one byte flipped")
+STEPS = {1: "the one before", 2: "the newest"}
+
+
+def trained(step):
+    """A state whose averaged parameters are not its own."""
+    state = fresh(step)
+    average = jax.tree.map(lambda leaf: leaf + 1, state.opt_state.average)
+    return replace(state, opt_state=state.opt_state._replace(average=average))
+
+
+def store_in(folder):
+    return vj.Checkpoints(folder, CONFIG, model=VAE, variables=vj.averaged_variables, every_seconds=0.0)
 
 
 def damage(path, how, chance):
@@ -20,28 +41,45 @@ def damage(path, how, chance):
         path.write_bytes(b"")
     elif how == "truncated":
         path.write_bytes(content[: chance.randrange(len(content))] if content else b"")
-    elif content:  # one byte flipped
+    elif content:
         content[chance.randrange(len(content))] ^= chance.randrange(1, 256)
         path.write_bytes(content)
 
 
-def main(folder):
-    whole, broken = folder / "whole", folder / "broken"
-    store = vj.Checkpoints(whole, CONFIG, every_seconds=0.0, keep=2)
-    states = [run(fresh(), epochs, store=store)[0].variables for epochs in (1, 2)]
-    chance, outcomes = random.Random(0), {}
-    for file in [path.relative_to(whole) for path in (whole / "2").rglob("*") if path.is_file()]:
-        for how in ("deleted", "emptied", "truncated", "flipped"):
+def outcome(folder, states):
+    """What each way of restoring made of it; none may fail, for the checkpoint before is whole."""
+    state, notes = store_in(folder).restore(fresh())
+    right = same(state, states[notes["step"]]) and notes == {"step": notes["step"], "loss": 0.1}
+    whole = STEPS[notes["step"]] if right else "wrong"
+    model, variables = vj.restore_model(folder)
+    found = [step for step, state in states.items() if same(variables, vj.averaged_variables(state))]
+    return whole, STEPS[found[0]] if model == VAE and found else "wrong"
+
+
+def main(cases, seed):
+    chance, states = random.Random(seed), {step: trained(step) for step in STEPS}
+    counts = {"restore": Counter(), "restore_model": Counter()}
+    with tempfile.TemporaryDirectory() as place:
+        whole, broken = Path(place) / "whole", Path(place) / "broken"
+        for step, state in states.items():
+            store_in(whole).save(step, state, {"step": step, "loss": 0.1})
+        files = sorted(path.relative_to(whole) for path in (whole / "2").rglob("*") if path.is_file())
+        for case in range(cases):
+            file, how = files[case % len(files)], HOW[(case + case // len(files)) % len(HOW)]
             shutil.copytree(whole, broken)
             damage(broken / file, how, chance)
-            restored, _ = vj.Checkpoints(broken, CONFIG).restore(fresh())
-            epoch = int(restored.step) // 4
-            right = same(restored.variables, states[epoch - 1])
-            outcomes[f"{file} {how}"] = {1: "the one before", 2: "the newest"}[epoch] if right else "wrong"
+            outcomes = outcome(broken, states)
             shutil.rmtree(broken)
-    print(json.dumps(outcomes))
+            for name, came in zip(counts, outcomes, strict=True):
+                counts[name][came] += 1
+            if "wrong" in outcomes:
+                print(f"wrong: {file} {how}: {outcomes}")
+    print(json.dumps({"cases": cases, "files": len(files)} | counts))
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", vj.CheckpointWarning)
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    main(**vars(parser.parse_args()))

@@ -1,22 +1,27 @@
-"""Checkpoints of a run, by Orbax: what a killed run needs to go on to the same bits."""
+"""Checkpoints of a run, by Orbax: what a killed run needs to go on to the same bits, and its model for use."""
 
-import hashlib
 import json
+import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from numbers import Real
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import Array, PyTree
+import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from vae_jax.errors import InputError, require_positive_int, require_writable_folder
+from vae_jax.description import build, describe
+from vae_jax.errors import InputError, require_positive_int
+from vae_jax.likelihoods.base import Variables
+from vae_jax.sealed import SealedFolder, by_name
 
-_FORMAT = 1
+Notes = Mapping[str, Any]
 
-History = dict[str, Any]
+_BEST = "best"
 
 
 class CheckpointWarning(UserWarning):
@@ -27,134 +32,246 @@ class Checkpoints:
     """The checkpoints of one run in a folder.
 
     `fit(state, ..., store=Checkpoints(folder, config))` goes on from them and adds to them. The state may be any tree
-    of arrays; a checkpoint's number is that of the epochs behind it.
+    of arrays; a checkpoint's number is that of the steps behind it.
 
     Args:
       folder: made if need be.
       config: what the run is, as JSON can hold it; a folder with checkpoints of another one is refused.
-      every_seconds: least time between two; 0 keeps one of each epoch.
+      model: if given, `restore_model` makes it again from the checkpoints alone.
+      variables: those of a state with which the model is used, `averaged_variables` say.
+      every_seconds: least time between two, of which one may fall within a long epoch; 0 keeps one of each epoch.
       keep: how many are kept.
+      best: the name of a number in the records. The state with the least so far is kept too, in a folder of its own.
 
     Raises:
-      InputError: the folder can't be written.
+      InputError: the folder can't be written or holds something else; the model can't be made from its description.
     """
 
     def __init__(
-        self, folder: Path | str, config: Mapping[str, Any], every_seconds: float = 60.0, keep: int = 2
+        self,
+        folder: Path | str,
+        config: Mapping[str, Any],
+        *,
+        model: Any = None,
+        variables: Callable[[Any], Variables] = attrgetter("variables"),
+        every_seconds: float = 60.0,
+        keep: int = 2,
+        best: str | None = None,
     ) -> None:
-        import orbax.checkpoint as ocp  # half a second that a program without checkpoints does without
-
         require_positive_int(keep=keep)
-        require_writable_folder(Path(folder))
-        self._orbax = ocp
         self._config = json.loads(json.dumps(config))
+        self._model = describe(model)
+        build(self._model, "model")  # what can't be made again is refused now, and not when it is wanted
+        self._variables = variables
         self._every_seconds = every_seconds
         self._saved_at = time.monotonic()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
+        self._newest = SealedFolder(Path(folder), keep)
+        self._newest.prepare(beside=_BEST)
+        self._best_by, self._least = best, math.inf
+        self._best = SealedFolder(Path(folder) / _BEST, 1)
+        if best is not None:
+            self._best.prepare()
 
-    where = property(lambda self: self._manager.directory)
+    @property
+    def where(self) -> Path | None:
+        """The folder."""
+        return self._newest.path
 
-    def save(self, step: int, state: PyTree, notes: Any, last: bool = False, record: Any = None) -> None:
-        """Keep the state, and what `fit` has recorded so far, unless the one before is too young.
+    @property
+    def due(self) -> bool:
+        """Whether the newest is so old that another one shall be kept before the epoch ends."""
+        return 0 < self._every_seconds <= time.monotonic() - self._saved_at
+
+    def save(
+        self, step: int, state: PyTree, notes: Notes, *, last: bool = False, record: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep the state and the notes, unless the checkpoint before is too young or has this number.
 
         Args:
-          state: at the end of an epoch.
-          history: one record an epoch.
+          step: steps taken.
+          state: after them.
+          notes: what `restore` shall give back with the state, as JSON can hold it.
           last: whether to keep it however young the one before is.
-        """
-        if not last and time.monotonic() - self._saved_at < self._every_seconds:
-            return
-        epochs = step
-        if epochs in self._manager.all_steps():
-            return
-        leaves = _by_name(state)
-        notes = {"format": _FORMAT, "config": self._config, "notes": notes, "sha256": _digest(leaves)}
-        args = self._orbax.args
-        self._manager.save(epochs, args=args.Composite(state=args.StandardSave(leaves), notes=args.JsonSave(notes)))
-        self._saved_at = time.monotonic()
-
-    def restore(self, state: PyTree) -> tuple[PyTree, History]:
-        """The newest checkpoint that is whole, each leaf checked by its SHA-256; `state` itself where there is none.
-
-        Args:
-          state: of the same run, for its shapes, types and places on the devices.
+          record: of the epoch that ends here; if it is the best so far, the state is kept among the best too.
 
         Raises:
-          InputError: the folder holds checkpoints of another configuration, or none of those in it is whole.
+          CheckpointError: it can't be written; those before it are untouched.
+          InputError: the record has no number of the name that the best goes by.
         """
-        reasons = []
-        for epochs in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                restored = self._read(epochs, state)
-            except InputError:
-                raise
-            except Exception as error:  # Orbax raises a bare Exception for some broken files
-                reasons.append(f"{epochs}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-                continue
-            if reasons:
-                text = f"checkpoint {'; '.join(reasons)}; going on from epoch {epochs}"
-                warnings.warn(text, CheckpointWarning, stacklevel=2)
-            return restored
-        if reasons:
-            raise InputError(
-                f"no checkpoint in {self._manager.directory} can be read ({'; '.join(reasons)}); remove the folder to "
-                "begin anew"
-            )
-        return state, {}
+        measured = self._measured(record)
+        due = last or time.monotonic() - self._saved_at >= self._every_seconds
+        if not due and not measured < self._least:
+            return
+        trees = {"state": by_name(state)}
+        if self._model is not None:
+            trees["variables"] = by_name(self._variables(state))
+        content = {"config": self._config, "model": self._model, "members": _members(state), "notes": notes}
+        if measured < self._least:  # first, for what is behind the newest checkpoint is never measured again
+            self._best.write(step, trees, content | {"best_by": self._best_by, "least": measured})
+            self._least = measured
+        if due:
+            self._newest.write(step, trees, content)
+            self._saved_at = time.monotonic()
 
-    def _read(self, epochs: int, state: PyTree) -> tuple[PyTree, History]:
-        args = self._orbax.args
-        notes = self._manager.restore(epochs, args=args.Composite(notes=args.JsonRestore())).notes
-        if notes["format"] != _FORMAT:
-            raise InputError(f"checkpoint {epochs} has format {notes['format']}; this version reads {_FORMAT}")
-        if notes["config"] != self._config:
-            raise InputError(
-                f"{self._manager.directory} holds checkpoints of another run "
-                f"({_difference(notes['config'], self._config)}); choose another folder, or the same options"
-            )
+    def restore(self, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """The newest checkpoint that is whole, each leaf checked by its SHA-256, and its notes.
+
+        Args:
+          state: of the same run, for its shapes, types and places on the devices; what comes back, with no notes, where
+            there is no checkpoint.
+
+        Raises:
+          InputError: the folder holds checkpoints of another configuration, another format or a state of other shapes,
+            or none of those in it is whole.
+        """
         shapes = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-            for name, leaf in _by_name(state).items()
+            for name, leaf in by_name(state).items()
         }
-        leaves = self._manager.restore(epochs, args=args.Composite(state=args.StandardRestore(shapes))).state
-        if _digest(leaves) != notes["sha256"]:
-            raise ValueError("its arrays are not those that were saved")
-        return jax.tree.unflatten(jax.tree.structure(state), [leaves[name] for name in shapes]), notes["notes"]
+
+        def read(folder: SealedFolder, step: int) -> tuple[PyTree, dict[str, Any]]:
+            content = folder.read_content(step)
+            self._require_same_run(folder, content)
+            leaves = folder.read_tree(step, content, "state", shapes)
+            return jax.tree.unflatten(jax.tree.structure(state), leaves), content
+
+        if self._best_by is not None:
+            best = _newest_whole(self._best, read)
+            self._least = math.inf if best is None else best[1]["least"]
+            if best is None and self._best.broken:
+                text = f"{_reasons(self._best)}; the best is looked for anew from here"
+                warnings.warn(text, CheckpointWarning, stacklevel=2)
+        restored = _newest_whole(self._newest, read)
+        if restored is not None:
+            return restored[0], restored[1]["notes"]
+        _refuse_broken(self._newest)
+        return state, {}
+
+    def _measured(self, record: Mapping[str, Any] | None) -> float:
+        """What the best goes by; infinite where there is nothing to go by."""
+        if record is None or self._best_by is None:
+            return math.inf
+        value = record.get(self._best_by)
+        if not isinstance(value, Real):
+            names = ", ".join(name for name, value in record.items() if isinstance(value, Real))
+            raise InputError(f"best is {self._best_by!r}, which is no number in the record; choose one of {names}")
+        return float(value)
+
+    def _require_same_run(self, folder: SealedFolder, content: Mapping[str, Any]) -> None:
+        there, here = content["config"], self._config
+        if folder is self._best:
+            there, here = there | {"best": content["best_by"]}, here | {"best": self._best_by}
+        if there != here:
+            raise InputError(
+                f"{folder.path} holds checkpoints of another run ({_difference(there, here)}); choose another folder, "
+                "or the same options"
+            )
 
 
 class NoCheckpoints:
     """In the place of `Checkpoints` for a run that keeps none."""
 
-    where = None
+    where: Path | None = None
+    due = False
 
-    def save(self, step: int, state: PyTree, notes: Any, last: bool = False, record: Any = None) -> None:
+    def save(
+        self, step: int, state: PyTree, notes: Notes, *, last: bool = False, record: Mapping[str, Any] | None = None
+    ) -> None:
         """Nothing is kept."""
 
-    def restore(self, state: PyTree) -> tuple[PyTree, History]:
+    def restore(self, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """`state` itself, with nothing behind it."""
         return state, {}
 
 
-def _by_name(state: PyTree) -> dict[str, Array]:
-    """Its leaves by their paths, in the order of the tree."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-    }
+def restore_model(folder: Path | str, *, best: bool = False, member: int | None = None) -> tuple[Any, Variables]:
+    """A model and its variables for use, from the checkpoints of a run that was given it: `Checkpoints(..., model=)`.
+
+    They are those of the newest checkpoint that is whole, checked by their SHA-256. To make the model, code is imported
+    from where its description says.
+
+    Args:
+      folder: of the checkpoints.
+      best: whether to take the best checkpoint rather than the newest.
+      member: which one, of a run of several; without it their variables come together, along the first axis.
+
+    Raises:
+      InputError: there is no such checkpoint, none of them is whole, none knows its model, or the model's code is not
+        here or has changed.
+    """
+    stored = SealedFolder(Path(folder) / _BEST if best else Path(folder))
+
+    def read(stored: SealedFolder, step: int) -> tuple[Any, Variables]:
+        content = stored.read_content(step)
+        if content["model"] is None:
+            raise InputError(f"the checkpoints in {stored.path} know no model; make them with Checkpoints(..., model=)")
+        members = content["members"]
+        if member is not None and (members is None or not 0 <= member < members):
+            there = "one model, without members" if members is None else f"members 0 to {members - 1}"
+            raise InputError(f"member is {member}, but {stored.path} holds {there}")
+        model = build(content["model"], "model")
+        here, leading = jnp.zeros(()).sharding, () if members is None else (members,)
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((*leading, *leaf.shape), leaf.dtype, sharding=here),
+            jax.eval_shape(model.init, jax.random.key(0)),
+        )
+        leaves = stored.read_tree(step, content, "variables", by_name(shapes))
+        chosen = leaves if member is None else [leaf[member] for leaf in leaves]
+        return model, jax.tree.unflatten(jax.tree.structure(shapes), chosen)
+
+    restored = _newest_whole(stored, read)
+    if restored is None:
+        _refuse_broken(stored)
+        remedy = "keep one with Checkpoints(..., best=)" if best else "expected the folder of a run's checkpoints"
+        raise InputError(f"there is no checkpoint in {stored.path}; {remedy}")
+    return restored
 
 
-def _digest(leaves: Mapping[str, Array]) -> str:
-    """SHA-256 of the leaves: their names, types, shapes and bytes."""
-    sha = hashlib.sha256()
-    for name, leaf in sorted(leaves.items()):
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-        sha.update(f"{name} {leaf.dtype} {array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
-    return sha.hexdigest()
+def _newest_whole(folder: SealedFolder, read: Callable[[SealedFolder, int], Any]) -> Any:
+    """What `read` makes of the newest checkpoint that is whole; a warning for each newer one, None if none is whole."""
+    folder.broken.clear()
+    while untried := folder.numbers() - folder.broken.keys():  # looked up anew: a run may be adding to them
+        step = max(untried)
+        try:
+            restored = read(folder, step)
+        except InputError:
+            raise
+        except Exception as error:  # Orbax raises a bare Exception for some broken files
+            folder.broken[step] = str(error).split("\n")[0] or type(error).__name__
+            continue
+        if folder.broken:
+            warnings.warn(f"{_reasons(folder)}; going on from step {step}", CheckpointWarning, stacklevel=3)
+        return restored
+    return None
+
+
+def _refuse_broken(folder: SealedFolder) -> None:
+    if folder.broken:
+        raise InputError(
+            f"no checkpoint in {folder.path} can be read ({_reasons(folder)}); remove the folder to begin anew"
+        )
+
+
+def _reasons(folder: SealedFolder) -> str:
+    return "; ".join(f"checkpoint {step} is broken: {reason}" for step, reason in folder.broken.items())
+
+
+def _members(state: PyTree) -> int | None:
+    """How many the state is of, by the leading axis of its number of steps; None of one."""
+    shape = jnp.shape(getattr(state, "step", 0))
+    return shape[0] if shape else None
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    there, here = dict(_flat(there)), dict(_flat(here))
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     return ", ".join(f"{name} is {there.get(name)!r} there and {here.get(name)!r} here" for name in names)
+
+
+def _flat(values: Mapping[str, Any], within: str = "") -> list[tuple[str, Any]]:
+    """The values that are no mappings, by their paths."""
+    return [
+        pair
+        for name, value in values.items()
+        for pair in (_flat(value, f"{within}{name}.") if isinstance(value, Mapping) else [(f"{within}{name}", value)])
+    ]

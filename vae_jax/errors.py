@@ -51,6 +51,10 @@ class StoppedError(KeyboardInterrupt):
         self.state, self.signal = state, signal
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint can't be written; the message names the folder, the step, the reason, and what is still there."""
+
+
 def require_positive_int(**values: object) -> None:
     """Raise `InputError` unless each value is a whole number of at least one."""
     for name, value in values.items():

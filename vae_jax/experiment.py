@@ -7,11 +7,11 @@ import json
 import math
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,12 +20,21 @@ from jaxtyping import Array, Key
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vae_jax.averaging import averaged_variables
 from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.classifier import Judge, train_judge
 from vae_jax.data import Dataset, file_name, load, load_or_stand_in
-from vae_jax.errors import InputError, NotFiniteError, require_positive, require_positive_int, require_writable_folder
+from vae_jax.description import describe
+from vae_jax.errors import (
+    CheckpointError,
+    InputError,
+    NotFiniteError,
+    require_positive,
+    require_positive_int,
+    require_writable_folder,
+)
 from vae_jax.likelihoods import Bernoulli, Likelihood
-from vae_jax.model import VAE
+from vae_jax.model import VAE, Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Observe, Scale
 from vae_jax.recipe import Trained, train_vae
@@ -156,7 +165,7 @@ class Run:
         title: str = "VAE",
     ) -> Trained:
         """Train on this run's data by its options."""
-        choices = {"model": vae, "objective": objective, "observe": observe, "augmented": augmented}
+        choices = {"objective": objective, "observe": observe, "augmented": augmented}
         return train_vae(
             key,
             vae,
@@ -168,16 +177,30 @@ class Run:
             weight_decay=self.options.weight_decay,
             observe=observe,
             augmented=augmented,
-            store=self.checkpoints(title, **{name: _described(value) for name, value in choices.items()}),
+            store=self.checkpoints(
+                title,
+                model=vae,
+                variables=averaged_variables,
+                **{name: describe(value) for name, value in choices.items()},
+            ),
             title=title,
         )
 
-    def checkpoints(self, title: str, **config: Any) -> Checkpoints | NoCheckpoints:
+    def checkpoints(
+        self,
+        title: str,
+        *,
+        model: VAE | None = None,
+        variables: Callable[[Any], Variables] = attrgetter("variables"),
+        **config: Any,
+    ) -> Checkpoints | NoCheckpoints:
         """The checkpoints of one of this run's models, in a folder of its own under `--checkpoint-dir`.
 
         Args:
           title: of the model.
-          **config: what the model is and how it is trained, beyond this run's options, as JSON can hold it.
+          model: if `restore_model` shall make it again.
+          variables: those of a state with which it is used.
+          **config: how the model is trained, and what it is, beyond this run's options, as JSON can hold it.
         """
         if self.options.checkpoint_dir is None:
             return NoCheckpoints()
@@ -189,7 +212,8 @@ class Run:
             **{name: getattr(self.options, name) for name in options},
             "data": self.data.train.digest,
         }
-        return Checkpoints(self.options.checkpoint_dir / file_name(title), of_run | config)
+        folder = self.options.checkpoint_dir / file_name(title)
+        return Checkpoints(folder, of_run | {"model": describe(model)} | config, model=model, variables=variables)
 
     def judge(self) -> tuple[Judge, float]:
         """A judge trained on this run's data, and its accuracy on the test images, which is printed."""
@@ -258,12 +282,15 @@ Config = TypeVar("Config")
 
 
 def run_script(main: Callable[[Config], None], config: type[Config]) -> None:
-    """Parse the command line into `config` and run `main`; an `InputError` is one line and exit status 2."""
+    """Parse the command line into `config` and run `main`; an error of ours is one line.
+
+    The exit status is 2 for an `InputError`, 1 for what ends a run that has begun.
+    """
     import tyro  # imported here: notebooks and the library itself do without
 
     try:
         main(tyro.cli(config, description=sys.modules[main.__module__].__doc__))
-    except (InputError, NotFiniteError) as error:
+    except (InputError, NotFiniteError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, InputError) else 1) from error
 
@@ -275,11 +302,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _described(value: Any) -> str:
-    """A value by its `repr`, without the addresses that functions have in it."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ state's key and that number, so a run can be stopped between any two chunks and 
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from signal import SIGTERM
 from typing import Any
@@ -32,6 +32,9 @@ _CHUNK_SECONDS = 2.0  # how often the host hears from the device
 
 Record = dict[str, Any]
 """Numbers by name; of several members, lists of them."""
+
+Measure = Callable[[TrainState], Record]
+"""What is measured of a state after an epoch."""
 
 
 @partial(jax.jit, static_argnames=("step", "observe", "batch_size", "layout"), donate_argnames="state")
@@ -102,7 +105,7 @@ def fit(
     observe: Observe = Scale(),
     epochs: int,
     batch_size: int = 128,
-    measure: Callable[[TrainState], Record] | None = None,
+    measure: Measure | Sequence[Measure] | None = None,
     store: Checkpoints | NoCheckpoints = NoCheckpoints(),
     mesh: Mesh | None = None,
     shard_optimizer: bool = False,
@@ -121,7 +124,8 @@ def fit(
       observe: what the model sees of them.
       epochs: passes over the data in all.
       batch_size: images a step, over all devices; an epoch leaves out the remainder.
-      measure: called with the state after each epoch, or with each member's; its numbers join the epoch's record.
+      measure: called with the state after each epoch, or with each member's, who may have one each; its numbers join
+        the epoch's record.
       store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`.
       mesh: the devices that share each batch, or the members; None is one device.
       shard_optimizer: whether each device keeps a part of the optimizer's state only.
@@ -173,13 +177,18 @@ def fit(
                 {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
             )
             bar.advance(count, float(np.mean(metrics["loss"])) / count)
-            fitting, goes_on = least(_CHUNK_SECONDS * count / seconds, float(stop.heard is None))
+            # What the clock or a signal decides, all processes decide alike.
+            fitting, unheard, young = least(
+                _CHUNK_SECONDS * count / seconds, float(stop.heard is None), float(not store.due)
+            )
             count = max(1, int(fitting))
             if done % steps_per_epoch == 0:
                 records.append(_record(done // steps_per_epoch, chunks) | _measured(measure, layout.fetch(state)))
                 chunks.clear()
                 keep(record=records[-1])
-            if not goes_on and done < total:
+            elif not young:
+                keep()
+            if not unheard and done < total:
                 keep(last=True)
                 raise StoppedError(stop.heard or SIGTERM, done, total, layout.fetch(state), store.where)
     keep(last=True)
@@ -211,13 +220,15 @@ def _feeder(
     return ResidentFeeder(data, batch_size, layout, members=keys.ndim > 0)
 
 
-def _measured(measure: Callable[[TrainState], Record] | None, state: TrainState) -> Record:
+def _measured(measure: Measure | Sequence[Measure] | None, state: TrainState) -> Record:
     """What is measured of the state, or lists of what is measured of each member."""
     if measure is None:
         return {}
     if state.step.ndim == 0:
+        assert callable(measure)
         return measure(state)
-    of_members = [measure(member(state, number)) for number in range(state.step.size)]
+    measures = [measure] * state.step.size if callable(measure) else measure
+    of_members = [own(member(state, number)) for number, own in enumerate(measures)]
     return {name: [record[name] for record in of_members] for name in of_members[0]}
 
 

@@ -1,0 +1,186 @@
+"""Numbered trees of arrays in a folder, each with JSON about it, written by Orbax under a seal of SHA-256.
+
+Orbax writes into a temporary folder and renames it, so that what is killed leaves no numbered one. It does not notice a
+byte that has changed since, nor that files are missing before it stumbles over them: that is what the seal is for.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from vae_jax.errors import CheckpointError, InputError, require_writable_folder
+
+_FORMAT = 2
+_TEMPORARY = ".orbax-checkpoint-tmp"
+_PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
+
+
+class SealedFolder:
+    """A folder of them.
+
+    Attributes:
+      path: of the folder.
+      broken: why, by the number of each that could not be read; the next `write` takes their place.
+    """
+
+    def __init__(self, path: Path, keep: int = 1) -> None:
+        import orbax.checkpoint as ocp  # half a second that a program without checkpoints does without
+
+        self.path = path.absolute()
+        self.broken: dict[int, str] = {}
+        self._keep = keep
+        self._args = ocp.args
+        self._checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+    def prepare(self, beside: str | None = None) -> None:
+        """Make the folder ready to be written to, without what a killed run has left half-written.
+
+        Args:
+          beside: the name of a folder that may be there too.
+
+        Raises:
+          InputError: it can't be written, or holds anything else and no checkpoint.
+        """
+        require_writable_folder(self.path)
+        entries = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        ours = [entry for entry in entries if _is_ours(entry) or entry.name == beside]
+        foreign = sorted(entry.name for entry in entries if entry not in ours)
+        if foreign and (not ours or any(name.isdecimal() for name in foreign)):
+            some = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            raise InputError(f"{self.path} holds something else than checkpoints ({some}); choose another folder")
+        if jax.process_index() == 0:
+            for entry in ours:
+                if _TEMPORARY in entry.name:
+                    shutil.rmtree(entry)
+
+    def numbers(self) -> set[int]:
+        """Of what is there, whole or not."""
+        if not self.path.is_dir():
+            return set()
+        return {int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal()}
+
+    def write(self, number: int, trees: Mapping[str, Mapping[str, Array]], content: Mapping[str, Any]) -> None:
+        """Add one, unless there is one of that number, and remove the oldest if they have become too many.
+
+        Args:
+          number: of steps.
+          trees: leaves by name, by the name of the tree.
+          content: what else to keep, as JSON can hold it.
+
+        Raises:
+          CheckpointError: it can't be written.
+        """
+        if number in self.numbers() - self.broken.keys():
+            return
+        described = {
+            tree: {"sha256": _digest(leaves), "leaves": {name: _shape(leaf) for name, leaf in leaves.items()}}
+            for tree, leaves in trees.items()
+        }
+        content = json.loads(json.dumps({"format": _FORMAT, "number": number, "trees": described} | dict(content)))
+        notes = {"sha256": _seal(content), "content": content}
+        items = {tree: self._args.StandardSave(leaves) for tree, leaves in trees.items()}
+        args = self._args.Composite(notes=self._args.JsonSave(notes), **items)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._remove(self.broken)
+            self._checkpointer.save(self.path / str(number), args=args)
+            before = sorted(self.numbers() - {number})
+            self._remove(before[: len(before) + 1 - self._keep])
+        except Exception as error:  # Python's, Orbax's and TensorStore's own
+            reason = str(error).split("\n")[0] or type(error).__name__
+            there = self.numbers() - self.broken.keys()
+            others = f"checkpoint {max(there)} is still there to go on from" if there else "there is none before it"
+            text = f"checkpoint {number} can't be written to {self.path} ({reason}); {others}"
+            raise CheckpointError(text) from error
+        self.broken.clear()
+
+    def read_content(self, number: int) -> dict[str, Any]:
+        """What was written with the trees.
+
+        Raises:
+          InputError: it is of another format.
+          Exception: of any kind, where it is broken.
+        """
+        args = self._args.Composite(notes=self._args.JsonRestore())
+        notes = self._checkpointer.restore(self.path / str(number), args=args).notes
+        found = notes.get("format")
+        if found is None:
+            content: dict[str, Any] = notes["content"]
+            if notes["sha256"] != _seal(content):
+                raise ValueError("its notes are not those that were saved")
+            found = content["format"]
+        if found != _FORMAT:
+            version = "a newer version" if found > _FORMAT else "the older version that wrote it, or another folder"
+            text = f"checkpoint {number} in {self.path} has format {found}, and this version reads {_FORMAT}"
+            raise InputError(f"{text}; take {version}")
+        if content["number"] != number:
+            raise ValueError(f"it is the one of number {content['number']}")
+        return content
+
+    def read_tree(
+        self, number: int, content: Mapping[str, Any], tree: str, shapes: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> list[Array]:
+        """The leaves of a tree, in the order of `shapes`, whose places on the devices they take.
+
+        Raises:
+          InputError: it has other leaves than `shapes`.
+          Exception: of any kind, where it is broken.
+        """
+        there = content["trees"][tree]["leaves"]
+        here = {name: _shape(leaf) for name, leaf in shapes.items()}
+        for name in [*here, *there]:
+            if there.get(name) != here.get(name):
+                difference = f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+                text = f"checkpoint {number} in {self.path} was written by other code ({difference})"
+                raise InputError(f"{text}; take that code, or another folder")
+        args = self._args.Composite(**{tree: self._args.StandardRestore(dict(shapes))})
+        leaves = self._checkpointer.restore(self.path / str(number), args=args)[tree]
+        if _digest(leaves) != content["trees"][tree]["sha256"]:
+            raise ValueError("its arrays are not those that were saved")
+        return [leaves[name] for name in shapes]
+
+    def _remove(self, numbers: Mapping[int, str] | list[int]) -> None:
+        if jax.process_index() == 0:
+            for number in numbers:
+                shutil.rmtree(self.path / str(number), ignore_errors=True)
+
+
+def by_name(tree: PyTree) -> dict[str, Any]:
+    """Its leaves by their paths, in the order of the tree."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _is_ours(entry: Path) -> bool:
+    if not entry.is_dir():
+        return False
+    names = {part.name for part in entry.iterdir()}
+    return _TEMPORARY in entry.name or (entry.name.isdecimal() and (not names or bool(names & _PARTS)))
+
+
+def _shape(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _digest(leaves: Mapping[str, Array]) -> str:
+    """SHA-256 of the leaves: their names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name, leaf in sorted(leaves.items()):
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        sha.update(f"{name} {leaf.dtype} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
