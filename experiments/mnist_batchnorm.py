@@ -73,7 +73,7 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
     optimizer = optax.adam(vj.warm_up_then_cosine(config.learning_rate, steps))
     variances = 1 / (2 * jnp.asarray(config.c))
     keys = jax.random.split(key, len(config.c))
-    states, history = vj.fit(
+    states, history = run.fit(
         vj.init_members(keys, model(run, 1.0), optimizer, settings=variances),
         vj.with_settings(lambda variance: vj.make_train_step(model(run, variance), vj.ELBO(), optimizer)),
         run.data.train,

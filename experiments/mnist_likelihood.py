@@ -128,7 +128,7 @@ def train(
     def bound(state: vj.TrainState) -> dict[str, float]:
         return {"test_bound": float(vj.log_likelihood(bound_key, vae, vj.averaged_variables(state), x, k).mean())}
 
-    state, history = vj.fit(
+    state, history = run.fit(
         vj.init(train_key, vae, how.optimizer),
         step,
         run.data.train,

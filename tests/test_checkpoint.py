@@ -185,7 +185,7 @@ def test_a_broken_best_is_told_and_replaced(tmp_path):
 
 def test_a_record_without_the_number_names_what_it_has(tmp_path):
     store = store_of(tmp_path, best="validation_loss")
-    with pytest.raises(vj.InputError, match="best is 'validation_loss'.*choose one of epoch, loss$"):
+    with pytest.raises(vj.InputError, match=r"best is .validation_loss.*choose one of epoch, loss$"):
         store.save(1, fresh(), NOTES, record={"epoch": 1, "loss": 2.0, "by_member": [1.0]})
     store.save(1, fresh(), NOTES)
     assert names_in(tmp_path) == ["1", "best"]

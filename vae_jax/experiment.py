@@ -1,5 +1,6 @@
 """The edge that every script shares: options, the data, the output folder, the report."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import io
@@ -13,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
+from jax.sharding import Mesh
 from jaxtyping import Array, Key
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,21 +25,28 @@ from PIL import Image
 from vae_jax.averaging import averaged_variables
 from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.classifier import Judge, train_judge
-from vae_jax.data import Dataset, file_name, load, load_or_stand_in
+from vae_jax.data import Dataset, Split, file_name, load, load_or_stand_in
 from vae_jax.description import describe
+from vae_jax.ensemble import fit_together
 from vae_jax.errors import (
     CheckpointError,
     InputError,
     NotFiniteError,
+    StoppedError,
     require_positive,
     require_positive_int,
     require_writable_folder,
 )
 from vae_jax.likelihoods import Bernoulli, Likelihood
+from vae_jax.members import mean_and_deviation, run_members, scalars, together
 from vae_jax.model import VAE, Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Observe, Scale
+from vae_jax.plots import with_bands
 from vae_jax.recipe import Trained, train_vae
+from vae_jax.sharding import Layout, device_mesh, is_first_process, require_same, start_processes
+from vae_jax.step import Step, TrainState
+from vae_jax.train import Measure, Record
 
 _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotlib")
 
@@ -70,6 +79,21 @@ class Options:
     """Folder for checkpoints, one a minute of each model; a run that finds its own there goes on from them."""
     hold_out: int = 0
     """Number of training images that take the place of the test split, for choosing settings."""
+    members: int = 1
+    """Runs of seeds SEED, SEED + 1, ... whose models train as one program. Numbers are then means and standard
+    deviations, pictures those of the first, with a band around each curve."""
+    devices: int | Literal["all"] = 1
+    """Devices that share each batch, or the members. Any number of them gives the same run, up to rounding."""
+    stream_above: float | None = None
+    """Mebibytes of training images above which they stay on the host and stream to the devices. By default half of a
+    device's memory."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes, each started with this command, are one run on all of their
+    devices; "auto": ask the cluster (SLURM, Open MPI, Kubernetes, Cloud TPU)."""
+    num_processes: int | None = None
+    """Of all, with a coordinator."""
+    process_id: int | None = None
+    """Of this process, from 0, with a coordinator. Process 0 writes the files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +106,7 @@ class Run:
       data: as loaded.
       batch_size: as asked for, or the default that suits the size of the data.
       epochs: likewise.
+      mesh: the devices, if there are several.
       started: `time.perf_counter` at the start.
     """
 
@@ -90,6 +115,7 @@ class Run:
     data: Dataset
     batch_size: int
     epochs: int
+    mesh: Mesh | None
     started: float
 
     @classmethod
@@ -138,7 +164,12 @@ class Run:
         batch_size = options.batch_size or min(len(data.train), batch_size // 4 if is_small else batch_size)
         if batch_size > len(data.train):
             raise InputError(f"batch_size is {batch_size} but {data.name} has only {len(data.train)} training images")
+        mesh = _mesh(options)
+        Layout(mesh).require_divisible(
+            **{"batch_size": batch_size} if options.members == 1 else {"members": options.members}
+        )
         require_writable_folder(options.out)
+        require_same(options=_shared_by_processes(options), data=data.train.digest)
         steps_per_epoch = len(data.train) // batch_size
         if stand_in_steps is not None and data.name != native:
             epochs = -(-stand_in_steps // steps_per_epoch)
@@ -147,7 +178,7 @@ class Run:
         epochs = options.epochs or epochs
         stem = name if data.name == native else f"{name}_{file_name(data.name)}"
         print(f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images ({data.source})")
-        return cls(stem, options, data, batch_size, epochs, started)
+        return cls(stem, options, data, batch_size, epochs, mesh, started)
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -166,6 +197,7 @@ class Run:
     ) -> Trained:
         """Train on this run's data by its options."""
         choices = {"objective": objective, "observe": observe, "augmented": augmented}
+
         return train_vae(
             key,
             vae,
@@ -184,7 +216,21 @@ class Run:
                 **{name: describe(value) for name, value in choices.items()},
             ),
             title=title,
+            fit=self.fit,
         )
+
+    def fit(
+        self, state: TrainState, step: Step, data: Split, *, measure: Measure | None = None, **settings: Any
+    ) -> tuple[TrainState, list[Record]]:
+        """`vae_jax.fit` on this run's devices, of all members as one program."""
+        above = self.options.stream_above
+        settings |= {"mesh": self.mesh, "stream_above": None if above is None else int(above * 2**20)}
+
+        def serve(brought: list[tuple[TrainState, Measure | None]]) -> list[tuple[TrainState, list[Record]]]:
+            states, measures = zip(*brought, strict=True)
+            return fit_together(states, step, data, measures=measures, **settings)
+
+        return together(serve, (state, measure))
 
     def checkpoints(
         self,
@@ -202,9 +248,9 @@ class Run:
           variables: those of a state with which it is used.
           **config: how the model is trained, and what it is, beyond this run's options, as JSON can hold it.
         """
-        if self.options.checkpoint_dir is None:
+        if self.options.checkpoint_dir is None or not is_first_process():
             return NoCheckpoints()
-        options = ("learning_rate", "weight_decay", "seed")
+        options = ("learning_rate", "weight_decay", "seed", "members")
         of_run = {
             "experiment": self.name,
             "epochs": self.epochs,
@@ -217,11 +263,16 @@ class Run:
 
     def judge(self) -> tuple[Judge, float]:
         """A judge trained on this run's data, and its accuracy on the test images, which is printed."""
-        key = jax.random.fold_in(jax.random.key(self.options.judge_seed), 1)  # no stream of the run's own
-        judge = train_judge(key, self.data.train)
-        accuracy = judge.on(self.data.test).agreement(self.data.test.labels)
-        print(f"classifier of seed {self.options.judge_seed}: {accuracy:.2%} of {self.data.name}'s test images right")
-        return judge, accuracy
+
+        def serve(brought: list[None]) -> list[tuple[Judge, float]]:
+            key = jax.random.fold_in(jax.random.key(self.options.judge_seed), 1)  # no stream of the run's own
+            judge = train_judge(key, self.data.train)
+            accuracy = judge.on(self.data.test).agreement(self.data.test.labels)
+            seed, name = self.options.judge_seed, self.data.name
+            print(f"classifier of seed {seed}: {accuracy:.2%} of {name}'s test images right")
+            return [(judge, accuracy)] * len(brought)
+
+        return together(serve, None)
 
     @property
     def where(self) -> str:
@@ -236,22 +287,34 @@ class Run:
         )
 
     def save(self, part: str, figure: Figure) -> None:
-        """Write OUT/NAME_part.png in 256 colours and at most 1150 pixels a side: under 400 kB.
+        """Write OUT/NAME_part.png; of several members, the first one's, with bands around its curves."""
 
-        Of Pillow's ways to choose them, maximum coverage keeps the colours of classes apart; the default merges some.
-        Photographs and the like, of more than 2**16 colours, are better served by the default and dithering.
-        """
-        drawn = io.BytesIO()
-        figure.savefig(drawn, dpi=min(130, 1150 / max(figure.get_size_inches())))
-        picture = Image.open(drawn).convert("RGB")
-        if picture.getcolors(maxcolors=2**16) is None:
-            few = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
-        else:
-            few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(self.options.out / f"{self.name}_{part}.png", optimize=True)
+        def serve(figures: list[Figure]) -> list[None]:
+            if is_first_process():
+                _save_picture(self.options.out / f"{self.name}_{part}.png", with_bands(figures))
+            return [None] * len(figures)
+
+        together(serve, figure)
 
     def report(self, numbers: Mapping[str, Any]) -> None:
-        """Write OUT/NAME.json: what was run, on what, and `numbers`."""
+        """Write OUT/NAME.json: what was run, on what, and `numbers`; of several members, also their means."""
+
+        def serve(brought: list[Mapping[str, Any]]) -> list[None]:
+            if len(brought) == 1:
+                self._write(brought[0])
+            else:
+                summary = mean_and_deviation(brought)
+                print(f"mean and standard deviation of {len(brought)} seeds from {self.options.seed}:")
+                for name, mean, deviation in scalars(summary):
+                    print(f"  {name}: {mean:.4g} +- {deviation:.2g}")
+                self._write(summary | {"of_members": brought})
+            return [None] * len(brought)
+
+        together(serve, numbers)
+
+    def _write(self, numbers: Mapping[str, Any]) -> None:
+        if not is_first_process():
+            return
         device = jax.devices()[0]
         content = {
             "experiment": self.name,
@@ -281,18 +344,74 @@ class Run:
 Config = TypeVar("Config")
 
 
+def _save_picture(path: Path, figure: Figure) -> None:
+    """In 256 colours and at most 1150 pixels a side: under 400 kB.
+
+    Of Pillow's ways to choose them, maximum coverage keeps the colours of classes apart; the default merges some.
+    Photographs and the like, of more than 2**16 colours, are better served by the default and dithering.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=min(130, 1150 / max(figure.get_size_inches())))
+    picture = Image.open(drawn).convert("RGB")
+    if picture.getcolors(maxcolors=2**16) is None:
+        few = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
+    else:
+        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+
+
+def _mesh(options: Options) -> Mesh | None:
+    """The devices of the run; several members take as many as can share them."""
+    require_positive_int(members=options.members)
+    if options.devices == 1 and jax.process_count() == 1:
+        return None
+    if options.devices != "all":
+        return device_mesh(options.devices)
+    there = jax.device_count()
+    return device_mesh(
+        there if options.members == 1 else max(n for n in range(1, there + 1) if options.members % n == 0)
+    )
+
+
+def _shared_by_processes(options: Options) -> str:
+    """The options on which several processes must agree."""
+    own = ("data_dir", "out", "checkpoint_dir", "process_id")
+    return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(options).items() if name not in own)
+
+
 def run_script(main: Callable[[Config], None], config: type[Config]) -> None:
     """Parse the command line into `config` and run `main`; an error of ours is one line.
 
-    The exit status is 2 for an `InputError`, 1 for what ends a run that has begun.
+    The exit status is 2 for an `InputError`, 1 for what ends a run that has begun, 128 and the signal's number where a
+    signal has ended it.
     """
     import tyro  # imported here: notebooks and the library itself do without
 
+    given = tyro.cli(config, description=sys.modules[main.__module__].__doc__)
     try:
-        main(tyro.cli(config, description=sys.modules[main.__module__].__doc__))
+        if not isinstance(given, Options):
+            main(given)
+        else:
+            _run_together(main, given)
     except (InputError, NotFiniteError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, InputError) else 1) from error
+    except StoppedError as stop:
+        print(str(stop), file=sys.stderr)
+        raise SystemExit(128 + stop.signal) from stop
+
+
+def _run_together(main: Callable[[Any], None], options: Options) -> None:
+    """Each member with its seed; of several processes, the first one speaks."""
+    if options.coordinator is not None:
+        address = None if options.coordinator == "auto" else options.coordinator
+        start_processes(address, options.num_processes, options.process_id)
+    require_positive_int(members=options.members)
+    with contextlib.ExitStack() as stack:
+        if not is_first_process():
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        seeds = range(options.seed, options.seed + options.members)
+        run_members(lambda number: main(dataclasses.replace(options, seed=seeds[number])), options.members)
 
 
 def _finite(value: Any) -> Any:

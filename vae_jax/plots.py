@@ -141,6 +141,8 @@ def with_bands(figures: Sequence[Figure]) -> Figure:
     Curves are lines that stand at the same place in each figure and differ in their ordinates alone.
     """
     figure = figures[0]
+    if len(figures) == 1:
+        return figure
     banded = False
     for panels in zip(*(each.axes for each in figures), strict=True):
         for lines in zip(*(axes.lines for axes in panels), strict=False):
