@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -90,8 +91,7 @@ class Layout:
         """A copy on one device of this process."""
         if self.mesh is None:
             return tree
-        whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, _REPLICATED))(tree)
-        return jax.tree.map(lambda leaf: jnp.copy(leaf.addressable_data(0)), whole)
+        return jax.tree.map(lambda leaf: jnp.copy(leaf.addressable_data(0)), _whole(tree, self.mesh))
 
     def read(
         self, shape: tuple[int, ...], axis: int | None, rows: Callable[[tuple[slice, ...]], np.ndarray]
@@ -168,6 +168,12 @@ class Layout:
 
 
 ONE_DEVICE = Layout()
+
+
+@partial(jax.jit, static_argnames="mesh")
+def _whole(tree: State, mesh: Mesh) -> State:
+    """The tree on each device of the mesh."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, _REPLICATED))
 
 
 def _on_host(tree: PyTree) -> PyTree:
