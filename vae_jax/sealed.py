@@ -37,7 +37,13 @@ class SealedFolder:
         self.broken: dict[int, str] = {}
         self._keep = keep
         self._args = ocp.args
-        self._checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        # Of several processes this one is alone with its files: the others shall not be waited for.
+        alone = {jax.process_index()}
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes=alone if jax.process_count() > 1 else None
+        )
+        handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options))
+        self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
 
     def prepare(self, beside: str | None = None) -> None:
         """Make the folder ready to be written to, without what a killed run has left half-written.
