@@ -126,7 +126,7 @@ def test_each_member_is_the_run_of_its_seed(tmp_path, capsys):
     assert f"last: {both['last']['mean']:.4g} +- {both['last']['standard_deviation']:.2g}" in printed
     again = report("again", seed=3, members=2, checkpoint_dir=kept)
     assert again["of_members"] == both["of_members"], "trained anew"
-    vae, variables = vj.restore_model(kept / "vae", member=1)
+    vae, variables = vj.restore_model(kept / "VAE", member=1)
     kernel = variables["params"]["encoder"]["Dense_0"]["kernel"]
     assert float(np.mean(kernel)) == both["of_members"][1]["mean_weight"]
     assert vae.encode(variables, jax.numpy.zeros((1, 6, 6, 1))).mean.shape == (1, 2)

@@ -44,7 +44,9 @@ class SealedFolder:
         options = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes=alone if jax.process_count() > 1 else None
         )
-        handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options))
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=options)
+        )
         self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
 
     def prepare(self, beside: str | None = None) -> None:

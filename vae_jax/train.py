@@ -94,7 +94,8 @@ def _chunk(
     shapes = jax.eval_shape(lambda state: one(state)[1], state)
     zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, jnp.result_type(metric, 0)), shapes)
     _, state, totals = jax.lax.while_loop(goes_on, body, (jnp.zeros((), jnp.int32), state, zeros))
-    return state, totals
+    # Once more, for the compiler may have spread what is carried; the next chunk takes it as this one did.
+    return layout.constrain(state), totals
 
 
 def fit(
