@@ -144,7 +144,7 @@ def test_checkpoints_of_another_model_are_refused_and_those_of_the_same_gone_on_
     first = history()
     assert history() == first, "trained again: functions in the configuration must have no addresses"
     for changes in ({"latent_dim": 3}, {"activation": nn.tanh}, {"likelihood": vj.Gaussian(0.1)}):
-        with pytest.raises(vj.InputError, match=r"another run \(model is"):
+        with pytest.raises(vj.InputError, match=r"another run \(model\."):
             history(**changes)
 
 

@@ -144,7 +144,7 @@ class Checkpoints:
         restored = _newest_whole(self._newest, read)
         if restored is not None:
             return restored[0], restored[1]["notes"]
-        _refuse_broken(self._newest)
+        _refuse_broken(self._newest, "remove the folder to begin anew")
         return state, {}
 
     def _measured(self, record: Mapping[str, Any] | None) -> float:
@@ -213,7 +213,7 @@ def restore_model(folder: Path | str, *, best: bool = False, member: int | None 
         here, leading = jnp.zeros(()).sharding, () if members is None else (members,)
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((*leading, *leaf.shape), leaf.dtype, sharding=here),
-            jax.eval_shape(model.init, jax.random.key(0)),
+            _variables_of(model),
         )
         leaves = stored.read_tree(step, content, "variables", by_name(shapes))
         chosen = leaves if member is None else [leaf[member] for leaf in leaves]
@@ -221,7 +221,7 @@ def restore_model(folder: Path | str, *, best: bool = False, member: int | None 
 
     restored = _newest_whole(stored, read)
     if restored is None:
-        _refuse_broken(stored)
+        _refuse_broken(stored, "take a copy of them from elsewhere, or train anew")
         remedy = "keep one with Checkpoints(..., best=)" if best else "expected the folder of a run's checkpoints"
         raise InputError(f"there is no checkpoint in {stored.path}; {remedy}")
     return restored
@@ -245,11 +245,19 @@ def _newest_whole(folder: SealedFolder, read: Callable[[SealedFolder, int], Any]
     return None
 
 
-def _refuse_broken(folder: SealedFolder) -> None:
+def _refuse_broken(folder: SealedFolder, remedy: str) -> None:
     if folder.broken:
-        raise InputError(
-            f"no checkpoint in {folder.path} can be read ({_reasons(folder)}); remove the folder to begin anew"
-        )
+        raise InputError(f"no checkpoint in {folder.path} can be read ({_reasons(folder)}); {remedy}")
+
+
+def _variables_of(model: Any) -> PyTree:
+    """Shapes and types of the variables that a model would make."""
+    try:
+        return jax.eval_shape(model.init, jax.random.key(0))
+    except Exception as error:  # any kind, for the model's code may be anyone's
+        reason = str(error).split("\n")[0] or type(error).__name__
+        text = f"the code that is here can't make the model ({reason}); take the code of the run"
+        raise InputError(text) from error
 
 
 def _reasons(folder: SealedFolder) -> str:

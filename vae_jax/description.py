@@ -2,7 +2,8 @@
 
 None, truth values, numbers and strings stand for themselves, a list for a tuple. All else is an object whose first
 entry says what it is, by a word that no field can be named by: {"class": "module:name", fields...} a dataclass, a Linen
-module, a named tuple or a partial, {"import": "module:name"} a class or a function, {"def": ...} what has no such name.
+module, a named tuple or a partial, {"import": "module:name"} a class or a function, {"def": ...} what has no such name,
+{"is": "default"} what is its field's default and has none.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from vae_jax.errors import InputError
 
 _PUBLIC = ("jax.nn", "jax.nn.initializers", "jax.numpy", "flax.linen")  # of functions whose own module is a private one
 _LARGEST_ARRAY = 1_000
+_DEFAULT = {"is": "default"}
 
 
 def describe(value: Any) -> Any:
@@ -44,7 +46,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, jax.Array | np.ndarray | np.generic) and not isinstance(value, jax.core.Tracer):
         return _described_array(value)
     if (fields := _fields(value)) is not None:
-        return _named(type(value), "class") | {name: describe(field) for name, field in fields.items()}
+        return _named(type(value), "class") | fields
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         named = _named(value, "import")
         return named if "import" in named else named | _enclosed(value)
@@ -72,7 +74,7 @@ def build(description: Any, name: str = "the value") -> Any:
         return _imported(description["import"], name)
     if "class" not in description:
         what = description.get("def", description)
-        raise InputError(f"{name} is {what}, which can't be imported; define it by name at the top level of a module")
+        raise InputError(f"{name} is {what}, which can't be imported; define it with def or class in a module")
     fields = dict(description)
     address = fields.pop("class")
     if address == "builtins:list":
@@ -83,7 +85,7 @@ def build(description: Any, name: str = "the value") -> Any:
         array = np.asarray(fields["values"], jnp.dtype(fields["dtype"])).reshape(fields["shape"])
         return jnp.asarray(array) if address == "jax:Array" else array if address == "numpy:ndarray" else array[()]
     kind = _imported(address, name)
-    built = {field: build(item, f"{name}.{field}") for field, item in fields.items()}
+    built = {field: build(item, f"{name}.{field}") for field, item in fields.items() if item != _DEFAULT}
     if kind is functools.partial:
         return functools.partial(built["func"], *built["args"], **built["keywords"])
     if not (isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"))):
@@ -107,16 +109,22 @@ def _described_array(array: jax.Array | np.ndarray | np.generic) -> dict[str, An
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """What its class makes it from; None for a value of any other class than `build` can call."""
+    """What its class makes it from, described; None for a value of any other class than `build` can call."""
     if isinstance(value, functools.partial):
-        return {"func": value.func, "args": value.args, "keywords": value.keywords}
+        return {name: describe(getattr(value, name)) for name in ("func", "args", "keywords")}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return dict(zip(value._fields, value, strict=True))
+        return {name: describe(field) for name, field in zip(value._fields, value, strict=True)}
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return None
-    own = ("parent", "name") if isinstance(value, nn.Module) else ()  # Linen's, which say where a module stands
-    fields = [field.name for field in dataclasses.fields(value) if field.init and field.name not in own]
-    return {name: getattr(value, name) for name in fields}
+    own = "parent" if isinstance(value, nn.Module) else None  # Linen's, which says where a module stands
+    fields = [field for field in dataclasses.fields(value) if field.init and field.name != own]
+    return {field.name: _described_field(getattr(value, field.name), field.default) for field in fields}
+
+
+def _described_field(value: Any, default: Any) -> Any:
+    """A default has no need of a name: the initialisers of Linen's own layers have none."""
+    described = describe(value)
+    return _DEFAULT if value is default and isinstance(described, dict) and "def" in described else described
 
 
 def _named(value: Any, kind: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -134,7 +134,7 @@ class Meeting:
 class _Prefixed(io.TextIOBase):
     """Text whose lines begin with the number of the member that has printed them."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: Any) -> None:
         self._out = out
 
     def write(self, text: str) -> int:

@@ -153,6 +153,8 @@ def with_bands(figures: Sequence[Figure]) -> Figure:
             mean, deviation = np.mean(ordinates, axis=0), np.std(ordinates, axis=0, ddof=1)
             if not deviation.any():
                 continue
+            limits = np.array([axes.get_ylim() for axes in panels])
+            panels[0].set_ylim(limits.min(), limits.max())
             lines[0].set_ydata(mean)
             colour = lines[0].get_color()
             panels[0].fill_between(abscissas, mean - deviation, mean + deviation, color=colour, alpha=0.25, linewidth=0)

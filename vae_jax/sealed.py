@@ -6,8 +6,10 @@ byte that has changed since, nor that files are missing before it stumbles over 
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,15 @@ class SealedFolder:
         self.broken: dict[int, str] = {}
         self._keep = keep
         self._args = ocp.args
-        self._checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        # Of several processes this one is alone with its files: the others shall not be waited for.
+        alone = {jax.process_index()}
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes=alone if jax.process_count() > 1 else None
+        )
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=options)
+        )
+        self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
 
     def prepare(self, beside: str | None = None) -> None:
         """Make the folder ready to be written to, without what a killed run has left half-written.
@@ -90,7 +100,8 @@ class SealedFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._remove(self.broken)
-            self._checkpointer.save(self.path / str(number), args=args)
+            with _quiet():
+                self._checkpointer.save(self.path / str(number), args=args)
             before = sorted(self.numbers() - {number})
             self._remove(before[: len(before) + 1 - self._keep])
         except Exception as error:  # Python's, Orbax's and TensorStore's own
@@ -109,7 +120,8 @@ class SealedFolder:
           Exception: of any kind, where it is broken.
         """
         args = self._args.Composite(notes=self._args.JsonRestore())
-        notes = self._checkpointer.restore(self.path / str(number), args=args).notes
+        with _quiet():
+            notes = self._checkpointer.restore(self.path / str(number), args=args).notes
         found = notes.get("format")
         if found is None:
             content: dict[str, Any] = notes["content"]
@@ -141,12 +153,13 @@ class SealedFolder:
                 text = f"checkpoint {number} in {self.path} was written by other code ({difference})"
                 raise InputError(f"{text}; take that code, or another folder")
         args = self._args.Composite(**{tree: self._args.StandardRestore(dict(shapes))})
-        leaves = self._checkpointer.restore(self.path / str(number), args=args)[tree]
+        with _quiet():
+            leaves = self._checkpointer.restore(self.path / str(number), args=args)[tree]
         if _digest(leaves) != content["trees"][tree]["sha256"]:
             raise ValueError("its arrays are not those that were saved")
         return [leaves[name] for name in shapes]
 
-    def _remove(self, numbers: Mapping[int, str] | list[int]) -> None:
+    def _remove(self, numbers: Iterable[int]) -> None:
         if jax.process_index() == 0:
             for number in numbers:
                 shutil.rmtree(self.path / str(number), ignore_errors=True)
@@ -158,6 +171,18 @@ def by_name(tree: PyTree) -> dict[str, Any]:
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tracebacks that Orbax's threads log: what they met is raised too."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _is_ours(entry: Path) -> bool:

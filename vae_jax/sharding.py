@@ -7,7 +7,7 @@ have one mesh together; each reads its own share of the data, and all of them go
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import GetAttrKey, tree_map_with_path
 from jaxtyping import Array, Int, PyTree, Shaped
 
 from vae_jax.errors import InputError, require_positive_int
@@ -77,15 +78,21 @@ class Layout:
                     + (f"{below} or {above}" if below else f"{above}")
                 )
 
-    def place(self, state: State) -> State:
+    def place(self, state: Any) -> Any:
         """A copy of a training state, or of a stack of them, on these devices."""
         if self.mesh is None:
             return jax.tree.map(jnp.copy, state)
-        return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=self._shardings(state))(_on_host(state))
+        return tree_map_with_path(
+            lambda path, leaf: jax.device_put(jnp.copy(leaf), self._sharding(path, leaf, state.step.ndim > 0)), state
+        )
 
     def constrain(self, state: State) -> State:
         """The state of one run, within a compiled program, kept where `place` has put it."""
-        return state if self.mesh is None else jax.lax.with_sharding_constraint(state, self._shardings(state))
+        if self.mesh is None:
+            return state
+        return tree_map_with_path(
+            lambda path, leaf: jax.lax.with_sharding_constraint(leaf, self._sharding(path, leaf, False)), state
+        )
 
     def fetch(self, tree: State) -> State:
         """A copy on one device of this process."""
@@ -149,13 +156,12 @@ class Layout:
         spread = jax.shard_map(here, mesh=self.mesh, in_specs=(_SPLIT, _REPLICATED), out_specs=_SPLIT, check_vma=False)
         return spread(members, shared)
 
-    def _shardings(self, state: Any) -> Any:
+    def _sharding(self, path: tuple[Any, ...], leaf: Any, of_members: bool) -> NamedSharding:
+        """That of a leaf of a training state."""
         assert self.mesh is not None
-        everywhere = NamedSharding(self.mesh, _SPLIT if state.step.ndim else _REPLICATED)
-        shardings = jax.tree.map(lambda _: everywhere, state)
-        if not self.shard_optimizer:
-            return shardings
-        return replace(shardings, opt_state=jax.tree.map(self._part, state.opt_state))
+        if self.shard_optimizer and not of_members and path[0] == GetAttrKey("opt_state"):
+            return self._part(leaf)
+        return NamedSharding(self.mesh, _SPLIT if of_members else _REPLICATED)
 
     def _part(self, leaf: Any) -> NamedSharding:
         """A leaf of the optimizer's state, split along its longest axis that the devices can share."""
@@ -174,15 +180,6 @@ ONE_DEVICE = Layout()
 def _whole(tree: State, mesh: Mesh) -> State:
     """The tree on each device of the mesh."""
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, _REPLICATED))
-
-
-def _on_host(tree: PyTree) -> PyTree:
-    """What several processes can put on devices that are not all theirs."""
-
-    def host(leaf: Any) -> Any:
-        return leaf if _is_key(leaf) else np.asarray(leaf)
-
-    return jax.tree.map(host, tree) if jax.process_count() > 1 else tree
 
 
 def start_processes(
