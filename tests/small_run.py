@@ -20,12 +20,19 @@ def fresh(seed=0):
     return vj.init(jax.random.key(seed), VAE, OPTIMIZER)
 
 
+def fresh_members(count):
+    """Member i is fresh(i)."""
+    return vj.init_members(jax.vmap(jax.random.key)(jnp.arange(count)), VAE, OPTIMIZER)
+
+
 def fit(state, epochs, step=STEP, data=DATA, **settings):
     return vj.fit(state, step, data, epochs=epochs, batch_size=16, progress=False, **settings)
 
 
 def leaves(tree):
-    return [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(tree)]
+    return [
+        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(tree)
+    ]
 
 
 def in_float64(state):
