@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from vae_jax.description import build, describe
@@ -91,8 +90,6 @@ class Checkpoints:
         """
         measured = self._measured(record)
         due = last or time.monotonic() - self._saved_at >= self._every_seconds
-        if jax.process_count() > 1:  # one clock decides, for each process waits for all to save
-            due = bool(multihost_utils.broadcast_one_to_all(due))
         if not due and not measured < self._least:
             return
         trees = {"state": by_name(state)}
