@@ -291,7 +291,7 @@ class Run:
 
         def serve(figures: list[Figure]) -> list[None]:
             if is_first_process():
-                _save_picture(self.options.out / f"{self.name}_{part}.png", with_bands(figures))
+                save_picture(self.options.out / f"{self.name}_{part}.png", with_bands(figures))
             return [None] * len(figures)
 
         together(serve, figure)
@@ -315,7 +315,6 @@ class Run:
     def _write(self, numbers: Mapping[str, Any]) -> None:
         if not is_first_process():
             return
-        device = jax.devices()[0]
         content = {
             "experiment": self.name,
             "dataset": self.data.name,
@@ -324,27 +323,22 @@ class Run:
             "epochs": self.epochs,
             "seconds": time.perf_counter() - self.started,
             **numbers,
-            "options": {key: _plain(value) for key, value in dataclasses.asdict(self.options).items()},
             "data": {
                 "source": self.data.source,
                 "train_images": len(self.data.train),
                 "test_images": len(self.data.test),
                 "sha256": {"train": self.data.train.digest, "test": self.data.test.digest},
             },
-            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS_OF},
-            "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         }
         path = self.options.out / f"{self.name}.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
-        os.replace(temporary, path)
+        write_report(path, content, self.options)
         print(f"{path.parent}/{self.name}*: the report and the pictures, after {content['seconds']:.0f} s")
 
 
 Config = TypeVar("Config")
 
 
-def _save_picture(path: Path, figure: Figure) -> None:
+def save_picture(path: Path, figure: Figure) -> None:
     """In 256 colours and at most 1150 pixels a side: under 400 kB.
 
     Of Pillow's ways to choose them, maximum coverage keeps the colours of classes apart; the default merges some.
@@ -358,6 +352,20 @@ def _save_picture(path: Path, figure: Figure) -> None:
     else:
         few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
+
+
+def write_report(path: Path, content: Mapping[str, Any], options: Any) -> None:
+    """Write `content` as JSON, with the options (a dataclass), the versions and the device."""
+    device = jax.devices()[0]
+    content = {
+        **content,
+        "options": {key: _plain(value) for key, value in dataclasses.asdict(options).items()},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS_OF},
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
 
 
 def _mesh(options: Options) -> Mesh | None:
