@@ -21,8 +21,9 @@ from flax import linen as nn
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
 from vae_jax.evaluate import warn_if_collapsed
-from vae_jax.experiment import Options, Run, run_script
+from vae_jax.experiment import Run, run_script
 from vae_jax.figures import sheets_figure
+from vae_jax.options import Options
 from vae_jax.plots import bounds_figure, minutes_figure
 from vae_jax.recipe import averaged_adamw
 

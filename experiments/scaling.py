@@ -21,10 +21,11 @@ import optax
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int, require_writable_folder
-from vae_jax.experiment import run_script, save_picture, write_report
+from vae_jax.experiment import run_script
 from vae_jax.plots import scaling_figure
 from vae_jax.power_law import fit_power_law
 from vae_jax.progress import Progress
+from vae_jax.report import save_picture, write_report
 from vae_jax.sharding import Layout
 
 IMAGE_SHAPE = (28, 28, 1)

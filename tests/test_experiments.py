@@ -18,7 +18,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 import vae_jax as vj
-from vae_jax.experiment import Options, Run
+from vae_jax.experiment import Run
+from vae_jax.options import Options
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
