@@ -158,7 +158,7 @@ def scaling_figure(quantities: Sequence[Mapping[str, Any]], title: str) -> Figur
         axes.errorbar(sizes, medians, whiskers, fmt="o", color=COLOURS[1], markersize=4.5, linewidth=1.2, capsize=2.5)
         axes.set(xscale="log", yscale="log")
         axes.set_title("exponent $" + str(law).replace("+-", r"\pm") + "$", fontsize="medium")
-        label = [quantity["name"], *textwrap.wrap(f"({quantity['note']})", int(15.5 * width))]
+        label = [quantity["name"], *textwrap.wrap(f"({quantity['note']})", int(16 * width))]
         axes.set_xlabel("\n".join(label), fontsize="small")
         ticks = [f"{size:,}" for size in sizes]
         if len(" ".join(ticks)) > 13 * width:  # too many to stand side by side
