@@ -76,7 +76,7 @@ NAMES = {"latent_dim": "latent dimensions", "batch_size": "batch size"}
 NOTES = {  # what to know of the exponents
     "images": "the same work for each",
     "latent_dim": "no power law: few weights depend on it",
-    "batch_size": "no power law: a fixed cost a step",
+    "batch_size": "no power law: fixed cost a step",
     "members": "trained side by side",
     "devices": "they share each batch",
 }

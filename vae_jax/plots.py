@@ -158,8 +158,10 @@ def scaling_figure(quantities: Sequence[Mapping[str, Any]], title: str) -> Figur
         axes.errorbar(sizes, medians, whiskers, fmt="o", color=COLOURS[1], markersize=4.5, linewidth=1.2, capsize=2.5)
         axes.set(xscale="log", yscale="log")
         axes.set_title("exponent $" + str(law).replace("+-", r"\pm") + "$", fontsize="medium")
-        label = [quantity["name"], *textwrap.wrap(f"({quantity['note']})", int(15.5 * width))]
-        axes.set_xlabel("\n".join(label), fontsize="small")
+        note = f"({quantity['note']})"
+        if len(note) > 15.5 * width:  # two lines of about the same length
+            note = textwrap.fill(note, len(note) // 2 + 4)
+        axes.set_xlabel(f"{quantity['name']}\n{note}", fontsize="small")
         ticks = [f"{size:,}" for size in sizes]
         if len(" ".join(ticks)) > 13 * width:  # too many to stand side by side
             ticks[1::2] = [""] * len(ticks[1::2])
