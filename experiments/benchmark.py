@@ -13,7 +13,8 @@ import optax
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.experiment import Options, Run, run_script
+from vae_jax.experiment import Run, run_script
+from vae_jax.options import Options
 from vae_jax.peer import peer_lines, torch_command
 
 

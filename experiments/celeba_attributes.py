@@ -19,10 +19,11 @@ import numpy as np
 import vae_jax as vj
 from vae_jax.attributes import AttributeJudge, Edits, at_share, edit, train_attribute_judge
 from vae_jax.errors import require_positive, require_positive_int
-from vae_jax.experiment import Options, Run, run_script
+from vae_jax.experiment import Run, run_script
 from vae_jax.figures import images_figure, rows_figure
 from vae_jax.latents import attribute_vector
 from vae_jax.observation import Mirrored
+from vae_jax.options import Options
 from vae_jax.plots import drift_figure
 from vae_jax.recipe import Trained
 

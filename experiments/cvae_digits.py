@@ -15,9 +15,10 @@ import numpy as np
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
 from vae_jax.evaluate import require_labels
-from vae_jax.experiment import Options, Run, run_script
+from vae_jax.experiment import Run, run_script
 from vae_jax.figures import clouds_figure, images_figure
 from vae_jax.latents import class_separation, nearest_mean_accuracy
+from vae_jax.options import Options
 from vae_jax.recipe import Trained
 
 DRAWS = 10_000  # for the agreement

@@ -16,8 +16,9 @@ import optax
 import vae_jax as vj
 from vae_jax.errors import require_positive
 from vae_jax.evaluate import evaluate
-from vae_jax.experiment import Options, Run, run_script
+from vae_jax.experiment import Run, run_script
 from vae_jax.figures import sheets_figure
+from vae_jax.options import Options
 from vae_jax.plots import trade_off_figure
 
 OBSERVE = vj.Scale(-1.0, 1.0)

@@ -15,9 +15,10 @@ import vae_jax as vj
 from vae_jax.comparison import CONTESTANTS
 from vae_jax.distances import nearest_distance
 from vae_jax.errors import require_positive_int
-from vae_jax.experiment import Options, Run, run_script
+from vae_jax.experiment import Run, run_script
 from vae_jax.figures import paths_figure, sheets_figure
 from vae_jax.latents import straight_paths
+from vae_jax.options import Options
 from vae_jax.plots import along_the_path_figure
 
 DIMENSIONS = (2, 10)

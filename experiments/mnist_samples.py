@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 import vae_jax as vj
-from vae_jax.experiment import Options, Run, run_script
+from vae_jax.experiment import Run, run_script
 from vae_jax.figures import images_figure
+from vae_jax.options import Options
 from vae_jax.plots import curves_figure
 
 PYTORCH_EXAMPLE = (7, 106.7)  # epochs, test negative ELBO: grey pixels, one sampled z

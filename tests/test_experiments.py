@@ -18,7 +18,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 import vae_jax as vj
-from vae_jax.experiment import Options, Run
+from vae_jax.experiment import Run
+from vae_jax.options import Options
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -336,15 +337,18 @@ README = (EXPERIMENTS.parent / "README.md").read_text()
 
 def test_the_readmes_examples_run(monkeypatch, tmp_path):
     """All but the networks of one's own, which are yet to be written; on fewer epochs and samples."""
-    notebook, resumable, likelihood, _, objective = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    notebook, resumable, likelihood, members, _, objective = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {}
     exec(notebook.replace("epochs=50", "epochs=1"), names)
     assert names["digits"].shape == (16, 28, 28, 1)
     monkeypatch.chdir(tmp_path)
     exec(resumable.replace("epochs=50", "epochs=2"), names)
     assert len(names["history"]) == 1, "the state had an epoch behind it"
+    assert names["variables"].keys() == {"params"}
     exec(likelihood.replace("5_000", "20"), names)
     assert np.all(names["found"].log_px < 0)
+    exec(members.replace("epochs=50", "epochs=1"), names)
+    assert len(names["records"][0]["kl"]) == 3
     exec(objective, names)
     step = names["vj"].make_train_step(names["vae"], names["capacity"], names["optimizer"])
     _, history = names["vj"].fit(names["state"], step, names["data"].train, epochs=3, batch_size=64, progress=False)

@@ -10,8 +10,9 @@ from conftest import small_split, write_idx
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.experiment import Options, Run, _run_together
+from vae_jax.experiment import Run, _run_together
 from vae_jax.members import mean_and_deviation, run_members, scalars, together
+from vae_jax.options import Options
 from vae_jax.plots import with_bands
 
 

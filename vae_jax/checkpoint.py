@@ -124,15 +124,11 @@ class Checkpoints:
           InputError: the folder holds checkpoints of another configuration, another format or a state of other shapes,
             or none of those in it is whole.
         """
-        shapes = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-            for name, leaf in by_name(state).items()
-        }
 
         def read(folder: SealedFolder, step: int) -> tuple[PyTree, dict[str, Any]]:
             content = folder.read_content(step)
             self._require_same_run(folder, content)
-            leaves = folder.read_tree(step, content, "state", shapes)
+            leaves = folder.read_tree(step, content, "state", by_name(state))
             return jax.tree.unflatten(jax.tree.structure(state), leaves), content
 
         if self._best_by is not None:
@@ -210,14 +206,14 @@ def restore_model(folder: Path | str, *, best: bool = False, member: int | None 
             there = "one model, without members" if members is None else f"members 0 to {members - 1}"
             raise InputError(f"member is {member}, but {stored.path} holds {there}")
         model = build(content["model"], "model")
-        here, leading = jnp.zeros(()).sharding, () if members is None else (members,)
-        shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((*leading, *leaf.shape), leaf.dtype, sharding=here),
+        leading = () if members is None else (members,)
+        like = jax.tree.map(
+            lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype),
             _variables_of(model),
         )
-        leaves = stored.read_tree(step, content, "variables", by_name(shapes))
+        leaves = stored.read_tree(step, content, "variables", by_name(like))
         chosen = leaves if member is None else [leaf[member] for leaf in leaves]
-        return model, jax.tree.unflatten(jax.tree.structure(shapes), chosen)
+        return model, jax.tree.unflatten(jax.tree.structure(like), chosen)
 
     restored = _newest_whole(stored, read)
     if restored is None:

@@ -17,12 +17,13 @@ from vae_jax.distances import frechet_distance
 from vae_jax.distributions import Delta, DiagonalGaussian
 from vae_jax.errors import InputError
 from vae_jax.evaluate import decode_all, encode_all
-from vae_jax.experiment import Options, Run
+from vae_jax.experiment import Run
 from vae_jax.figures import encodings_figure, images_figure, latent_spaces_figure
 from vae_jax.latents import Sphere, aggregate, inscribed_lattice, sphere_about_mean, uniform_in_square
 from vae_jax.model import mlp_vae
 from vae_jax.objectives import ELBO, Objective, Reconstruction
 from vae_jax.observation import Observe, Scale
+from vae_jax.options import Options
 from vae_jax.plots import training_curves_figure
 from vae_jax.recipe import Trained, bound_in_numbers
 

@@ -2,25 +2,19 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import io
-import json
 import math
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 from matplotlib.figure import Figure
-from PIL import Image
 
 from vae_jax.averaging import averaged_variables
 from vae_jax.checkpoint import Checkpoints, NoCheckpoints
@@ -42,58 +36,13 @@ from vae_jax.members import mean_and_deviation, run_members, scalars, together
 from vae_jax.model import VAE, Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Observe, Scale
+from vae_jax.options import Options, mesh_of, shared_by_processes
 from vae_jax.plots import with_bands
 from vae_jax.recipe import Trained, train_vae
-from vae_jax.sharding import Layout, device_mesh, is_first_process, require_same, start_processes
+from vae_jax.report import save_picture, write_report
+from vae_jax.sharding import Layout, is_first_process, require_same, start_processes
 from vae_jax.step import Step, TrainState
 from vae_jax.train import Measure, Record
-
-_VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotlib")
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options that every script has."""
-
-    dataset: str = "auto"
-    """Data set by name. "auto": the one the experiment is about if it is within reach, else a stand-in: scikit-learn's
-    handwritten digits for MNIST, drawn faces for CelebA."""
-    data_dir: Path | None = None
-    """Folder with the data: four IDX files (with or without .gz), CelebA as it is distributed (img_align_celeba/ or the
-    zip, list_attr_celeba.txt), or what TFDS has prepared."""
-    epochs: int | None = None
-    """Passes over the training images. By default what suits the experiment, and on small data sets 2,000 steps."""
-    batch_size: int | None = None
-    """Images in a training step. By default what suits the experiment and the size of the data set."""
-    learning_rate: float = 4e-3
-    """Adam's peak rate, after a warm-up and before the cosine decay to 0."""
-    weight_decay: float = 0.0
-    """AdamW's decay of the weight matrices, in units of the learning rate."""
-    seed: int = 0
-    """Seed of the whole run: initial parameters, order of data, noise, draws."""
-    out: Path = Path("runs")
-    """Folder for the report and the pictures."""
-    judge_seed: int = 0
-    """Seed of the classifier that judges what is drawn, apart from the run's, so that runs are judged alike."""
-    checkpoint_dir: Path | None = None
-    """Folder for checkpoints, one a minute of each model; a run that finds its own there goes on from them."""
-    hold_out: int = 0
-    """Number of training images that take the place of the test split, for choosing settings."""
-    members: int = 1
-    """Runs of seeds SEED, SEED + 1, ... whose models train as one program. Numbers are then means and standard
-    deviations, pictures those of the first, with a band around each curve."""
-    devices: int | Literal["all"] = 1
-    """Devices that share each batch, or the members. Any number of them gives the same run, up to rounding."""
-    stream_above: float | None = None
-    """Mebibytes of training images above which they stay on the host and stream to the devices. By default half of a
-    device's memory."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, where several processes, each started with this command, are one run on all of their
-    devices; "auto": ask the cluster (SLURM, Open MPI, Kubernetes, Cloud TPU)."""
-    num_processes: int | None = None
-    """Of all, with a coordinator."""
-    process_id: int | None = None
-    """Of this process, from 0, with a coordinator. Process 0 writes the files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +113,12 @@ class Run:
         batch_size = options.batch_size or min(len(data.train), batch_size // 4 if is_small else batch_size)
         if batch_size > len(data.train):
             raise InputError(f"batch_size is {batch_size} but {data.name} has only {len(data.train)} training images")
-        mesh = _mesh(options)
+        mesh = mesh_of(options)
         Layout(mesh).require_divisible(
             **{"batch_size": batch_size} if options.members == 1 else {"members": options.members}
         )
         require_writable_folder(options.out)
-        require_same(options=_shared_by_processes(options), data=data.train.digest)
+        require_same(options=shared_by_processes(options), data=data.train.digest)
         steps_per_epoch = len(data.train) // batch_size
         if stand_in_steps is not None and data.name != native:
             epochs = -(-stand_in_steps // steps_per_epoch)
@@ -291,7 +240,7 @@ class Run:
 
         def serve(figures: list[Figure]) -> list[None]:
             if is_first_process():
-                _save_picture(self.options.out / f"{self.name}_{part}.png", with_bands(figures))
+                save_picture(self.options.out / f"{self.name}_{part}.png", with_bands(figures))
             return [None] * len(figures)
 
         together(serve, figure)
@@ -315,7 +264,6 @@ class Run:
     def _write(self, numbers: Mapping[str, Any]) -> None:
         if not is_first_process():
             return
-        device = jax.devices()[0]
         content = {
             "experiment": self.name,
             "dataset": self.data.name,
@@ -324,59 +272,19 @@ class Run:
             "epochs": self.epochs,
             "seconds": time.perf_counter() - self.started,
             **numbers,
-            "options": {key: _plain(value) for key, value in dataclasses.asdict(self.options).items()},
             "data": {
                 "source": self.data.source,
                 "train_images": len(self.data.train),
                 "test_images": len(self.data.test),
                 "sha256": {"train": self.data.train.digest, "test": self.data.test.digest},
             },
-            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS_OF},
-            "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         }
         path = self.options.out / f"{self.name}.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
-        os.replace(temporary, path)
+        write_report(path, content, self.options)
         print(f"{path.parent}/{self.name}*: the report and the pictures, after {content['seconds']:.0f} s")
 
 
 Config = TypeVar("Config")
-
-
-def _save_picture(path: Path, figure: Figure) -> None:
-    """In 256 colours and at most 1150 pixels a side: under 400 kB.
-
-    Of Pillow's ways to choose them, maximum coverage keeps the colours of classes apart; the default merges some.
-    Photographs and the like, of more than 2**16 colours, are better served by the default and dithering.
-    """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=min(130, 1150 / max(figure.get_size_inches())))
-    picture = Image.open(drawn).convert("RGB")
-    if picture.getcolors(maxcolors=2**16) is None:
-        few = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
-    else:
-        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
-
-
-def _mesh(options: Options) -> Mesh | None:
-    """The devices of the run; several members take as many as can share them."""
-    require_positive_int(members=options.members)
-    if options.devices == 1 and jax.process_count() == 1:
-        return None
-    if options.devices != "all":
-        return device_mesh(options.devices)
-    there = jax.device_count()
-    return device_mesh(
-        there if options.members == 1 else max(n for n in range(1, there + 1) if options.members % n == 0)
-    )
-
-
-def _shared_by_processes(options: Options) -> str:
-    """The options on which several processes must agree."""
-    own = ("data_dir", "out", "checkpoint_dir", "process_id")
-    return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(options).items() if name not in own)
 
 
 def run_script(main: Callable[[Config], None], config: type[Config]) -> None:
@@ -412,23 +320,3 @@ def _run_together(main: Callable[[Any], None], options: Options) -> None:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         seeds = range(options.seed, options.seed + options.members)
         run_members(lambda number: main(dataclasses.replace(options, seed=seeds[number])), options.members)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: the number's name takes its place."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -1,12 +1,14 @@
 """Numbers -> curves, as `figures` for images: functions that return a matplotlib `Figure` and do nothing else."""
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 # Okabe and Ito's colours, which stay apart for the colour-blind.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -132,6 +134,46 @@ def minutes_figure(models: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     axes.set(xlabel="minutes of training", ylabel="its own bound on -log p(x), nats per test image")
     axes.set_ylim(min(late) - 0.5, max(late) + 0.5)
     axes.legend(frameon=False)
+    return figure
+
+
+def scaling_figure(quantities: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Seconds per epoch against one quantity a panel, on logarithmic axes.
+
+    Points are medians, whiskers go from the least to the most seconds, lines are the fitted power laws.
+
+    Args:
+      quantities: of each its "name", "sizes", "seconds_per_epoch" (the medians), "seconds_by_turn" (lists of them, of
+        each size), "law" (a `PowerLaw`), and a "note" on it.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(10.5, 3.3), layout="constrained")
+    width = 10.5 / len(quantities)
+    row = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
+    for axes, quantity in zip(row, quantities, strict=True):
+        sizes, medians, law = quantity["sizes"], np.array(quantity["seconds_per_epoch"]), quantity["law"]
+        seconds = [np.ravel(turns) for turns in quantity["seconds_by_turn"]]
+        whiskers = [medians - [min(values) for values in seconds], [max(values) for values in seconds] - medians]
+        axes.plot(sizes, law(sizes), color=COLOURS[0], linewidth=1.5)
+        axes.errorbar(sizes, medians, whiskers, fmt="o", color=COLOURS[1], markersize=4.5, linewidth=1.2, capsize=2.5)
+        axes.set(xscale="log", yscale="log")
+        axes.set_title("exponent $" + str(law).replace("+-", r"\pm") + "$", fontsize="medium")
+        note = f"({quantity['note']})"
+        if len(note) > 15.5 * width:  # two lines of about the same length
+            note = textwrap.fill(note, len(note) // 2 + 4)
+        axes.set_xlabel(f"{quantity['name']}\n{note}", fontsize="small")
+        ticks = [f"{size:,}" for size in sizes]
+        if len(" ".join(ticks)) > 13 * width:  # too many to stand side by side
+            ticks[1::2] = [""] * len(ticks[1::2])
+        axes.set_xticks(sizes, ticks, fontsize="small")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.1)
+        axes.grid(alpha=0.3)
+    row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    row[0].yaxis.set_major_formatter("{x:g}")
+    row[0].yaxis.set_minor_formatter(NullFormatter())
+    row[0].set_ylabel("seconds per epoch", fontsize="small")
+    figure.suptitle(title, fontsize="medium", wrap=True)
     return figure
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
@@ -89,13 +90,14 @@ class SealedFolder:
         """
         if number in self.numbers() - self.broken.keys():
             return
+        raw = {tree: {name: _raw(leaf) for name, leaf in leaves.items()} for tree, leaves in trees.items()}
         described = {
-            tree: {"sha256": _digest(leaves), "leaves": {name: _shape(leaf) for name, leaf in leaves.items()}}
+            tree: {"sha256": _digest(raw[tree]), "leaves": {name: _shape(leaf) for name, leaf in leaves.items()}}
             for tree, leaves in trees.items()
         }
         content = json.loads(json.dumps({"format": _FORMAT, "number": number, "trees": described} | dict(content)))
         notes = {"sha256": _seal(content), "content": content}
-        items = {tree: self._args.StandardSave(leaves) for tree, leaves in trees.items()}
+        items = {tree: self._args.StandardSave(leaves) for tree, leaves in raw.items()}
         args = self._args.Composite(notes=self._args.JsonSave(notes), **items)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -136,28 +138,27 @@ class SealedFolder:
             raise ValueError(f"it is the one of number {content['number']}")
         return content
 
-    def read_tree(
-        self, number: int, content: Mapping[str, Any], tree: str, shapes: Mapping[str, jax.ShapeDtypeStruct]
-    ) -> list[Array]:
-        """The leaves of a tree, in the order of `shapes`, whose places on the devices they take.
+    def read_tree(self, number: int, content: Mapping[str, Any], tree: str, like: Mapping[str, Array]) -> list[Array]:
+        """The leaves of a tree, in the order of `like`, whose places on the devices they take.
 
         Raises:
-          InputError: it has other leaves than `shapes`.
+          InputError: it has other leaves than `like`.
           Exception: of any kind, where it is broken.
         """
         there = content["trees"][tree]["leaves"]
-        here = {name: _shape(leaf) for name, leaf in shapes.items()}
+        here = {name: _shape(leaf) for name, leaf in like.items()}
         for name in [*here, *there]:
             if there.get(name) != here.get(name):
                 difference = f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
                 text = f"checkpoint {number} in {self.path} was written by other code ({difference})"
                 raise InputError(f"{text}; take that code, or another folder")
-        args = self._args.Composite(**{tree: self._args.StandardRestore(dict(shapes))})
+        raw = {name: np.empty_like(_raw(leaf)) for name, leaf in like.items()}
+        args = self._args.Composite(**{tree: self._args.StandardRestore(raw)})
         with _quiet():
             leaves = self._checkpointer.restore(self.path / str(number), args=args)[tree]
         if _digest(leaves) != content["trees"][tree]["sha256"]:
             raise ValueError("its arrays are not those that were saved")
-        return [leaves[name] for name in shapes]
+        return [_typed(leaves[name], leaf) for name, leaf in like.items()]
 
     def _remove(self, numbers: Iterable[int]) -> None:
         if jax.process_index() == 0:
@@ -196,14 +197,26 @@ def _shape(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _digest(leaves: Mapping[str, Array]) -> str:
+def _raw(leaf: Array) -> np.ndarray:
+    """On the host, a key by its data: of several processes, Orbax takes no array that one alone has on its devices."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _typed(raw: np.ndarray, like: Array) -> Array:
+    leaf = jax.random.wrap_key_data(jnp.asarray(raw), impl=jax.random.key_impl(like)) if _is_key(like) else raw
+    return jax.device_put(leaf, like.sharding)
+
+
+def _is_key(leaf: Array) -> bool:
+    return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _digest(leaves: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of the leaves: their names, types, shapes and bytes."""
     sha = hashlib.sha256()
     for name, leaf in sorted(leaves.items()):
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-        sha.update(f"{name} {leaf.dtype} {array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
+        sha.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        sha.update(np.ascontiguousarray(leaf).tobytes())
     return sha.hexdigest()
 
 

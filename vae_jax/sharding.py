@@ -83,7 +83,7 @@ class Layout:
         if self.mesh is None:
             return jax.tree.map(jnp.copy, state)
         return tree_map_with_path(
-            lambda path, leaf: jax.device_put(jnp.copy(leaf), self._sharding(path, leaf, state.step.ndim > 0)), state
+            lambda path, leaf: _put(jnp.copy(leaf), self._sharding(path, leaf, state.step.ndim > 0)), state
         )
 
     def constrain(self, state: State) -> State:
@@ -174,6 +174,15 @@ class Layout:
 
 
 ONE_DEVICE = Layout()
+
+
+def _put(leaf: Array, sharding: NamedSharding) -> Array:
+    """An array that each process has, on devices that are not all its own."""
+    if jax.process_count() == 1:
+        return jax.device_put(leaf, sharding)
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    return jax.make_array_from_callback(leaf.shape, sharding, np.asarray(leaf).__getitem__)
 
 
 @partial(jax.jit, static_argnames="mesh")
