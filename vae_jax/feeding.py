@@ -138,12 +138,12 @@ class StreamingFeeder:
         epoch, place = divmod(step, self._steps_per_epoch)
         start = epoch * self._steps_per_epoch + place // self._length * self._length
         end = min(start + self._length, (epoch + 1) * self._steps_per_epoch)
+        # What lies behind goes before another one comes, so that there are never three.
+        self._coming = {first: window for first, window in self._coming.items() if first in (start, end)}
         for first in (start, end):
             if first not in self._coming:
                 self._coming[first] = self._worker.submit(self._window, first)
-        window = self._coming[start].result()
-        self._coming = {first: self._coming[first] for first in (start, end)}
-        return window, end
+        return self._coming[start].result(), end
 
     def _window(self, first: int) -> Window:
         epoch, place = divmod(first, self._steps_per_epoch)

@@ -170,6 +170,7 @@ def fit(
             count = min(count, end - done)
             start = time.perf_counter()
             state, metrics = run(state, feed, count)
+            del feed  # a window that may lie behind
             metrics = jax.device_get(layout.fetch(metrics))
             seconds = time.perf_counter() - start
             _require_finite(metrics, count, partial(layout.fetch, state))
