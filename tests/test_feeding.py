@@ -1,0 +1,117 @@
+"""Streamed images train as resident ones do, to the same bits, and no more than two windows of them are there."""
+
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_run import DATA, STEP, assert_same, fit, fresh, fresh_members, losses
+
+import vae_jax as vj
+from vae_jax import feeding, train
+from vae_jax.feeding import Resident, ResidentFeeder, StreamingFeeder
+from vae_jax.observation import Scale
+from vae_jax.sharding import ONE_DEVICE, Layout
+from vae_jax.train import run_chunk
+
+BATCH_BYTES = 16 * 6 * 6
+
+
+@pytest.fixture(autouse=True)
+def _windows_of_four_steps(monkeypatch):
+    """Of an epoch's 6: the second window has 2."""
+    monkeypatch.setattr(feeding, "WINDOW_BYTES", 4 * BATCH_BYTES)
+
+
+@pytest.mark.parametrize("length", [1, 4, 6])
+def test_windows_hold_the_batches_of_each_epoch_in_its_order(monkeypatch, length):
+    monkeypatch.setattr(feeding, "WINDOW_BYTES", {1: 1, 4: 4 * BATCH_BYTES, 6: 2**30}[length])
+    key = fresh().key
+    feeder = StreamingFeeder(DATA, 16, ONE_DEVICE, key)
+    keys = [jax.random.fold_in(jax.random.fold_in(key, 1), epoch) for epoch in range(2)]
+    rows = [np.asarray(jax.random.permutation(key, len(DATA))) for key in keys]
+    for step in range(12):
+        epoch, place = divmod(step, 6)
+        window, end = feeder.at(step)
+        assert end == 6 * epoch + min(place // length * length + length, 6)
+        batch = rows[epoch][16 * place : 16 * place + 16]
+        np.testing.assert_array_equal(window.images[step - int(window.first)], DATA.images[batch])
+        np.testing.assert_array_equal(window.labels[step - int(window.first)], DATA.labels[batch])
+        assert window.images.shape == (length, 16, 6, 6, 1)
+
+
+@pytest.mark.parametrize("devices", [None, 8])
+def test_a_streamed_run_is_a_resident_one(devices):
+    mesh = devices and vj.device_mesh(devices)
+    state, history = fit(fresh(), 3, mesh=mesh, stream_above=0)
+    resident, expected = fit(fresh(), 3, mesh=mesh)
+    assert_same(state, resident)
+    np.testing.assert_allclose(losses(history), losses(expected), rtol=1e-6)  # sums over other chunks
+
+
+def test_streamed_members_are_resident_ones(monkeypatch):
+    monkeypatch.setattr(feeding, "WINDOW_BYTES", 4 * 4 * BATCH_BYTES)
+    mesh = vj.device_mesh(2)
+    state, history = fit(fresh_members(4), 2, mesh=mesh, stream_above=0)
+    resident, expected = fit(fresh_members(4), 2, mesh=mesh)
+    assert_same(state, resident)
+    np.testing.assert_allclose(losses(history), losses(expected), rtol=1e-6)
+
+
+def test_a_run_goes_on_from_the_middle_of_a_window():
+    feed = Resident(jnp.asarray(DATA.images), jnp.asarray(DATA.labels), len(DATA))
+    midway, _ = run_chunk(fresh(), feed, 3, step=STEP, observe=Scale(), batch_size=16)
+    assert int(midway.step) == 3
+    assert_same(fit(midway, 2, stream_above=0)[0], fit(fresh(), 2)[0])
+
+
+@pytest.mark.parametrize(
+    ("devices", "members", "threshold", "streams"),
+    [
+        (1, 0, 3600, False),
+        (1, 0, 3599, True),
+        (2, 0, 1800, False),  # each device has half of the images
+        (2, 0, 1799, True),
+        (2, 4, 3600, False),  # each has all of them
+        (2, 4, 3599, True),
+    ],
+)
+def test_images_stream_from_the_first_byte_above_the_threshold(monkeypatch, devices, members, threshold, streams):
+    assert DATA.images.nbytes == 3600
+    keys = fresh_members(members).key if members else fresh().key
+    layout = Layout(vj.device_mesh(devices))
+    expected = StreamingFeeder if streams else ResidentFeeder
+    assert isinstance(train._feeder(DATA, 16, layout, keys, threshold), expected)
+    monkeypatch.setattr(train, "device_memory", lambda: 2 * threshold)
+    assert isinstance(train._feeder(DATA, 16, layout, keys, None), expected)
+
+
+def test_there_are_never_three_windows(monkeypatch):
+    made, others = [], []
+    make = StreamingFeeder._window
+
+    def recorded(feeder, first):
+        others.append(sum(window() is not None for window in made))
+        window = make(feeder, first)
+        made.append(weakref.ref(window))
+        return window
+
+    monkeypatch.setattr(StreamingFeeder, "_window", recorded)
+    fit(fresh(), 4, stream_above=0)
+    assert len(others) >= 8
+    assert max(others) == 1
+
+
+def test_what_fails_while_a_window_is_read_fails_the_run(monkeypatch):
+    read = feeding._orders
+
+    def order(keys, epoch, count):
+        if epoch == 1:
+            raise OSError("the disk is gone")
+        return read(keys, epoch, count)
+
+    monkeypatch.setattr(feeding, "_orders", order)
+    with pytest.raises(OSError, match="the disk is gone"):
+        fit(fresh(), 3, stream_above=0)
+    fit(fresh(), 1, stream_above=0)  # that of the epoch after the last is nobody's concern
