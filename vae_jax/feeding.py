@@ -129,7 +129,7 @@ class StreamingFeeder:
         batch_bytes = batch_size * data.images[0].nbytes * max(1, keys.size)
         self._length = int(np.clip(WINDOW_BYTES // batch_bytes, 1, self._steps_per_epoch))
         # The last epoch's order serves all of its windows.
-        self._order = lru_cache(maxsize=2)(lambda epoch: _host_order(keys, epoch, len(data)))
+        self._order = lru_cache(maxsize=2)(lambda epoch: np.asarray(_orders(keys, epoch, len(data))))
         self._worker = ThreadPoolExecutor(1)
         self._coming: dict[int, Future[Window]] = {}  # by their first steps
 
@@ -166,6 +166,7 @@ class StreamingFeeder:
         )
 
 
-def _host_order(keys: Key[Array, "*members"], epoch: int, count: int) -> np.ndarray:
+@partial(jax.jit, static_argnames="count")
+def _orders(keys: Key[Array, "*members"], epoch: int, count: int) -> Int[Array, "*members count"]:
     order = partial(epoch_order, epoch=epoch, count=count)
-    return np.asarray(jax.jit(jax.vmap(order) if keys.ndim else order)(keys))
+    return jax.vmap(order)(keys) if keys.ndim else order(keys)
