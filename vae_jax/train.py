@@ -172,7 +172,7 @@ def fit(
             state, metrics = run(state, feed, count)
             metrics = jax.device_get(layout.fetch(metrics))
             seconds = time.perf_counter() - start
-            _require_finite(metrics, count, layout.fetch(state))
+            _require_finite(metrics, count, partial(layout.fetch, state))
             done += count
             chunks.append(
                 {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
@@ -243,12 +243,17 @@ def _record(epoch: int, chunks: list[dict[str, Any]]) -> Record:
     }
 
 
-def _require_finite(metrics: dict[str, np.ndarray], count: int, state: TrainState) -> None:
-    if np.all(metrics["finite"] == count):
+def _require_finite(metrics: dict[str, np.ndarray], count: int, state: Callable[[], TrainState]) -> None:
+    broken = np.flatnonzero(metrics["finite"] != count)  # members, or the only run there is
+    if not len(broken):
         return
-    terms = [name for name, total in metrics.items() if not np.all(np.isfinite(total))] or ["gradient"]
+    last_good = state()
+    totals = {name: np.atleast_1d(total)[broken] for name, total in metrics.items()}
+    terms = [name for name, total in totals.items() if not np.all(np.isfinite(total))] or ["gradient"]
+    whose = f" of member{'s' if len(broken) > 1 else ''} {' and '.join(map(str, broken))}"
     raise NotFiniteError(
-        f"step {int(jnp.min(state.step)) + 1} met a {' and a '.join(terms)} that is not finite. Training stopped "
-        "before it; try a smaller learning rate, a warm-up, or gradient clipping (optax.clip_by_global_norm)",
-        state,
+        f"step {int(jnp.min(last_good.step)) + 1}{whose if last_good.step.ndim else ''} met a "
+        f"{' and a '.join(terms)} that is not finite. Training stopped before it; try a smaller learning rate, a "
+        "warm-up, or gradient clipping (optax.clip_by_global_norm)",
+        last_good,
     )
