@@ -100,7 +100,7 @@ class Checkpoints:
           notes: what `restore` shall give back with the state, as JSON can hold it.
           last: whether to keep it however young the one before is.
           record: of the epoch that ends here; if it is the best so far, the state is kept among the best too.
-          wait: whether to return when it is written; if not, the next `save`, or `finish`, waits for it.
+          wait: whether to return when it is written; if not, the next `save`, or `close`, waits for it.
 
         Raises:
           CheckpointError: it, or the one that was not waited for, can't be written; those before it are untouched.
@@ -121,9 +121,9 @@ class Checkpoints:
             self._newest.write(step, trees, content)
             self._saved_at = time.monotonic()
         if wait:
-            self.finish()
+            self.close()
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Wait until all is written that was saved.
 
         Raises:
@@ -150,7 +150,7 @@ class Checkpoints:
             leaves = folder.read_tree(step, content, "state", by_name(state))
             return jax.tree.unflatten(jax.tree.structure(state), leaves), content
 
-        self.finish()
+        self.close()
         if self._best_by is not None:
             best = _newest_whole(self._best, read)
             self._least = math.inf if best is None else best[1]["least"]
@@ -202,7 +202,7 @@ class NoCheckpoints:
     ) -> None:
         """Nothing is kept."""
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Nothing is waited for."""
 
     def restore(self, state: PyTree) -> tuple[PyTree, dict[str, Any]]:

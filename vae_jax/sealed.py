@@ -9,8 +9,8 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from vae_jax.errors import CheckpointError, InputError, require_writable_folder
 _FORMAT = 2
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
+
+
+# One for all folders: Orbax does not write two at a time within a process.
+_WRITER = ThreadPoolExecutor(1)
 
 
 class SealedFolder:
@@ -40,7 +44,6 @@ class SealedFolder:
         self.path = path.absolute()
         self.broken: dict[int, str] = {}
         self._keep = keep
-        self._worker = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._args = ocp.args
         # Of several processes this one is alone with its files: the others shall not be waited for.
@@ -99,8 +102,8 @@ class SealedFolder:
         # Copies, for the arrays' memory may be used again before they are written.
         raw = {tree: {name: _raw(leaf).copy() for name, leaf in leaves.items()} for tree, leaves in trees.items()}
         shapes = {tree: {name: _shape(leaf) for name, leaf in leaves.items()} for tree, leaves in trees.items()}
-        content = json.loads(json.dumps({"format": _FORMAT, "number": number} | dict(content)))
-        self._writing = self._worker.submit(self._write, number, raw, shapes, content)
+        plain = json.loads(json.dumps({"format": _FORMAT, "number": number} | dict(content)))
+        self._writing = _WRITER.submit(self._write, number, raw, shapes, plain)
 
     def finish(self) -> None:
         """Wait for what `write` has begun.
