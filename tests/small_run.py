@@ -1,4 +1,4 @@
-"""A small run with labels and batch statistics; the rooms that are tested with it share its compiled programs."""
+"""A small run with what can go wrong in it, labels and batch statistics; rooms tested with it share its programs."""
 
 import jax
 import jax.numpy as jnp

@@ -83,7 +83,14 @@ class Checkpoints:
         return 0 < self._every_seconds <= time.monotonic() - self._saved_at
 
     def save(
-        self, step: int, state: PyTree, notes: Notes, *, last: bool = False, record: Mapping[str, Any] | None = None
+        self,
+        step: int,
+        state: PyTree,
+        notes: Notes,
+        *,
+        last: bool = False,
+        record: Mapping[str, Any] | None = None,
+        wait: bool = True,
     ) -> None:
         """Keep the state and the notes, unless the checkpoint before is too young or has this number.
 
@@ -93,9 +100,10 @@ class Checkpoints:
           notes: what `restore` shall give back with the state, as JSON can hold it.
           last: whether to keep it however young the one before is.
           record: of the epoch that ends here; if it is the best so far, the state is kept among the best too.
+          wait: whether to return when it is written; if not, the next `save`, or `close`, waits for it.
 
         Raises:
-          CheckpointError: it can't be written; those before it are untouched.
+          CheckpointError: it, or the one that was not waited for, can't be written; those before it are untouched.
           InputError: the record has no number of the name that the best goes by.
         """
         measured = self._measured(record)
@@ -112,6 +120,17 @@ class Checkpoints:
         if due:
             self._newest.write(step, trees, content)
             self._saved_at = time.monotonic()
+        if wait:
+            self.close()
+
+    def close(self) -> None:
+        """Wait until all is written that was saved.
+
+        Raises:
+          CheckpointError: it can't be; those before it are untouched.
+        """
+        self._best.finish()
+        self._newest.finish()
 
     def restore(self, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """The newest checkpoint that is whole, each leaf checked by its SHA-256, and its notes.
@@ -131,6 +150,7 @@ class Checkpoints:
             leaves = folder.read_tree(step, content, "state", by_name(state))
             return jax.tree.unflatten(jax.tree.structure(state), leaves), content
 
+        self.close()
         if self._best_by is not None:
             best = _newest_whole(self._best, read)
             self._least = math.inf if best is None else best[1]["least"]
@@ -171,9 +191,19 @@ class NoCheckpoints:
     due = False
 
     def save(
-        self, step: int, state: PyTree, notes: Notes, *, last: bool = False, record: Mapping[str, Any] | None = None
+        self,
+        step: int,
+        state: PyTree,
+        notes: Notes,
+        *,
+        last: bool = False,
+        record: Mapping[str, Any] | None = None,
+        wait: bool = True,
     ) -> None:
         """Nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing is waited for."""
 
     def restore(self, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """`state` itself, with nothing behind it."""

@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
 
 
+# One for all folders: Orbax does not write two at a time within a process.
+_WRITER = ThreadPoolExecutor(1)
+
+
 class SealedFolder:
     """A folder of them.
 
@@ -39,6 +44,7 @@ class SealedFolder:
         self.path = path.absolute()
         self.broken: dict[int, str] = {}
         self._keep = keep
+        self._writing: Future[None] | None = None
         self._args = ocp.args
         # Of several processes this one is alone with its files: the others shall not be waited for.
         alone = {jax.process_index()}
@@ -78,7 +84,9 @@ class SealedFolder:
         return {int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal()}
 
     def write(self, number: int, trees: Mapping[str, Mapping[str, Array]], content: Mapping[str, Any]) -> None:
-        """Add one, unless there is one of that number, and remove the oldest if they have become too many.
+        """Begin to add one, unless there is one of that number; `finish` waits for it.
+
+        The oldest go if they have become too many.
 
         Args:
           number: of steps.
@@ -86,16 +94,35 @@ class SealedFolder:
           content: what else to keep, as JSON can hold it.
 
         Raises:
-          CheckpointError: it can't be written.
+          CheckpointError: the one before can't be written.
         """
+        self.finish()
         if number in self.numbers() - self.broken.keys():
             return
-        raw = {tree: {name: _raw(leaf) for name, leaf in leaves.items()} for tree, leaves in trees.items()}
-        described = {
-            tree: {"sha256": _digest(raw[tree]), "leaves": {name: _shape(leaf) for name, leaf in leaves.items()}}
-            for tree, leaves in trees.items()
-        }
-        content = json.loads(json.dumps({"format": _FORMAT, "number": number, "trees": described} | dict(content)))
+        # Copies, for the arrays' memory may be used again before they are written.
+        raw = {tree: {name: _raw(leaf).copy() for name, leaf in leaves.items()} for tree, leaves in trees.items()}
+        shapes = {tree: {name: _shape(leaf) for name, leaf in leaves.items()} for tree, leaves in trees.items()}
+        plain = json.loads(json.dumps({"format": _FORMAT, "number": number} | dict(content)))
+        self._writing = _WRITER.submit(self._write, number, raw, shapes, plain)
+
+    def finish(self) -> None:
+        """Wait for what `write` has begun.
+
+        Raises:
+          CheckpointError: it can't be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(
+        self,
+        number: int,
+        raw: Mapping[str, Mapping[str, np.ndarray]],
+        shapes: Mapping[str, Mapping[str, str]],
+        content: dict[str, Any],
+    ) -> None:
+        content["trees"] = {tree: {"sha256": _digest(raw[tree]), "leaves": shapes[tree]} for tree in raw}
         notes = {"sha256": _seal(content), "content": content}
         items = {tree: self._args.StandardSave(leaves) for tree, leaves in raw.items()}
         args = self._args.Composite(notes=self._args.JsonSave(notes), **items)

@@ -7,6 +7,7 @@ state's key and that number, so a run can be stopped between any two chunks and 
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from signal import SIGTERM
 from typing import Any
@@ -164,7 +165,7 @@ def fit(
         if is_first_process():
             store.save(done, local, {"history": records, "chunks": chunks}, **settings)
 
-    with Progress(title, total, done, progress and is_first_process()) as bar, StopSignals() as stop:
+    with Progress(title, total, done, progress and is_first_process()) as bar, StopSignals() as stop, closing(store):
         while done < total:
             feed, end = feeder.at(done)
             count = min(count, end - done)
@@ -173,7 +174,11 @@ def fit(
             del feed  # a window that may lie behind
             metrics = jax.device_get(layout.fetch(metrics))
             seconds = time.perf_counter() - start
-            _require_finite(metrics, count, partial(layout.fetch, state))
+            if not np.all(metrics["finite"] == count):
+                if state.step.ndim == 0:
+                    done = int(layout.fetch(state.step))
+                    keep(last=True)
+                raise _not_finite(metrics, count, layout.fetch(state))
             done += count
             chunks.append(
                 {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
@@ -187,13 +192,13 @@ def fit(
             if done % steps_per_epoch == 0:
                 records.append(_record(done // steps_per_epoch, chunks) | _measured(measure, layout.fetch(state)))
                 chunks.clear()
-                keep(record=records[-1])
+                keep(record=records[-1], wait=False)
             elif not young:
-                keep()
+                keep(wait=False)
             if not unheard and done < total:
                 keep(last=True)
                 raise StoppedError(stop.heard or SIGTERM, done, total, layout.fetch(state), store.where)
-    keep(last=True)
+        keep(last=True)
     return layout.fetch(state), records
 
 
@@ -244,17 +249,14 @@ def _record(epoch: int, chunks: list[dict[str, Any]]) -> Record:
     }
 
 
-def _require_finite(metrics: dict[str, np.ndarray], count: int, state: Callable[[], TrainState]) -> None:
-    broken = np.flatnonzero(metrics["finite"] != count)  # members, or the only run there is
-    if not len(broken):
-        return
-    last_good = state()
+def _not_finite(metrics: dict[str, np.ndarray], count: int, state: TrainState) -> NotFiniteError:
+    """What to say of a chunk that has ended early, of a run or of some members."""
+    broken = np.flatnonzero(metrics["finite"] != count)
     totals = {name: np.atleast_1d(total)[broken] for name, total in metrics.items()}
     terms = [name for name, total in totals.items() if not np.all(np.isfinite(total))] or ["gradient"]
-    whose = f" of member{'s' if len(broken) > 1 else ''} {' and '.join(map(str, broken))}"
-    raise NotFiniteError(
-        f"step {int(jnp.min(last_good.step)) + 1}{whose if last_good.step.ndim else ''} met a "
-        f"{' and a '.join(terms)} that is not finite. Training stopped before it; try a smaller learning rate, a "
-        "warm-up, or gradient clipping (optax.clip_by_global_norm)",
-        last_good,
+    whose = f" of member{'s' if len(broken) > 1 else ''} {' and '.join(map(str, broken))}" if state.step.ndim else ""
+    return NotFiniteError(
+        f"step {int(jnp.min(state.step)) + 1}{whose} met a {' and a '.join(terms)} that is not finite. Training "
+        "stopped before it; try a smaller learning rate, a warm-up, or gradient clipping (optax.clip_by_global_norm)",
+        state,
     )
