@@ -138,12 +138,12 @@ class StreamingFeeder:
         epoch, place = divmod(step, self._steps_per_epoch)
         start = epoch * self._steps_per_epoch + place // self._length * self._length
         end = min(start + self._length, (epoch + 1) * self._steps_per_epoch)
+        # What lies behind goes before another one comes, so that there are never three.
+        self._coming = {first: window for first, window in self._coming.items() if first in (start, end)}
         for first in (start, end):
             if first not in self._coming:
                 self._coming[first] = self._worker.submit(self._window, first)
-        window = self._coming[start].result()
-        self._coming = {first: self._coming[first] for first in (start, end)}
-        return window, end
+        return self._coming[start].result(), end
 
     def _window(self, first: int) -> Window:
         epoch, place = divmod(first, self._steps_per_epoch)
@@ -162,11 +162,13 @@ class StreamingFeeder:
         labels = None if self._data.labels is None else read(self._data.labels)
         firsts = np.full(members, first, np.int32)
         return Window(
-            read(self._data.images), labels, self._layout.read(members, 0 if members else None, firsts.__getitem__)
+            read(self._data.images),
+            labels,
+            self._layout.read(members, 0 if members else None, lambda index: np.asarray(firsts[index])),
         )
 
 
 @partial(jax.jit, static_argnames="count")
-def _orders(keys: Key[Array, "*members"], epoch: int, count: int) -> Int[Array, "*members count"]:
+def _orders(keys: Key[Array, "*members"], epoch: Int[Array, ""] | int, count: int) -> Int[Array, "*members count"]:
     order = partial(epoch_order, epoch=epoch, count=count)
     return jax.vmap(order)(keys) if keys.ndim else order(keys)
