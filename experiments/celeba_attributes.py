@@ -50,7 +50,7 @@ class Config(Options):
     """Of the VAE's Gaussian likelihood, pixels in [0, 1]: the smaller, the sharper the faces and the larger the KL."""
     learning_rate: float = 2e-3
     """AdamW's peak rate, after a warm-up and before the cosine decay to 0."""
-    weight_decay: float = 0.05
+    weight_decay: float = 0.3
     """AdamW's decay of the weight matrices, in units of the learning rate."""
     judge_steps: int = 2_000
     """Training steps, in whole epochs, of the classifier that judges attributes."""
