@@ -1,6 +1,7 @@
 """Two processes of two devices each are one run: that of one device, each having read its share of the data."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,11 @@ import pytest
 from small_run import DATA, fit, fresh, in_float64, leaves, losses
 from train_on_hosts import WAYS
 
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_X64": "1",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1",
+}
 SECONDS = 120  # a deadlock fails rather than hangs
 
 
@@ -27,6 +33,7 @@ def together(processes):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | ENVIRONMENT,
         )
         for number in range(processes)
     ]

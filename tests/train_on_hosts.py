@@ -4,14 +4,7 @@ python train_on_hosts.py PORT PROCESSES NUMBER
 """
 
 import json
-import os
 import sys
-
-os.environ |= {
-    "JAX_PLATFORMS": "cpu",
-    "JAX_ENABLE_X64": "1",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1",
-}
 
 import jax
 
