@@ -16,13 +16,23 @@ OPTIMIZER = optax.sgd(1e-2, momentum=0.9)
 STEP = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
 
 
+@jax.jit
+def _init(key):
+    return vj.init(key, VAE, OPTIMIZER)
+
+
+@jax.jit
+def _init_members(keys):
+    return vj.init_members(keys, VAE, OPTIMIZER)
+
+
 def fresh(seed=0):
-    return vj.init(jax.random.key(seed), VAE, OPTIMIZER)
+    return _init(jax.random.key(seed))
 
 
 def fresh_members(count):
     """Member i is fresh(i)."""
-    return vj.init_members(jax.vmap(jax.random.key)(jnp.arange(count)), VAE, OPTIMIZER)
+    return _init_members(jax.vmap(jax.random.key)(jnp.arange(count)))
 
 
 def fit(state, epochs, step=STEP, data=DATA, **settings):
