@@ -10,7 +10,6 @@ import pytest
 from small_run import OPTIMIZER, VAE, assert_close, fit, fresh, fresh_members, losses
 
 import vae_jax as vj
-from vae_jax.ensemble import mean_and_deviation
 
 BETAS, RATES = [0.0, 1.0, 2.0, 4.0], [0.01, 0.02, 0.005, 0.01]
 
@@ -104,15 +103,6 @@ def test_init_members_are_those_of_init():
     states = fresh_members(4)
     for number in (0, 3):
         assert_close(vj.member(states, number), fresh(number), rtol=1e-6, atol=0)
-
-
-def test_mean_and_deviation_of_a_number_in_a_history():
-    history = [{"kl": [1.0, 2.0, 6.0]}, {"kl": [0.0, 0.5, 1.0]}]
-    mean, deviation = mean_and_deviation(history, "kl")
-    np.testing.assert_allclose(mean, [3.0, 0.5])
-    np.testing.assert_allclose(deviation, [np.std([1, 2, 6], ddof=1), np.std([0, 0.5, 1], ddof=1)])
-    mean, deviation = mean_and_deviation([{"kl": 2.0}, {"kl": 1.0}], "kl")
-    np.testing.assert_array_equal([mean, deviation], [[2, 1], [0, 0]])
 
 
 def test_a_member_of_a_tree_with_keys():

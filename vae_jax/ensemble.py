@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
 from vae_jax.data import Split
 from vae_jax.errors import InputError
@@ -98,15 +98,3 @@ def _joined(leaves: Sequence[Array], inner: tuple[int, ...]) -> Array:
         data = _joined([jax.random.key_data(leaf) for leaf in leaves], inner)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
     return jnp.concatenate(leaves) if inner else jnp.stack(leaves)
-
-
-def mean_and_deviation(
-    history: Sequence[Record], name: str
-) -> tuple[Float[np.ndarray, " epochs"], Float[np.ndarray, " epochs"]]:
-    """Of a number in the records: its mean over the members and its standard deviation, epoch by epoch.
-
-    The latter is that of a sample, divided by members - 1, and 0 of a single member.
-    """
-    values = np.array([np.ravel(record[name]) for record in history], np.float64)
-    deviation = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
-    return values.mean(axis=1), deviation
