@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "JAX_ENABLE_X64": "1",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1",
 }
-SECONDS = 120  # a deadlock fails rather than hangs
+SECONDS = 240  # several times what it takes on two busy cores; a deadlock fails rather than hangs
 
 
 def together(processes):
