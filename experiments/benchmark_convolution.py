@@ -20,8 +20,6 @@ from vae_jax.experiment import run_script
 from vae_jax.peer import peer_lines, torch_command
 from vae_jax.step import Step
 
-STEPS = 40  # of an epoch of ours
-
 
 @dataclass(frozen=True)
 class Config:
@@ -35,20 +33,22 @@ class Config:
     """Turns of each side."""
     batch_size: int = 64
     """Images in a training step."""
+    steps: int = 40
+    """Training steps of an epoch of ours, and of a repetition of the peer's."""
 
 
 def main(config: Config) -> None:
     """Take turns, then print the medians and the ratios."""
-    require_positive_int(rounds=config.rounds, batch_size=config.batch_size)
+    require_positive_int(rounds=config.rounds, batch_size=config.batch_size, steps=config.steps)
     peer = torch_command(config.torch_python, config.peer)
     rates: dict[str, list[float]] = {"torch": []} if peer else {}
     rates |= {"compiled epochs": [], "one step at a time": []}
     for turn in range(config.rounds):
         if peer:
-            lines = peer_lines(peer, batch=config.batch_size, steps=STEPS, repeats=2)
+            lines = peer_lines(peer, batch=config.batch_size, steps=config.steps, repeats=2)
             rates["torch"] += [line["images_per_s"] for line in lines]
         for name, seconds in (("compiled epochs", by_epochs), ("one step at a time", by_steps)):
-            rates[name] += [STEPS * config.batch_size / s for s in seconds(config.batch_size)]
+            rates[name] += [config.steps * config.batch_size / s for s in seconds(config)]
         print(f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.0f}/s" for name, values in rates.items()))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     print(f"median images per second at batch {config.batch_size}: {medians}")
@@ -62,25 +62,25 @@ def model() -> tuple[vj.VAE, optax.GradientTransformation, Step]:
     return vae, optimizer, vj.make_train_step(vae, vj.ELBO(), optimizer)
 
 
-def by_epochs(batch_size: int) -> list[float]:
+def by_epochs(config: Config) -> list[float]:
     """Seconds of each of two epochs, by `fit`."""
     vae, optimizer, step = model()
-    images = np.random.default_rng(0).integers(0, 256, (STEPS * batch_size, *vae.image_shape), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (config.steps * config.batch_size, *vae.image_shape), np.uint8)
     state = vj.init(jax.random.key(0), vae, optimizer)
-    _, history = vj.fit(state, step, vj.Split(images), epochs=3, batch_size=batch_size, progress=False)
+    _, history = vj.fit(state, step, vj.Split(images), epochs=3, batch_size=config.batch_size, progress=False)
     return [record["seconds"] for record in history[1:]]
 
 
-def by_steps(batch_size: int) -> list[float]:
+def by_steps(config: Config) -> list[float]:
     """Seconds of as many steps, twice, each a call of its own."""
     vae, optimizer, step = model()
-    batch = vj.Batch(jax.random.uniform(jax.random.key(0), (batch_size, *vae.image_shape)))
+    batch = vj.Batch(jax.random.uniform(jax.random.key(0), (config.batch_size, *vae.image_shape)))
     compiled = jax.jit(step, donate_argnums=0)
     state, _ = compiled(vj.init(jax.random.key(0), vae, optimizer), batch)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        for _ in range(STEPS):
+        for _ in range(config.steps):
             state, _ = compiled(state, batch)
         jax.block_until_ready(state)
         seconds.append(time.perf_counter() - start)

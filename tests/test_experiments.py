@@ -286,7 +286,7 @@ def test_celeba_attributes_refuses(tiny, monkeypatch, capsys):
 
 CONVOLUTIONAL_PEER = """
 import json, sys
-assert sys.argv[1:] == ["--batch", "2", "--steps", "40", "--repeats", "2"]
+assert sys.argv[1:] == ["--batch", "2", "--steps", "3", "--repeats", "2"]
 for rate in (10.0, 30.0):
     print(json.dumps({"images_per_s": rate}))
 """
@@ -297,7 +297,7 @@ def test_benchmark_convolution(tmp_path, monkeypatch, capsys):
     peer.write_text(CONVOLUTIONAL_PEER)
     (tmp_path / "torch.py").write_text("")  # a module of that name is all that is asked for
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    options = ("--batch-size", 2, "--rounds", 1, "--torch-python", sys.executable, "--peer", peer)
+    options = ("--batch-size", 2, "--rounds", 1, "--steps", 3, "--torch-python", sys.executable, "--peer", peer)
     run(monkeypatch, "benchmark_convolution", *options)
     printed = capsys.readouterr().out
     rate, ratio = (float(re.search(p, printed)[1]) for p in (r"epochs': ([\d.]+)", r"epochs, ours / torch: ([\d.]+)"))
