@@ -3,11 +3,11 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# The second, for tests compile much and compute little.
+# Unoptimised, for tests compile much and compute little.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
-    + " --xla_backend_optimization_level=1"
+    + " --xla_backend_optimization_level=0"
 )
 
 import gzip

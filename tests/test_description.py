@@ -61,7 +61,7 @@ def test_every_model_comes_back(vae):
         np.int64(3), np.float32(0.1), vj.Mirrored(vj.Scale(-1.0, 1.0)), vj.IWAE(5), vj.ELBO(beta=0.5), jnp.tanh,
         vj.AnalyticKL, jax.nn.relu, optax.GradientTransformation(nn.relu, nn.tanh), vj.Classifier(), jnp.float32,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_every_value_comes_back_as_what_it_was(value):
     there = back(value)

@@ -332,6 +332,19 @@ def test_benchmark(tiny, tmp_path, monkeypatch, capsys):
     assert "no such data" in refused(monkeypatch, capsys, "benchmark", *options, "--torch-python", sys.executable)
 
 
+def test_benchmark_fit(tiny, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    options = ("--together", 2, "--rounds", 1, "--epochs", 1, "--batch-size", 8, "--memory-epochs", 3)
+    run(monkeypatch, "benchmark_fit", "--data-dir", tiny, "--out", out, *options)
+    report = json.loads((out / "benchmark_fit.json").read_text())
+    assert len(report["ratios"]) == 3
+    for found in report["ratios"].values():
+        ((one, other),) = found["seconds"]
+        assert found["ratio"] == pytest.approx(one / other)
+    assert len(report["memory"]["mebibytes_by_epoch"]) == 3
+    assert report["memory"]["compilations"] == 1
+
+
 README = (EXPERIMENTS.parent / "README.md").read_text()
 
 
