@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ class Config(Options):
     """Members that train as one program."""
     rounds: int = 3
     """Turns of each side."""
-    epochs: int | None = 3
-    """Epochs of a turn."""
+    epochs: int | None = 2
+    """Epochs of each member in a turn; the runs of one model take as many as all members together."""
     batch_size: int | None = 128
     """Images in a training step."""
     memory_epochs: int = 300
@@ -50,7 +51,7 @@ def main(config: Config) -> None:
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
     keys = [jax.random.fold_in(run.key, number) for number in range(config.together)]
 
-    def seconds(*states: vj.TrainState, epochs: int = run.epochs, **settings: Any) -> float:
+    def seconds(*states: vj.TrainState, epochs: int, **settings: Any) -> float:
         start = time.perf_counter()
         for state in states:
             vj.fit(state, step, run.data.train, epochs=epochs, batch_size=run.batch_size, progress=False, **settings)
@@ -58,15 +59,17 @@ def main(config: Config) -> None:
 
     alone = [vj.init(key, vae, optimizer) for key in keys]
     members = vj.init_members(jax.random.split(run.key, config.together), vae, optimizer)
+    of_members = partial(seconds, epochs=run.epochs)
+    of_one = partial(seconds, alone[0], epochs=run.epochs * config.together)
 
     def checkpoints() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            return seconds(alone[0], store=vj.Checkpoints(folder, {}, model=vae, every_seconds=0.0))
+            return of_one(store=vj.Checkpoints(folder, {}, model=vae, every_seconds=0.0))
 
     sides: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
-        "members as one program / one after the other": (lambda: seconds(members), lambda: seconds(*alone)),
-        "a checkpoint each epoch / none": (checkpoints, lambda: seconds(alone[0])),
-        "streaming / resident": (lambda: seconds(alone[0], stream_above=0), lambda: seconds(alone[0])),
+        "members as one program / one after the other": (lambda: of_members(members), lambda: of_members(*alone)),
+        "a checkpoint each epoch / none": (checkpoints, of_one),
+        "streaming / resident": (lambda: of_one(stream_above=0), of_one),
     }
     ratios = {name: compare(name, one, other, config.rounds) for name, (one, other) in sides.items()}
     run.report({"ratios": ratios, "memory": memory_by_epoch(alone[0], step, run, config.memory_epochs)})

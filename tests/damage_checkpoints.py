@@ -68,6 +68,8 @@ def main(cases, seed):
             file, how = files[case % len(files)], HOW[(case + case // len(files)) % len(HOW)]
             shutil.copytree(whole, broken)
             damage(broken / file, how, chance)
+            if chance.random() < 0.5:  # as a run leaves it that is killed before the files are sealed
+                (broken / "2" / "files.json").unlink(missing_ok=True)
             outcomes = outcome(broken, states)
             shutil.rmtree(broken)
             for name, came in zip(counts, outcomes, strict=True):

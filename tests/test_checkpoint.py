@@ -132,7 +132,8 @@ def test_another_format_is_a_sentence(tmp_path, monkeypatch, found, remedy):
     monkeypatch.setattr("vae_jax.sealed._FORMAT", found)
     store_of(tmp_path).save(0, fresh(), NOTES)
     monkeypatch.undo()
-    if found == 1:  # which had no seal
+    if found == 1:  # which had no seals
+        (tmp_path / "0" / "files.json").unlink()
         (tmp_path / "0" / "notes" / "metadata").write_text(json.dumps({"format": 1, "config": {}, "history": []}))
     with pytest.raises(vj.InputError, match=rf"has format {found}.*{remedy}"):
         store_of(tmp_path).restore(fresh())
@@ -149,6 +150,19 @@ def test_young_checkpoints_are_left_out_and_old_ones_go(tmp_path):
     state, notes = store.restore(fresh())
     assert notes == {"step": 11}, "what is there already stays"
     assert same(state, fresh(11))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep": 0}, "keep is 0"),
+        ({"every_seconds": -1.0}, "every_seconds is -1"),
+        ({"every_seconds": math.nan}, "every_seconds is nan"),
+    ],
+)
+def test_what_no_checkpoints_can_be_kept_by(tmp_path, settings, message):
+    with pytest.raises(vj.InputError, match=message):
+        store_of(tmp_path / "none", **settings)
 
 
 def test_the_best_is_kept_however_young_and_known_after_a_resume(tmp_path):
@@ -261,6 +275,18 @@ def test_a_folder_that_is_no_folder_any_more_is_a_sentence(tmp_path):
     (tmp_path / "kept").unlink()
     store.save(2, fresh(2), NOTES)
     assert same(store_of(tmp_path / "kept").restore(fresh())[0], fresh(2)), "a folder that is gone is made anew"
+
+
+def test_a_broken_file_is_named(tmp_path):
+    store_of(tmp_path, model=VAE).save(4, fresh(), NOTES)
+    file = next(file for file in (tmp_path / "4" / "variables" / "d").iterdir() if file.stat().st_size > 9)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(vj.InputError, match=rf"checkpoint 4 is broken: variables/d/{file.name} has changed"):
+        vj.restore_model(tmp_path)
+    file.unlink()
+    with pytest.raises(vj.InputError, match=rf"checkpoint 4 is broken: variables/d/{file.name} is missing"):
+        vj.restore_model(tmp_path)
+    assert same(store_of(tmp_path).restore(fresh())[0], fresh()), "a state is whole without the variables for use"
 
 
 def test_a_model_comes_back_without_its_script(tmp_path):

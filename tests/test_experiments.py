@@ -119,6 +119,10 @@ def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch,
         (["--hold-out", "96"], "hold out 96 of 96"),
         (["--hold-out", "1"], "hold out 1 of 96"),
         (["--seed", "-1"], "seed is -1"),
+        (["--weight-decay", "-1"], "weight_decay is -1"),
+        (["--checkpoint-minutes", "-1"], "checkpoint_minutes is -1"),
+        (["--stream-above", "nan"], "stream_above is nan"),
+        (["--checkpoints-kept", "0"], "checkpoints_kept is 0"),
         (["--out", "/dev/null/out"], "cannot write to the folder"),
     ],
 )
@@ -147,6 +151,19 @@ def test_checkpoints_of_another_model_are_refused_and_those_of_the_same_gone_on_
     for changes in ({"latent_dim": 3}, {"activation": nn.tanh}, {"likelihood": vj.Gaussian(0.1)}):
         with pytest.raises(vj.InputError, match=r"another run \(model\."):
             history(**changes)
+
+
+def test_checkpoints_of_each_epoch_and_the_best_on_what_is_held_out(tiny, tmp_path, monkeypatch):
+    keeping = ("--checkpoint-minutes", 0, "--checkpoints-kept", 2, "--hold-out", 16)
+    kept = tmp_path / "kept"
+    options = ("--data-dir", tiny, "--out", tmp_path, "--epochs", 3, "--batch-size", 40, "--checkpoint-dir", kept)
+    run(monkeypatch, "mnist_samples", *options, *keeping)
+    folder = kept / "20-D_VAE"
+    assert {path.name for path in folder.iterdir()} == {"4", "6", "best"}
+    bounds = json.loads((tmp_path / "mnist_samples_mnist_held_out.json").read_text())["test_negative_elbo_by_epoch"]
+    assert [path.name for path in (folder / "best").iterdir()] == [str(2 * (1 + int(np.argmin(bounds))))]
+    vae, _ = vj.restore_model(folder, best=True)
+    assert vae.latent_dim == 20
 
 
 def test_a_value_that_is_no_number_exits_with_2(monkeypatch):

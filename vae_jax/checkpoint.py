@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from vae_jax.description import build, describe
-from vae_jax.errors import InputError, require_positive_int
+from vae_jax.errors import InputError, require_not_negative, require_positive_int
 from vae_jax.likelihoods.base import Variables
 from vae_jax.sealed import SealedFolder, by_name
 
@@ -59,6 +59,7 @@ class Checkpoints:
         best: str | None = None,
     ) -> None:
         require_positive_int(keep=keep)
+        require_not_negative(every_seconds=every_seconds)
         self._config = json.loads(json.dumps(config))
         self._model = describe(model)
         build(self._model, "model")  # what can't be made again is refused now, and not when it is wanted

@@ -69,6 +69,13 @@ def require_positive(**values: float) -> None:
             raise InputError(f"{name} is {value!r}; expected a finite number above 0")
 
 
+def require_not_negative(**values: Any) -> None:
+    """Raise `InputError` unless each value is a finite number from 0."""
+    for name, value in values.items():
+        if not 0 <= value < float("inf"):
+            raise InputError(f"{name} is {value!r}; expected a number from 0")
+
+
 def require_finite(variables: Any) -> None:
     """Raise `InputError` where a leaf of the tree is NaN or infinite; leaves of a traced program pass."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):

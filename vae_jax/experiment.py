@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from vae_jax.errors import (
     InputError,
     NotFiniteError,
     StoppedError,
+    require_not_negative,
     require_positive,
     require_positive_int,
     require_writable_folder,
@@ -95,11 +95,12 @@ class Run:
         """
         started = time.perf_counter()
         require_positive(learning_rate=options.learning_rate)
-        if not 0 <= options.weight_decay < math.inf:
-            raise InputError(f"weight_decay is {options.weight_decay}; expected a number from 0")
+        from_zero = ("weight_decay", "checkpoint_minutes", "stream_above")
+        require_not_negative(**{name: getattr(options, name) or 0 for name in from_zero})
         if not 0 <= options.seed < 2**32:
             raise InputError(f"seed is {options.seed}; expected a whole number from 0 to 2**32 - 1")
-        given = {"batch_size": options.batch_size, "epochs": options.epochs}
+        counts = ("batch_size", "epochs", "checkpoints_kept")
+        given = {name: getattr(options, name) for name in counts}
         require_positive_int(**{name: value for name, value in given.items() if value is not None})
         if options.dataset == "auto":
             data, sentence = load_or_stand_in(native, options.data_dir)
@@ -146,7 +147,7 @@ class Run:
     ) -> Trained:
         """Train on this run's data by its options."""
         choices = {"objective": objective, "observe": observe, "augmented": augmented}
-
+        chooses = self.options.hold_out and self.options.members == 1  # by the test split nothing is chosen
         return train_vae(
             key,
             vae,
@@ -162,6 +163,7 @@ class Run:
                 title,
                 model=vae,
                 variables=averaged_variables,
+                best="test_negative_elbo" if chooses else None,
                 **{name: describe(value) for name, value in choices.items()},
             ),
             title=title,
@@ -187,6 +189,7 @@ class Run:
         *,
         model: VAE | None = None,
         variables: Callable[[Any], Variables] = attrgetter("variables"),
+        best: str | None = None,
         **config: Any,
     ) -> Checkpoints | NoCheckpoints:
         """The checkpoints of one of this run's models, in a folder of its own under `--checkpoint-dir`.
@@ -195,6 +198,7 @@ class Run:
           title: of the model.
           model: if `restore_model` shall make it again.
           variables: those of a state with which it is used.
+          best: the number of a record of which the least is kept apart.
           **config: how the model is trained, and what it is, beyond this run's options, as JSON can hold it.
         """
         if self.options.checkpoint_dir is None or not is_first_process():
@@ -207,8 +211,15 @@ class Run:
             **{name: getattr(self.options, name) for name in options},
             "data": self.data.train.digest,
         }
-        folder = self.options.checkpoint_dir / file_name(title)
-        return Checkpoints(folder, of_run | {"model": describe(model)} | config, model=model, variables=variables)
+        return Checkpoints(
+            self.options.checkpoint_dir / file_name(title),
+            of_run | {"model": describe(model)} | config,
+            model=model,
+            variables=variables,
+            every_seconds=60 * self.options.checkpoint_minutes,
+            keep=self.options.checkpoints_kept,
+            best=best,
+        )
 
     def judge(self) -> tuple[Judge, float]:
         """A judge trained on this run's data, and its accuracy on the test images, which is printed."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.distributions import Delta, Posterior
-from vae_jax.errors import InputError, require_finite, require_positive_int
+from vae_jax.errors import InputError, require_finite, require_not_negative, require_positive_int
 from vae_jax.likelihoods import ImageDistribution
 from vae_jax.model import VAE, Labels, Variables
 from vae_jax.observation import Batch
@@ -154,8 +154,8 @@ class ELBO:
     def __post_init__(self) -> None:
         require_positive_int(samples=self.samples)
         for name, weight in (("beta", self.beta), ("free_bits", self.free_bits)):
-            if not isinstance(weight, jax.core.Tracer) and not callable(weight) and not 0 <= weight < float("inf"):
-                raise InputError(f"{name} is {weight}; expected a number from 0")
+            if not isinstance(weight, jax.core.Tracer) and not callable(weight):
+                require_not_negative(**{name: weight})
 
     def __call__(
         self, key: Key[Array, "*keys"], model: VAE, variables: Variables, batch: Batch, step: Int[Array, ""]

@@ -37,9 +37,14 @@ class Options:
     judge_seed: int = 0
     """Seed of the classifier that judges what is drawn, apart from the run's, so that runs are judged alike."""
     checkpoint_dir: Path | None = None
-    """Folder for checkpoints, one a minute of each model; a run that finds its own there goes on from them."""
+    """Folder for checkpoints of each model; a run that finds its own there goes on from them."""
+    checkpoint_minutes: float = 1.0
+    """Least time between two checkpoints; 0 keeps one of each epoch."""
+    checkpoints_kept: int = 2
+    """How many checkpoints of a model are kept, the newest ones."""
     hold_out: int = 0
-    """Number of training images that take the place of the test split, for choosing settings."""
+    """Number of training images that take the place of the test split, for choosing settings. The checkpoint with the
+    least negative ELBO on them is kept apart."""
     members: int = 1
     """Runs of seeds SEED, SEED + 1, ... whose models train as one program. Numbers are then means and standard
     deviations, pictures those of the first, with a band around each curve."""

@@ -1,7 +1,8 @@
-"""Numbered trees of arrays in a folder, each with JSON about it, written by Orbax under a seal of SHA-256.
+"""Numbered trees of arrays in a folder, each with JSON about it, written by Orbax under seals of SHA-256.
 
 Orbax writes into a temporary folder and renames it, so that what is killed leaves no numbered one. It does not notice a
-byte that has changed since, nor that files are missing before it stumbles over them: that is what the seal is for.
+byte that has changed since, nor that files are missing before it stumbles over them. That is what the seals are for:
+one of the arrays and the JSON, and one of the files, which tells a broken one before Orbax's threads meet it.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from jaxtyping import Array, PyTree
 from vae_jax.errors import CheckpointError, InputError, require_writable_folder
 
 _FORMAT = 2
+_FILES = "files.json"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
 
@@ -131,6 +133,8 @@ class SealedFolder:
             self._remove(self.broken)
             with _quiet():
                 self._checkpointer.save(self.path / str(number), args=args)
+            # A run that is killed here has its arrays' seal alone, which is enough.
+            (self.path / str(number) / _FILES).write_text(json.dumps(_file_digests(self.path / str(number))))
             before = sorted(self.numbers() - {number})
             self._remove(before[: len(before) + 1 - self._keep])
         except Exception as error:  # Python's, Orbax's and TensorStore's own
@@ -148,6 +152,7 @@ class SealedFolder:
           InputError: it is of another format.
           Exception: of any kind, where it is broken.
         """
+        _require_whole(self.path / str(number), "notes")
         args = self._args.Composite(notes=self._args.JsonRestore())
         with _quiet():
             notes = self._checkpointer.restore(self.path / str(number), args=args).notes
@@ -179,6 +184,7 @@ class SealedFolder:
                 difference = f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
                 text = f"checkpoint {number} in {self.path} was written by other code ({difference})"
                 raise InputError(f"{text}; take that code, or another folder")
+        _require_whole(self.path / str(number), tree)
         raw = {name: np.empty_like(_raw(leaf)) for name, leaf in like.items()}
         args = self._args.Composite(**{tree: self._args.StandardRestore(raw)})
         with _quiet():
@@ -211,6 +217,21 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file, by its path within the folder."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _FILES]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _require_whole(folder: Path, part: str) -> None:
+    """Raise an exception where a file of a part of a checkpoint is not as it was sealed."""
+    if (folder / _FILES).is_file():
+        there = _file_digests(folder)
+        for name, digest in json.loads((folder / _FILES).read_bytes()).items():
+            if name.startswith(f"{part}/") and there.get(name) != digest:
+                raise ValueError(f"{name} {'has changed' if name in there else 'is missing'}")
 
 
 def _is_ours(entry: Path) -> bool:

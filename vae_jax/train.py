@@ -21,7 +21,7 @@ from jaxtyping import Array, Int, Key
 from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.data import Split
 from vae_jax.distributions import example_keys
-from vae_jax.errors import InputError, NotFiniteError, StoppedError, require_positive_int
+from vae_jax.errors import InputError, NotFiniteError, StoppedError, require_not_negative, require_positive_int
 from vae_jax.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
 from vae_jax.observation import Observe, Scale
 from vae_jax.progress import Progress
@@ -146,6 +146,7 @@ def fit(
       StoppedError: Ctrl-C or SIGTERM came; the steps under way were finished, and the state was kept in the store.
     """
     require_positive_int(epochs=epochs, batch_size=batch_size)
+    require_not_negative(stream_above=stream_above or 0)
     if batch_size > len(data):
         raise InputError(f"batch_size is {batch_size} but there are only {len(data)} training images")
     layout = Layout(mesh, shard_optimizer)
