@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     require_positive(variance=config.variance)
     require_positive_int(judge_steps=config.judge_steps)
     run = Run.start(
-        "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_500
+        "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_400
     )
     ae_key, vae_key, encode_key, judge_key, draw_key = jax.random.split(run.key, 5)
     for split in (run.data.train, run.data.test):

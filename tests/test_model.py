@@ -1,5 +1,7 @@
 """The VAE as a value: its shapes, its parts, what it refuses."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,7 +168,7 @@ def test_a_linear_path_adds_a_centred_linear_map():
     encoding = variables["params"]["encoder"]["linear"]["kernel"]
     decoding = variables["params"]["decoder"]["linear"]["kernel"]
     assert encoding.shape == (8 * 8 * 3, 10)
-    np.testing.assert_array_equal(decoding, np.zeros((5, 8 * 8 * 3)))  # so it begins as the curved one
+    np.testing.assert_array_equal(decoding, np.zeros((5, 8 * 8 * 3)))  # so it begins as the curved one, in grey
     decoding = 0.1 * jax.random.normal(jax.random.key(2), decoding.shape)
     parts = {
         part: {name: leaf for name, leaf in of.items() if name != "linear"} for part, of in variables["params"].items()
@@ -175,12 +177,20 @@ def test_a_linear_path_adds_a_centred_linear_map():
     x = jax.random.uniform(jax.random.key(1), (2, *shape))
     without = curved.encode({"params": parts}, x).mean
     np.testing.assert_allclose(
-        both.encode(variables, x).mean, without + ((x - 0.5).reshape(2, -1) @ encoding)[:, :5], rtol=1e-4, atol=1e-5
+        both.encode(variables, x).mean,
+        without + 4 / math.sqrt(8 * 8 * 3) * ((x - 0.5).reshape(2, -1) @ encoding)[:, :5],
+        rtol=1e-4,
+        atol=1e-5,
     )
+    of_pixels = float(jnp.std((x - 0.5).reshape(2, -1) @ encoding)) * 4 / math.sqrt(8 * 8 * 3)
+    assert of_pixels == pytest.approx(math.sqrt(1 / 12), rel=0.3), "at first of the deviation of the pixels"
     z = jax.random.normal(jax.random.key(3), (2, 5))
     without = curved.decode({"params": parts}, z).mean
     np.testing.assert_allclose(
-        both.decode(variables, z).mean, without + (z @ decoding).reshape(2, *shape), rtol=1e-4, atol=1e-5
+        both.decode(variables, z).mean,
+        without + 0.5 + 4 / math.sqrt(5) * (z @ decoding).reshape(2, *shape),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from vae_jax.convolution import Downsample, Upsample
 
+_LINEAR_SCALE = 4.0
+
 
 def identity(x: Array) -> Array:
     """x."""
@@ -91,7 +93,9 @@ class ConvEncoder(nn.Module):
         outputs = nn.Dense(math.prod(self.output_shape))(h.reshape(len(h), -1))
         if self.linear:
             # Centred, or nearly so: a common mean would be most of what the weights' gradients have to say.
-            outputs += nn.Dense(outputs.shape[1], use_bias=False, name="linear")(inputs.reshape(len(inputs), -1) - 0.5)
+            pixels = _scaled(inputs.reshape(len(inputs), -1) - 0.5)
+            kernel_init = nn.initializers.normal(1 / _LINEAR_SCALE)
+            outputs += nn.Dense(outputs.shape[1], use_bias=False, kernel_init=kernel_init, name="linear")(pixels)
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 
 
@@ -101,7 +105,7 @@ class ConvDecoder(nn.Module):
     Attributes:
       features: channels before each convolution, ReLU after each of them but the last.
       output_shape: height, width, channels.
-      linear: whether a linear map of the inputs is added to the outputs.
+      linear: whether a linear map of the inputs, and a bias that begins at 1/2, are added to the outputs.
     """
 
     features: tuple[int, ...]
@@ -120,6 +124,16 @@ class ConvDecoder(nn.Module):
         for features in (*self.features[1:], channels):
             h = Upsample(features)(nn.relu(h))
         if self.linear:
-            pixels = nn.Dense(math.prod(self.output_shape), False, kernel_init=nn.initializers.zeros, name="linear")
-            h += pixels(inputs).reshape(h.shape)
+            zeros, grey = nn.initializers.zeros, nn.initializers.constant(0.5)
+            pixels = nn.Dense(math.prod(self.output_shape), kernel_init=zeros, bias_init=grey, name="linear")
+            h += pixels(_scaled(inputs)).reshape(h.shape)
         return h
+
+
+def _scaled(inputs: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
+    """What a linear path takes: its weights are of one order then, however many inputs there are.
+
+    Adam's steps are of one size. In weights of order 1/sqrt(n) a step changes a sum over all pixels by so much that the
+    encodings are thrown far from the prior, and do not come back to it in thirty epochs.
+    """
+    return inputs * (_LINEAR_SCALE / math.sqrt(inputs.shape[1]))
