@@ -53,8 +53,8 @@ class Config(Options):
     weight_decay: float = 0.3
     """AdamW's decay of the weight matrices, in units of the learning rate."""
     judge_steps: int | None = None
-    """Training steps, in whole epochs, of the classifier that judges attributes. By default 2,000, on drawn faces, which
-    it soon knows, 1,000."""
+    """Training steps, in whole epochs, of the classifier that judges attributes. By default 2,000; on drawn faces,
+    which are soon learnt, 1,000."""
     out: Path = Path("runs/celeba_attributes")
     """Folder for the report and the pictures."""
 
@@ -65,7 +65,7 @@ def main(config: Config) -> None:
     run = Run.start(
         "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_500
     )
-    judge_steps = (2_000 if run.data.name == "celeba" else 1_000) if config.judge_steps is None else config.judge_steps
+    judge_steps = (1_000 if run.data.name == "faces" else 2_000) if config.judge_steps is None else config.judge_steps
     require_positive_int(judge_steps=judge_steps)
     ae_key, vae_key, encode_key, judge_key, draw_key = jax.random.split(run.key, 5)
     for split in (run.data.train, run.data.test):
