@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     """Train, take the vectors, judge them, draw, report."""
     require_positive(variance=config.variance)
     run = Run.start(
-        "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_500
+        "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_000
     )
     judge_steps = (1_000 if run.data.name == "faces" else 2_000) if config.judge_steps is None else config.judge_steps
     require_positive_int(judge_steps=judge_steps)
