@@ -49,7 +49,6 @@ def main(config: Config) -> None:
     run = Run.start("benchmark_fit", config)
     vae, optimizer = vj.mlp_vae(run.data.image_shape), optax.adam(1e-3)
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
-    keys = [jax.random.fold_in(run.key, number) for number in range(config.together)]
 
     def seconds(*states: vj.TrainState, epochs: int, **settings: Any) -> float:
         start = time.perf_counter()
@@ -57,8 +56,8 @@ def main(config: Config) -> None:
             vj.fit(state, step, run.data.train, epochs=epochs, batch_size=run.batch_size, progress=False, **settings)
         return time.perf_counter() - start
 
-    alone = [vj.init(key, vae, optimizer) for key in keys]
     members = vj.init_members(jax.random.split(run.key, config.together), vae, optimizer)
+    alone = [vj.member(members, number) for number in range(config.together)]
     of_members = partial(seconds, epochs=run.epochs)
     of_one = partial(seconds, alone[0], epochs=run.epochs * config.together)
 
