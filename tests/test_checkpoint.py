@@ -289,6 +289,18 @@ def test_a_broken_file_is_named(tmp_path):
     assert same(store_of(tmp_path).restore(fresh())[0], fresh()), "a state is whole without the variables for use"
 
 
+def test_what_is_stopped_while_its_files_are_sealed_is_whole(tmp_path, monkeypatch):
+    def stop(path, target):
+        raise KilledError(path.name)
+
+    store = store_of(tmp_path)
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(vj.CheckpointError, match="files.json.tmp"):
+        store.save(4, fresh(4), NOTES)
+    monkeypatch.undo()
+    assert same(store_of(tmp_path).restore(fresh())[0], fresh(4))
+
+
 def test_a_model_comes_back_without_its_script(tmp_path):
     model = vj.mlp_vae((6, 6, 1), hidden=(32,), likelihood=vj.LearnedGaussian(0.5), classes=3)
     state = vj.init(jax.random.key(0), model, OPTIMIZER)

@@ -133,8 +133,8 @@ class SealedFolder:
             self._remove(self.broken)
             with _quiet():
                 self._checkpointer.save(self.path / str(number), args=args)
-            # A run that is killed here has its arrays' seal alone, which is enough.
-            (self.path / str(number) / _FILES).write_text(json.dumps(_file_digests(self.path / str(number))))
+            # A run that is killed before it is done has its arrays' seal alone, which is enough.
+            _seal_files(self.path / str(number))
             before = sorted(self.numbers() - {number})
             self._remove(before[: len(before) + 1 - self._keep])
         except Exception as error:  # Python's, Orbax's and TensorStore's own
@@ -219,19 +219,28 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file, by its path within the folder."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _FILES]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+def _seal_files(folder: Path) -> None:
+    """Write the SHA-256 of each file of a checkpoint, by its path within; all of them or none."""
+    digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in folder.rglob("*") if path.is_file()}
+    temporary = folder / f"{_FILES}.tmp"
+    temporary.write_text(json.dumps(digests))
+    temporary.replace(folder / _FILES)
 
 
 def _require_whole(folder: Path, part: str) -> None:
     """Raise an exception where a file of a part of a checkpoint is not as it was sealed."""
     if (folder / _FILES).is_file():
-        there = _file_digests(folder)
         for name, digest in json.loads((folder / _FILES).read_bytes()).items():
-            if name.startswith(f"{part}/") and there.get(name) != digest:
-                raise ValueError(f"{name} {'has changed' if name in there else 'is missing'}")
+            if not name.startswith(f"{part}/"):
+                continue
+            if not (folder / name).is_file():
+                raise ValueError(f"{name} is missing")
+            if _sha256(folder / name) != digest:
+                raise ValueError(f"{name} has changed")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _is_ours(entry: Path) -> bool:
