@@ -295,7 +295,7 @@ def test_what_is_stopped_while_its_files_are_sealed_is_whole(tmp_path, monkeypat
 
     store = store_of(tmp_path)
     monkeypatch.setattr(Path, "replace", stop)
-    with pytest.raises(vj.CheckpointError, match="files.json.tmp"):
+    with pytest.raises(vj.CheckpointError, match=r"files\.json\.tmp"):
         store.save(4, fresh(4), NOTES)
     monkeypatch.undo()
     assert same(store_of(tmp_path).restore(fresh())[0], fresh(4))

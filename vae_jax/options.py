@@ -43,8 +43,8 @@ class Options:
     checkpoints_kept: int = 2
     """How many checkpoints of a model are kept, the newest ones."""
     hold_out: int = 0
-    """Number of training images that take the place of the test split, for choosing settings. The checkpoint with the
-    least negative ELBO on them is kept apart."""
+    """Number of training images that take the place of the test split, for choosing settings. Where a script measures
+    the negative ELBO on them after each epoch, the checkpoint with the least is kept apart."""
     members: int = 1
     """Runs of seeds SEED, SEED + 1, ... whose models train as one program. Numbers are then means and standard
     deviations, pictures those of the first, with a band around each curve."""
