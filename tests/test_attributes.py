@@ -16,7 +16,7 @@ from vae_jax.attributes import (
     edit,
     train_attribute_judge,
 )
-from vae_jax.latents import attribute_vector
+from vae_jax.latents import attribute_counts, attribute_vector
 
 # In rows: attribute, confounder, and how many have that combination.
 TABLE = np.array([(0, 0, 30), (0, 1, 10), (1, 0, 5), (1, 1, 15)])
@@ -46,12 +46,24 @@ def test_a_combination_with_one_side_alone_is_left_out():
     np.testing.assert_allclose(both, attribute_vector(encodings[kept], attribute[kept]))
 
 
+def test_combinations_count_by_the_precision_of_their_differences():
+    """Of a linear model with an intercept for each combination, the vector is the least-squares coefficient."""
+    generator = np.random.default_rng(0)
+    attribute, confounder = crowd()
+    encodings = generator.normal(size=(60, 3))
+    design = np.stack([attribute, ~confounder, confounder], axis=1).astype(float)
+    expected = np.linalg.lstsq(design, encodings, rcond=None)[0][0]
+    np.testing.assert_allclose(attribute_vector(encodings, attribute, confounder[:, None]), expected)
+    assert attribute_counts(attribute, confounder[:, None]) == [(5, 30), (15, 10)]
+    assert attribute_counts(attribute) == [(20, 40)]
+
+
 @pytest.mark.parametrize(
     ("attribute", "confounders", "message"),
     [
         (np.zeros(4, bool), None, "no combination"),
         (np.ones(4, bool), None, "no combination"),
-        (np.array([True, False, True]), None, "4 encodings, 3 values"),
+        (np.array([True, False, True]), None, "4 encodings but 3 values"),
         (np.array([True, False] * 2), np.array([[True], [False]] * 2), "no combination"),
     ],
 )

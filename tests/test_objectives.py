@@ -47,7 +47,7 @@ def test_the_target_is_what_is_explained(objective):
     clean = 1 - X
     with_target = loss(objective, vj.Batch(X, target=clean))
     encoded = VAE.forward(jax.random.key(2), VARIABLES, vj.Batch(X))
-    np.testing.assert_allclose(with_target.terms["log_px_z"], encoded.p_x.log_prob(clean)[0], rtol=1e-6)
+    np.testing.assert_allclose(with_target.terms["log_px_z"], encoded.px_z.log_prob(clean)[0], rtol=1e-6)
 
 
 def test_nats_are_summed_over_pixels_and_latents():
@@ -68,7 +68,7 @@ def test_more_samples_of_the_elbo_are_the_mean_of_single_ones():
     keys = example_keys(jax.random.key(2), 5)
     forward = VAE.forward(keys, VARIABLES, BATCH, samples=3)
     kl = forward.posterior.kl().sum(-1)
-    log_px_z = forward.p_x.log_prob(X)
+    log_px_z = forward.px_z.log_prob(X)
     np.testing.assert_allclose(loss(vj.ELBO(samples=3)).per_example, kl - log_px_z.mean(axis=0), rtol=1e-6)
     sampled = loss(vj.ELBO(kl=vj.SampledKL(), samples=3)).per_example
     np.testing.assert_allclose(sampled, -weights(3).mean(axis=0), rtol=1e-5)
