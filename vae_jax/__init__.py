@@ -5,7 +5,18 @@ from vae_jax.checkpoint import Checkpoints, CheckpointWarning, NoCheckpoints, re
 from vae_jax.classifier import Classifier, CrossEntropy, Judge, train_judge
 from vae_jax.data import Attributes, Crop, Dataset, Split, load, load_celeba
 from vae_jax.distances import frechet_distance
-from vae_jax.distributions import Delta, DiagonalGaussian
+from vae_jax.distributions import (
+    Coupling,
+    Delta,
+    DiagonalGaussian,
+    FlowPosterior,
+    FlowPrior,
+    FullGaussian,
+    GaussianMixture,
+    StandardNormal,
+    VampPrior,
+    kl_divergence,
+)
 from vae_jax.ensemble import init_members, with_settings
 from vae_jax.errors import CheckpointError, DataError, DataNotFoundError, InputError, NotFiniteError, StoppedError
 from vae_jax.evaluate import (
@@ -17,6 +28,7 @@ from vae_jax.evaluate import (
     estimate,
     evaluate,
     importance_estimate,
+    kl_by_unit,
     log_likelihood,
     observe_all,
 )
@@ -30,12 +42,14 @@ from vae_jax.likelihoods import (
     Likelihood,
     OptimalGaussian,
 )
-from vae_jax.model import VAE, batch_norm_vae, conv_vae, mlp_vae
+from vae_jax.models import VAE, Draws, LatentVariableModel, Terms, batch_norm_vae, conv_vae, mlp_vae
+from vae_jax.networks import Gated, from_nnx
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
-from vae_jax.observation import Batch, Binarize, Dequantize, Mirrored, Scale, StaticBinarize, Support
+from vae_jax.observation import Batch, Binarize, Dequantize, Mirrored, Raw, Scale, StaticBinarize, Support
 from vae_jax.sharding import device_mesh
 from vae_jax.step import TrainState, init, make_train_step, member, warm_up_then_cosine
 from vae_jax.train import fit
+from vae_jax.values import axes, parameter, value
 
 __all__ = [
     "ELBO",
@@ -51,6 +65,7 @@ __all__ = [
     "Checkpoints",
     "Classifier",
     "ContinuousBernoulli",
+    "Coupling",
     "Crop",
     "CrossEntropy",
     "DataError",
@@ -60,10 +75,17 @@ __all__ = [
     "Dequantize",
     "DiagonalGaussian",
     "DiscretisedLogistic",
+    "Draws",
+    "FlowPosterior",
+    "FlowPrior",
+    "FullGaussian",
+    "Gated",
     "Gaussian",
+    "GaussianMixture",
     "InputError",
     "Judge",
     "Laplace",
+    "LatentVariableModel",
     "LearnedGaussian",
     "Likelihood",
     "Loss",
@@ -72,17 +94,22 @@ __all__ = [
     "NotFiniteError",
     "OptimalGaussian",
     "PosteriorCollapseWarning",
+    "Raw",
     "Reconstruction",
     "SampledKL",
     "Scale",
     "Split",
+    "StandardNormal",
     "StaticBinarize",
     "StoppedError",
     "Support",
+    "Terms",
     "TrainState",
+    "VampPrior",
     "active_units",
     "averaged",
     "averaged_variables",
+    "axes",
     "batch_norm_vae",
     "bits_per_dim",
     "conv_vae",
@@ -94,9 +121,12 @@ __all__ = [
     "evaluate",
     "fit",
     "frechet_distance",
+    "from_nnx",
     "importance_estimate",
     "init",
     "init_members",
+    "kl_by_unit",
+    "kl_divergence",
     "load",
     "load_celeba",
     "log_likelihood",
@@ -105,8 +135,10 @@ __all__ = [
     "member",
     "mlp_vae",
     "observe_all",
+    "parameter",
     "restore_model",
     "train_judge",
+    "value",
     "warm_up_then_cosine",
     "with_settings",
 ]

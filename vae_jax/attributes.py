@@ -15,7 +15,7 @@ from vae_jax.classifier import Classifier, train_classifier
 from vae_jax.data import Split
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluate import decode_all, in_blocks
-from vae_jax.model import VAE, Variables
+from vae_jax.models import VAE, Variables
 from vae_jax.objectives import Loss
 from vae_jax.observation import Batch, Mirrored
 

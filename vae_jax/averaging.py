@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from vae_jax.errors import InputError, require_positive
-from vae_jax.model import Variables
+from vae_jax.models import Variables
 from vae_jax.step import TrainState
 
 

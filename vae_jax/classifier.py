@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from vae_jax.data import Split
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluate import in_blocks
-from vae_jax.model import Variables
+from vae_jax.models import Variables
 from vae_jax.networks import MLP, ConvEncoder
 from vae_jax.objectives import Loss, Objective
 from vae_jax.observation import Batch, Observe, Scale
@@ -48,7 +48,7 @@ class Classifier:
       convolutions: channels after each convolution.
     """
 
-    image_shape: tuple[int, int, int] = (28, 28, 1)
+    image_shape: tuple[int, ...] = (28, 28, 1)
     classes: int = 10
     hidden: tuple[int, ...] = (512, 128)
     convolutions: tuple[int, ...] = ()

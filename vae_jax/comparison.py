@@ -20,7 +20,7 @@ from vae_jax.evaluate import decode_all, encode_all
 from vae_jax.experiment import Run
 from vae_jax.figures import encodings_figure, images_figure, latent_spaces_figure
 from vae_jax.latents import Sphere, aggregate, inscribed_lattice, sphere_about_mean, uniform_in_square
-from vae_jax.model import mlp_vae
+from vae_jax.models import mlp_vae
 from vae_jax.objectives import ELBO, Objective, Reconstruction
 from vae_jax.observation import Observe, Scale
 from vae_jax.options import Options

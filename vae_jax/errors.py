@@ -1,12 +1,18 @@
 """What can go wrong at the door: one family of exceptions, each a sentence that names the value and the remedy."""
 
-from numbers import Integral
+import functools
+import warnings
+from collections.abc import Callable
+from numbers import Integral, Real
 from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -51,6 +57,28 @@ class StoppedError(KeyboardInterrupt):
         self.state, self.signal = state, signal
 
 
+def renamed(**names: str) -> Callable[[T], T]:
+    """Decorator of a function, or a class, whose keyword arguments `names` have new names: the old ones warn."""
+
+    def decorate(function: T) -> T:
+        inner: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+
+        @functools.wraps(inner)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            for old, new in names.items():
+                if old in kwargs:
+                    warnings.warn(f"the argument {old} is now called {new}", DeprecationWarning, stacklevel=2)
+                    kwargs[new] = kwargs.pop(old)
+            return inner(*args, **kwargs)
+
+        if not isinstance(function, type):
+            return wrapper  # type: ignore[return-value]
+        function.__init__ = wrapper  # type: ignore[misc]
+        return function
+
+    return decorate
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint can't be written; the message names the folder, the step, the reason, and what is still there."""
 
@@ -62,18 +90,27 @@ def require_positive_int(**values: object) -> None:
             raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 
-def require_positive(**values: float) -> None:
-    """Raise `InputError` unless each value is a finite number above 0."""
+def require_positive(**values: Any) -> None:
+    """Raise `InputError` unless each value is a finite number above 0, or an array of them; traced values pass."""
     for name, value in values.items():
-        if not 0 < value < float("inf"):
+        if not _all_within(value, lambda numbers: (numbers > 0) & (numbers < jnp.inf)):
             raise InputError(f"{name} is {value!r}; expected a finite number above 0")
 
 
 def require_not_negative(**values: Any) -> None:
-    """Raise `InputError` unless each value is a finite number from 0."""
+    """Raise `InputError` unless each value is a finite number from 0, or an array of them; traced values pass."""
     for name, value in values.items():
-        if not 0 <= value < float("inf"):
-            raise InputError(f"{name} is {value!r}; expected a number from 0")
+        if not _all_within(value, lambda numbers: (numbers >= 0) & (numbers < jnp.inf)):
+            raise InputError(f"{name} is {value!r}; expected a finite number from 0")
+
+
+def _all_within(value: Any, holds: Callable[[Any], Any]) -> bool:
+    if is_traced(value):
+        return True
+    if not isinstance(value, Real | np.ndarray | jax.Array | np.generic) or isinstance(value, bool):
+        return False
+    with jax.ensure_compile_time_eval():
+        return bool(jnp.all(holds(np.asarray(value))))
 
 
 def is_traced(tree: Any) -> bool:

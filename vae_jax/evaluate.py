@@ -2,22 +2,23 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from vae_jax.data import Split
 from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import InputError, is_traced, require_finite, require_positive_int
+from vae_jax.errors import InputError, is_traced, renamed, require_finite, require_positive_int
 from vae_jax.likelihoods.base import require_values
-from vae_jax.model import VAE, Labels, Variables
-from vae_jax.objectives import ELBOTerms, elbo_terms_of, log_weights_of
-from vae_jax.observation import LEVELS, Observe, Scale
+from vae_jax.models import VAE, LatentVariableModel, Variables
+from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
+from vae_jax.observation import LEVELS, Batch, Observe, as_split, default_transform
+from vae_jax.values import jit
 
 BLOCK = 1_000
 """Examples that are on their way through a model at once, fewer if they are large."""
@@ -81,112 +82,126 @@ def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], bl
     return jax.tree.map(lambda *leaves: join(leaves), *results)
 
 
-@partial(jax.jit, static_argnames=("vae", "observe"))
+@jit
 def _elbo_terms(
     first: int | Array,
-    images: Array,
-    labels: Labels = None,
+    examples: Array,
+    labels: Array | None = None,
     *,
     key: Array,
     variables: Variables,
-    vae: VAE,
+    model: LatentVariableModel,
     observe: Observe,
 ) -> ELBOTerms:
     observation_keys, noise_keys = (
-        example_keys(jax.random.fold_in(key, stream), len(images), first) for stream in range(2)
+        example_keys(jax.random.fold_in(key, stream), len(examples), first) for stream in range(2)
     )
-    return elbo_terms_of(noise_keys, vae, variables, observe(observation_keys, images, labels))
+    return elbo_terms(noise_keys, model, variables, observe(observation_keys, examples, labels))
 
 
 def evaluate(
     key: Key[Array, ""],
-    vae: VAE,
+    model: LatentVariableModel,
     variables: Variables,
-    data: Split,
+    data: Split | np.ndarray,
     *,
-    observe: Observe = Scale(),
+    observe: Observe | None = None,
     block: int | None = None,
 ) -> ELBOTerms:
-    """The ELBO's terms of each image, at one sampled z each, in nats.
+    """The ELBO's terms of each example, at one sampled z each, in nats.
 
-    The noise of an image depends on `key` and its position alone, so the numbers do not depend on `block`.
+    The noise of an example depends on `key` and its position alone, so the numbers do not depend on `block`.
+
+    Args:
+      key: of observing and of the draws.
+      model: whose bound it is.
+      variables: of the model.
+      data: a split, or a plain array of examples.
+      observe: what the model sees of them; by default `default_transform`.
+      block: examples at once.
 
     Returns:
       `log_px_z` and `kl`, float32 [N] on the host; `estimate` takes their means.
 
     Raises:
-      InputError: no images or some of another shape, values that the likelihood does not take, labels that are missing
-        or above the model's classes, or variables that are not finite.
+      InputError: no examples or some of another shape, values that the likelihood does not take, labels that are
+        missing or above the model's classes, or variables that are not finite.
     """
     require_finite(variables)
-    vae.require_data(data, observe)
-    run = partial(_elbo_terms, key=key, variables=variables, vae=vae, observe=observe)
-    return in_blocks(run, *_inputs(vae, data), block=block)
+    data = as_split(data)
+    observe = default_transform(data) if observe is None else observe
+    model.require_data(data, observe)
+    run = partial(_elbo_terms, key=key, variables=variables, model=model, observe=observe)
+    return in_blocks(run, *_inputs(data), block=block)
 
 
-def _inputs(vae: VAE, data: Split) -> list[np.ndarray]:
-    """The images, and their labels if the model is conditional."""
-    vae.require_inputs(data)
-    return [data.images] if vae.classes is None else [data.images, np.asarray(data.labels)]
+def _inputs(data: Split) -> list[np.ndarray]:
+    """The examples, and their labels where there are any."""
+    return [data.images] if data.labels is None else [data.images, np.asarray(data.labels)]
 
 
-@partial(jax.jit, static_argnames=("vae", "observe"))
+@jit
 def _encode(
     first: int | Array,
-    images: Array,
-    labels: Labels = None,
+    examples: Array,
+    labels: Array | None = None,
     *,
     key: Array,
     variables: Variables,
     vae: VAE,
     observe: Observe,
 ) -> Posterior:
-    batch = observe(example_keys(key, len(images), first), images, labels)
-    return vae.encode(variables, batch.x, batch.label)
+    return vae.code(variables, observe(example_keys(key, len(examples), first), examples, labels)).posterior
 
 
 def encode_all(
     key: Key[Array, ""],
     vae: VAE,
     variables: Variables,
-    data: Split,
+    data: Split | np.ndarray,
     *,
-    observe: Observe = Scale(),
+    observe: Observe | None = None,
     block: int | None = None,
 ) -> Posterior:
-    """q(z|x) of each image, on the host; `key` matters only where observing has chance in it."""
+    """q(z|x) of each example, on the host; `key` matters only where observing has chance in it."""
+    data = as_split(data)
+    vae.require_inputs(data)
+    observe = default_transform(data) if observe is None else observe
     run = partial(_encode, key=key, variables=variables, vae=vae, observe=observe)
-    return in_blocks(run, *_inputs(vae, data), block=block)
+    return in_blocks(run, *_inputs(data), block=block)
 
 
-@partial(jax.jit, static_argnames=("vae",))
-def _decode(first: int | Array, z: Array, labels: Labels = None, *, variables: Variables, vae: VAE) -> Array:
-    return vae.decode(variables, z, labels).mean
+@jit
+def _decode(first: int | Array, z: Array, condition: PyTree = None, *, variables: Variables, vae: VAE) -> Array:
+    return vae.decode(variables, z, condition).mean
 
 
+@renamed(labels="condition")
 def decode_all(
     vae: VAE,
     variables: Variables,
     z: Float[Any, "n latent"],
-    labels: Int[Any, " n"] | None = None,
+    condition: PyTree = None,
     *,
     block: int | None = None,
-) -> Float[Any, "n height width channels"]:
+) -> Float[Any, "n ..."]:
     """E[x|z] of each latent, on the host."""
-    inputs = [z] if labels is None else [z, labels]
+    inputs = [z] if condition is None else [z, condition]
     run = partial(_decode, variables=variables, vae=vae)
-    return in_blocks(run, *inputs, block=block or block_of(vae.image_shape))
+    return in_blocks(run, *inputs, block=block or block_of(vae.event_shape))
 
 
-@partial(jax.jit, static_argnames="observe")
-def _observe(first: int | Array, images: Array, *, key: Array, observe: Observe) -> Array:
-    return observe(example_keys(key, len(images), first), images).x
+@jit
+def _observe(first: int | Array, examples: Array, *, key: Array, observe: Observe) -> Array:
+    return observe(example_keys(key, len(examples), first), examples).x
 
 
 def observe_all(
-    key: Key[Array, ""], data: Split, *, observe: Observe = Scale(), block: int | None = None
-) -> Float[Any, "n height width channels"]:
-    """What the model sees of each image, on the host: one draw for each where observing has chance in it."""
+    key: Key[Array, ""], data: Split | np.ndarray, *, observe: Observe | None = None, block: int | None = None
+) -> Float[Any, "n ..."]:
+    """What the model sees of each example, on the host: one draw for each where observing has chance in it."""
+    data = as_split(data)
+    observe = default_transform(data) if observe is None else observe
     return in_blocks(partial(_observe, key=key, observe=observe), data.images, block=block)
 
 
@@ -203,104 +218,156 @@ class ImportanceEstimate(NamedTuple):
     effective_samples: Float[Any, " n"]
 
 
-@partial(jax.jit, static_argnames=("vae", "samples", "rows"))
+@partial(jit, static_argnames=("samples", "rows"))
 def _importance_estimate(
     first: int | Array,
-    x: Array,
-    labels: Labels = None,
+    batch: Batch,
     *,
     key: Array,
     variables: Variables,
-    vae: VAE,
+    model: LatentVariableModel,
     samples: int,
     rows: int,
 ) -> ImportanceEstimate:
-    keys = example_keys(key, len(x), first)
-    posterior = vae.encode(variables, x, labels)
-    size = min(samples, max(1, rows // len(x)))
+    count = len(batch.x)
+    keys = example_keys(key, count, first)
+    code = model.code(variables, batch)
+    size = min(samples, max(1, rows // count))
 
     def add(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:
         greatest, weights, squares = sums
         numbers = start + jnp.arange(size)
-        z = vae.draw(keys, posterior, numbers)
-        log_w = log_weights_of(posterior, z, vae.decode(variables, z, labels), x)
+        log_w = log_weights_of(model.terms(keys, variables, batch, numbers, code=code))
         log_w = jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)
         new = jnp.maximum(greatest, log_w.max(axis=0))
         unit = jnp.where(jnp.isneginf(new), 0.0, new)  # while all weights are 0, inf - inf would be NaN
         weight, shrink = jnp.exp(log_w - unit[None]), jnp.exp(greatest - unit)
         return (new, weights * shrink + weight.sum(axis=0), squares * shrink**2 + (weight**2).sum(axis=0)), None
 
-    empty = jnp.full(len(x), -jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype), jnp.zeros(len(x), x.dtype)
-    (greatest, weights, squares), _ = jax.lax.scan(add, empty, jnp.arange(0, samples, size))
+    zeros = jnp.zeros(count, batch.x.dtype)
+    (greatest, weights, squares), _ = jax.lax.scan(add, (zeros - jnp.inf, zeros, zeros), jnp.arange(0, samples, size))
     none = jnp.isneginf(greatest)
     return ImportanceEstimate(
         greatest + jnp.log(weights / samples), jnp.where(none, 0.0, weights**2 / jnp.where(none, 1.0, squares))
     )
 
 
+@renamed(label="condition")
 def importance_estimate(
     key: Key[Array, ""],
-    vae: VAE,
+    model: LatentVariableModel,
     variables: Variables,
-    x: Float[Any, "n height width channels"],
+    x: Float[Any, "n ..."] | Batch,
     samples: int = 5_000,
-    label: Int[Any, " n"] | None = None,
+    condition: PyTree = None,
     *,
     block: int = 100,
     rows: int | None = None,
 ) -> ImportanceEstimate:
-    """log p(x) of any number of images with q(z|x) as the proposal (Burda et al., 2016), and how far to trust it.
+    """log p(x) of any number of examples with q(z|x) as the proposal (Burda et al., 2016), and how far to trust it.
 
-    log 1/K sum of p(x, z) / q(z|x) over K draws of z. Memory does not grow with images or samples, and one compilation
-    serves them all. An image's draws depend on `key` and its position alone.
+    log 1/K sum of p(x, z) / q(z|x) over K draws of z. Memory does not grow with examples or samples, and one
+    compilation serves them all. An example's draws depend on `key` and its position alone.
 
     Args:
       key: of the draws.
-      vae: no plain autoencoder.
-      variables: of this VAE.
-      x: as observed, on the host or the device; binarise before (`observe_all`).
-      samples: draws for each image.
-      label: if the model is conditional: log p(x|label).
-      block: images at once.
+      model: no plain autoencoder.
+      variables: of the model.
+      x: as observed, on the host or the device; binarise before (`observe_all`). A `Batch` may have targets, missing
+        entries and conditions.
+      samples: draws for each example.
+      condition: of each example if the model is conditional: log p(x|condition).
+      block: examples at once.
       rows: latents decoded at once; by default few enough that what is made of them stays in a CPU's cache.
 
     Raises:
-      InputError: no samples, images of another shape or with values that the likelihood doesn't take, labels that are
+      InputError: no samples, examples of another shape or with values that the likelihood doesn't take, labels that are
         missing, variables with NaN, or a plain autoencoder.
     """
-    rows = 4 * block_of(vae.image_shape) if rows is None else rows
+    rows = 4 * block_of(model.event_shape) if rows is None else rows
     require_positive_int(samples=samples, block=block, rows=rows)
     require_finite(variables)
-    if x.shape[1:] != vae.image_shape:
-        raise InputError(f"x has shape {x.shape}; expected [n, {', '.join(map(str, vae.image_shape))}]")
-    require_values(x, vae.likelihood.domain)
-    inputs = [on_host(x)] if label is None else [on_host(x), on_host(label)]
-    run = partial(_importance_estimate, key=key, variables=variables, vae=vae, samples=samples, rows=rows)
-    return in_blocks(run, *inputs, block=block)
+    batch = as_batch(model, x, condition)
+    if batch.x.shape[1:] != model.event_shape:
+        raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")
+    known = batch.targets if batch.observed is None else batch.targets[batch.observed > 0]
+    require_values(known, model.likelihood.domain)
+    leaves, structure = jax.tree.flatten(batch)
+
+    def run(first: int, *block_of_leaves: Array) -> ImportanceEstimate:
+        own = jax.tree.unflatten(structure, block_of_leaves)
+        return _importance_estimate(first, own, key=key, variables=variables, model=model, samples=samples, rows=rows)
+
+    return in_blocks(run, *map(on_host, leaves), block=block)
 
 
+@renamed(label="condition")
 def log_likelihood(
     key: Key[Array, ""],
-    vae: VAE,
+    model: LatentVariableModel,
     variables: Variables,
-    x: Float[Any, "n height width channels"],
+    x: Float[Any, "n ..."] | Batch,
     samples: int = 5_000,
-    label: Int[Any, " n"] | None = None,
+    condition: PyTree = None,
 ) -> Float[Any, " n"]:
-    """`importance_estimate`'s log p(x) of each image, in nats."""
-    return importance_estimate(key, vae, variables, x, samples, label).log_px
+    """`importance_estimate`'s log p(x) of each example, in nats."""
+    return importance_estimate(key, model, variables, x, samples, condition).log_px
 
 
-def active_units(posterior: Posterior, threshold: float = 0.01) -> Bool[np.ndarray, " latent"]:
-    """Which latent dimensions are used: those where E[z|x] has a variance above `threshold` over the images.
+@jit
+def _kl_by_unit(
+    first: int | Array,
+    examples: Array,
+    labels: Array | None = None,
+    *,
+    key: Array,
+    variables: Variables,
+    model: LatentVariableModel,
+    observe: Observe,
+) -> dict[str, Array]:
+    observation_keys, noise_keys = (
+        example_keys(jax.random.fold_in(key, stream), len(examples), first) for stream in range(2)
+    )
+    terms = model.terms(noise_keys, variables, observe(observation_keys, examples, labels))
+    return {layer: kl[0] for layer, kl in terms.kl.items()}
 
-    Burda et al., 2016, section 5.1.
+
+def kl_by_unit(
+    key: Key[Array, ""],
+    model: LatentVariableModel,
+    variables: Variables,
+    data: Split | np.ndarray,
+    *,
+    observe: Observe | None = None,
+    block: int | None = None,
+) -> dict[str, Float[Any, "n units"]]:
+    """The KL of each example by layer and unit, in nats, on the host; sampled where there is no closed form.
+
+    `active_units` takes it, for models of any number of layers.
+    """
+    require_finite(variables)
+    data = as_split(data)
+    observe = default_transform(data) if observe is None else observe
+    model.require_data(data, observe)
+    run = partial(_kl_by_unit, key=key, variables=variables, model=model, observe=observe)
+    return in_blocks(run, *_inputs(data), block=block)
+
+
+def active_units(of: Posterior | Mapping[str, Float[Any, "n units"]], threshold: float = 0.01) -> Any:
+    """Which latent units are used.
 
     Args:
-      posterior: of many images, from `encode_all`.
-      threshold: the paper's; in the latent's own unit, squared.
+      of: q(z|x) of many examples, from `encode_all`: a dimension is active where E[z|x] has a variance above
+        `threshold` over the examples (Burda et al., 2016, section 5.1). Or the KL by layer, from `kl_by_unit`: a unit
+        is active where its mean over the examples is above `threshold` nats.
+      threshold: the paper's; in the latent's own unit, squared, or in nats.
+
+    Returns:
+      A truth value for each unit, [units]; by layer if `of` is.
     """
-    return np.var(np.asarray(posterior.mean, np.float64), axis=0) > threshold
+    if isinstance(of, Mapping):
+        return {layer: np.mean(np.asarray(kl, np.float64), axis=0) > threshold for layer, kl in of.items()}
+    return np.var(np.asarray(of.mean, np.float64), axis=0) > threshold
 
 
 class PosteriorCollapseWarning(UserWarning):
@@ -309,7 +376,7 @@ class PosteriorCollapseWarning(UserWarning):
 
 def warn_if_collapsed(posterior: Posterior) -> None:
     """Warn if no latent dimension is active."""
-    if not active_units(posterior).any():
+    if not np.any(active_units(posterior)):
         warnings.warn(
             "the posterior has collapsed: no latent dimension changes with the image. Try a KL warm-up "
             "(ELBO(beta=optax.linear_schedule(0, 1, steps))), free bits (ELBO(free_bits=0.1)) or a smaller beta",
@@ -318,25 +385,27 @@ def warn_if_collapsed(posterior: Posterior) -> None:
         )
 
 
-def bits_per_dim(log_px: Float[Any, " n"], vae: VAE, observe: Observe) -> Float[np.ndarray, " n"]:
-    """-log p(x) of each image in bits for each pixel and channel, of the stored bytes or of binary pixels.
+def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: Observe) -> Float[np.ndarray, " n"]:
+    """-log p(x) of each example in bits for each entry of the event, of the stored bytes or of binary pixels.
 
     A density of dequantised bytes becomes a bound on their probability by the width of a level (Theis et al., 2016).
 
     Args:
       log_px: log p(x), or a bound on it, in nats.
-      vae: whose likelihood it is.
+      model: whose likelihood it is.
       observe: what was observed.
 
     Raises:
       InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels.
     """
     values = observe.support
-    if not vae.likelihood.is_likelihood_of(values):
+    if not model.likelihood.is_likelihood_of(values):
         raise InputError(
-            f"a {vae.likelihood.label(values)} of {observe.label} pixels is no likelihood, so it has no bits per "
+            f"a {model.likelihood.label(values)} of {observe.label} pixels is no likelihood, so it has no bits per "
             "dimension; observe with Dequantize() under a density, with Binarize() under a Bernoulli"
         )
-    width = 1.0 if values.levels else (values.high - values.low) / LEVELS
-    dims = math.prod(vae.image_shape)
+    if not values.discrete and values.high - values.low == math.inf:
+        raise InputError(f"{observe.label} values are real numbers, whose density has no bits; report nats instead")
+    width = 1.0 if values.discrete else (values.high - values.low) / LEVELS
+    dims = math.prod(model.event_shape)
     return -np.asarray(log_px, np.float64) / (dims * math.log(2)) - math.log2(width)

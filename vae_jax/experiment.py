@@ -33,7 +33,7 @@ from vae_jax.errors import (
 )
 from vae_jax.likelihoods import Bernoulli, Likelihood
 from vae_jax.members import mean_and_deviation, run_members, scalars, together
-from vae_jax.model import VAE, Variables
+from vae_jax.models import VAE, Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Observe, Scale
 from vae_jax.options import Options, mesh_of, shared_by_processes

@@ -7,10 +7,13 @@ with batch statistics also takes `mask` [batch], which is 0 for the examples tha
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Shaped
+from flax.core import FrozenDict
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from vae_jax.convolution import Downsample, Upsample
 from vae_jax.errors import InputError
@@ -49,16 +52,14 @@ class MLP(nn.Module):
         self,
         inputs: Float[Array, "batch ..."],
         train: bool = False,
-        condition: Float[Array, "batch classes"] | None = None,
+        condition: PyTree = None,
         mask: Shaped[Array, " batch"] | None = None,
     ) -> Float[Array, "batch ..."]:
         """Outputs of one batch, [batch, *output_shape].
 
         `condition` joins the inputs. Examples where `mask` is 0 do not enter the batch statistics.
         """
-        h = inputs.reshape(len(inputs), -1)  # [B, pixels] or [B, Z]
-        if condition is not None:
-            h = jnp.concatenate([h, condition], axis=-1)
+        h = _joined(inputs, condition)  # [B, entries] or [B, Z]
         kernel_init = nn.initializers.he_normal() if self.activation is nn.relu else nn.initializers.glorot_uniform()
         for width in self.hidden:
             h = nn.Dense(width, kernel_init=kernel_init)(h)
@@ -96,13 +97,13 @@ class ConvEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "batch height width channels"], train: bool = False
+        self, inputs: Float[Array, "batch height width channels"], train: bool = False, condition: PyTree = None
     ) -> Float[Array, "batch ..."]:
-        """Outputs of one batch, [batch, *output_shape]."""
+        """Outputs of one batch, [batch, *output_shape]; `condition` joins the dense layer's inputs."""
         h = inputs
         for features in self.features:
             h = nn.relu(Downsample(features)(h))
-        outputs = nn.Dense(math.prod(self.output_shape))(h.reshape(len(h), -1))
+        outputs = nn.Dense(math.prod(self.output_shape))(_joined(h, condition))
         if self.linear:
             # Centred, or nearly so: a common mean would be most of what the weights' gradients have to say.
             pixels = _scaled(inputs.reshape(len(inputs), -1) - 0.5)
@@ -116,7 +117,7 @@ class ConvDecoder(nn.Module):
 
     Attributes:
       features: channels before each convolution, ReLU after each of them but the last.
-      output_shape: height, width, channels.
+      output_shape: height, width, and one axis or more of channels.
       linear: whether a linear map of the inputs, and a bias that begins at 1/2, are added to the outputs.
     """
 
@@ -126,20 +127,62 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "batch latent"], train: bool = False
-    ) -> Float[Array, "batch height width channels"]:
-        """Outputs of one batch, [batch, *output_shape]."""
-        height, width, channels = self.output_shape
+        self, inputs: Float[Array, "batch latent"], train: bool = False, condition: PyTree = None
+    ) -> Float[Array, "batch ..."]:
+        """Outputs of one batch, [batch, *output_shape]; `condition` joins the dense layer's inputs."""
+        height, width, *channels = self.output_shape
         scale = 2 ** len(self.features)
         start = (height // scale, width // scale, self.features[0])
-        h = nn.Dense(math.prod(start), kernel_init=nn.initializers.he_normal())(inputs).reshape(-1, *start)
-        for features in (*self.features[1:], channels):
+        h = nn.Dense(math.prod(start), kernel_init=nn.initializers.he_normal())(_joined(inputs, condition))
+        h = h.reshape(-1, *start)
+        for features in (*self.features[1:], math.prod(channels)):
             h = Upsample(features)(nn.relu(h))
         if self.linear:
             zeros, grey = nn.initializers.zeros, nn.initializers.constant(0.5)
             pixels = nn.Dense(math.prod(self.output_shape), kernel_init=zeros, bias_init=grey, name="linear")
             h += pixels(_scaled(inputs)).reshape(h.shape)
-        return h
+        return h.reshape(-1, *self.output_shape)
+
+
+def _joined(inputs: Float[Array, "batch ..."], condition: PyTree) -> Float[Array, "batch n"]:
+    """The inputs and every array of a condition as rows, [batch, n]."""
+    parts = [inputs, *jax.tree.leaves(condition)]
+    rows = [part.reshape(len(inputs), -1) for part in parts]
+    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-1)
+
+
+class Gated(nn.Module):
+    """Dense layers with gates, h = (W x + b) * sigmoid(V x + c) (Dauphin et al., 2017), then a dense layer.
+
+    Attributes:
+      hidden: widths of the gated layers.
+      output_shape: shape of one example's outputs.
+    """
+
+    hidden: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "batch ..."], train: bool = False, condition: PyTree = None
+    ) -> Float[Array, "batch ..."]:
+        """Outputs of one batch, [batch, *output_shape]; `condition` joins the inputs."""
+        h = _joined(inputs, condition)
+        for width in self.hidden:
+            linear, gate = jnp.split(nn.Dense(2 * width)(h), 2, axis=-1)
+            h = linear * nn.sigmoid(gate)
+        outputs = nn.Dense(math.prod(self.output_shape))(h)
+        return jnp.reshape(outputs, (len(inputs), *self.output_shape))
+
+
+def from_nnx(cls: type, **kwargs: Any) -> nn.Module:
+    """A network written as a Flax NNX class, as a Linen module: `flax.nnx.bridge.ToLinen(cls, kwargs=kwargs)`.
+
+    The class is given, not an instance: its weights are made by `model.init`.
+    """
+    from flax.nnx import bridge  # imported here: most programs have no NNX class
+
+    return bridge.ToLinen(cls, kwargs=FrozenDict(kwargs))
 
 
 def _scaled(inputs: Float[Array, "batch n"]) -> Float[Array, "batch n"]:

@@ -3,19 +3,19 @@
 Every loss is per example and in nats; the one mean is taken by the train step.
 """
 
+import functools
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
-from vae_jax.distributions import Delta, Posterior
-from vae_jax.errors import InputError, require_finite, require_not_negative, require_positive_int
-from vae_jax.likelihoods import ImageDistribution
-from vae_jax.model import VAE, Labels, Variables
+from vae_jax.errors import InputError, renamed, require_finite, require_not_negative, require_positive_int
+from vae_jax.models.protocol import LatentVariableModel, Terms, Variables
 from vae_jax.observation import Batch
+from vae_jax.values import parameter, value
 
 
 class Loss(NamedTuple):
@@ -49,37 +49,42 @@ class ELBOTerms(NamedTuple):
     kl: Float[Array, " batch"]
 
 
+@renamed(label="condition")
 def elbo_terms(
     key: Key[Array, "*keys"],
-    vae: VAE,
+    model: LatentVariableModel,
     variables: Variables,
-    x: Float[Array, "batch height width channels"],
-    label: Labels = None,
+    x: Float[Array, "batch ..."] | Batch,
+    condition: PyTree = None,
 ) -> ELBOTerms:
-    """log p(x|z) at one draw z from q(z|x), and KL(q(z|x) || p(z)) in closed form (Kingma and Welling, 2014, eq. 7).
+    """log p(x|z) at one draw z from q(z|x), and KL(q(z|x) || p(z)) (Kingma and Welling, 2014, eq. 7).
 
-    For use after training: batch statistics are not touched.
+    The KL is the closed form where there is one, else log q(z|x) - log p(z) at the draw. For use after training: batch
+    statistics are not touched.
+
+    Args:
+      key: of the draws, one key or one per example.
+      model: whose bound it is.
+      variables: of the model.
+      x: examples, or a `Batch` of them: then log p(x|z) is that of its targets.
+      condition: of each example if the model is conditional; labels of a model with classes.
 
     Raises:
       InputError: x of another shape or with values that the likelihood doesn't take, or variables that are not finite.
     """
     require_finite(variables)
-    return elbo_terms_of(key, vae, variables, Batch(x, label=label))
+    terms = model.terms(key, variables, as_batch(model, x, condition))
+    return ELBOTerms(terms.log_px_z[0], sum_over_units(terms.kl)[0])
 
 
-def elbo_terms_of(key: Key[Array, "*keys"], vae: VAE, variables: Variables, batch: Batch) -> ELBOTerms:
-    """`elbo_terms` of a batch: log p(x|z) is that of its targets."""
-    forward = vae.forward(key, variables, batch, train=False)
-    return ELBOTerms(forward.px_z.log_prob(batch.targets)[0], forward.posterior.kl().sum(axis=-1))
-
-
+@renamed(label="condition")
 def log_weights(
     key: Key[Array, "*keys"],
-    vae: VAE,
+    model: LatentVariableModel,
     variables: Variables,
-    x: Float[Array, "batch height width channels"],
+    x: Float[Array, "batch ..."] | Batch,
     samples: int,
-    label: Labels = None,
+    condition: PyTree = None,
 ) -> Float[Array, "samples batch"]:
     """log p(x, z) - log q(z|x) at draws z from q(z|x), in nats: the log importance weights of log p(x).
 
@@ -91,90 +96,113 @@ def log_weights(
     """
     require_positive_int(samples=samples)
     require_finite(variables)
-    forward = vae.forward(key, variables, Batch(x, label=label), samples=samples, train=False)
-    return log_weights_of(forward.posterior, forward.z, forward.px_z, x)
+    return log_weights_of(model.terms(key, variables, as_batch(model, x, condition), jnp.arange(samples)))
 
 
-def log_weights_of(
-    posterior: Posterior, z: Float[Array, "samples batch latent"], px_z: ImageDistribution, target: Array
-) -> Float[Array, "samples batch"]:
-    """log p(x|z) + log p(z) - log q(z|x) at draws already made and decoded.
+def log_weights_of(terms: Terms) -> Float[Array, "samples batch"]:
+    """log p(x|z) + log p(z) - log q(z|x) at draws already made.
 
     Raises:
       InputError: a plain autoencoder, which has no density.
     """
-    if isinstance(posterior, Delta):
-        raise InputError("a plain autoencoder has no importance weights, for its posterior has no density")
-    return px_z.log_prob(target) - posterior.log_ratio(z).sum(axis=-1)
+    if not terms.log_ratio:
+        raise InputError("a plain autoencoder has no importance weights, as its posterior has no density")
+    return terms.log_px_z - sum_over_units(terms.log_ratio)
 
 
-@dataclass(frozen=True)
+def sum_over_units(by_layer: dict[str, Float[Array, "*axes units"]]) -> Float[Array, "*axes"]:
+    """The sum over layers and their units."""
+    return functools.reduce(operator.add, [values.sum(axis=-1) for values in by_layer.values()])
+
+
+def as_batch(model: Any, x: Float[Any, "batch ..."] | Batch, condition: PyTree) -> Batch:
+    """`x` itself if it is a batch, else a batch of it whose condition is a label if the model has classes."""
+    if isinstance(x, Batch):
+        return x
+    if condition is None:
+        return Batch(x)
+    if getattr(model, "classes", None) is not None:
+        return Batch(x, label=condition)
+    return Batch(x, condition=condition)
+
+
+@value
 class AnalyticKL:
-    """The KL of the posterior from the prior in closed form."""
+    """The KL of the posterior from the prior: in closed form where there is one, else as `SampledKL`."""
 
-    def __call__(
-        self, posterior: Posterior, z: Float[Array, "samples batch latent"]
-    ) -> Float[Array, "samples batch latent"]:
-        """The same at every draw."""
-        return jnp.broadcast_to(posterior.kl(), z.shape)
+    def __call__(self, terms: Terms) -> dict[str, Float[Array, "samples batch units"]]:
+        """Of each draw, by layer and unit."""
+        return terms.kl
 
 
-@dataclass(frozen=True)
+@value
 class SampledKL:
     """log q(z|x) - log p(z) at the draws: as the analytic KL in expectation, and what importance weights are made of.
 
     Near convergence its noise and that of log p(x|z) cancel (Roeder et al., 2017); far from it, it only adds variance.
     """
 
-    def __call__(
-        self, posterior: Posterior, z: Float[Array, "samples batch latent"]
-    ) -> Float[Array, "samples batch latent"]:
-        """Of each draw."""
-        return posterior.log_ratio(z)
+    def __call__(self, terms: Terms) -> dict[str, Float[Array, "samples batch units"]]:
+        """Of each draw, by layer and unit.
+
+        Raises:
+          InputError: a plain autoencoder, which has no density.
+        """
+        if not terms.log_ratio:
+            raise InputError("a plain autoencoder has no sampled KL, as its posterior has no density")
+        return terms.log_ratio
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@value
 class ELBO:
     """The negative evidence lower bound, with the KL weighted by `beta` (Higgins et al., 2017; 1 is the bound itself).
 
-    `beta` and `free_bits` are leaves of the tree, so that vmap can carry an axis of them.
+    `beta` and `free_bits` are parameters of the value: `jax.vmap(..., in_axes=vj.axes(objective, beta=0))` maps over an
+    axis of them.
 
     Attributes:
       beta: weight of the KL, or an optax schedule of it over the steps: a warm-up (Bowman et al., 2016) is
         `optax.linear_schedule(0, 1, steps)`.
       kl: how the KL is measured.
       samples: draws of z for each example.
-      free_bits: nats of each latent dimension's KL, averaged over the batch, that cost no more than they do anyway
-        (Kingma et al., 2016, eq. 15); 0 is the bound itself.
+      free_bits: nats of each unit's KL, averaged over the batch, that cost no more than they do anyway (Kingma et al.,
+        2016, eq. 15); 0 is the bound itself. A unit is a latent dimension where posterior and prior factorise over the
+        dimensions, else a layer.
       axis_name: under pmap, the axis over which the batch of that average is spread.
     """
 
-    beta: float | Float[Array, ""] | Callable[[Array], Array] = 1.0
-    kl: AnalyticKL | SampledKL = field(default=AnalyticKL(), metadata={"static": True})
-    samples: int = field(default=1, metadata={"static": True})
-    free_bits: float | Float[Array, ""] = 0.0
-    axis_name: str | None = field(default=None, metadata={"static": True})
+    beta: float | Float[Array, "..."] | Callable[[Array], Array] = parameter(default=1.0)
+    kl: AnalyticKL | SampledKL = AnalyticKL()
+    samples: int = 1
+    free_bits: float | Float[Array, "..."] = parameter(default=0.0)
+    axis_name: str | None = None
 
     def __post_init__(self) -> None:
         require_positive_int(samples=self.samples)
-        for name, weight in (("beta", self.beta), ("free_bits", self.free_bits)):
-            if not isinstance(weight, jax.core.Tracer) and not callable(weight):
-                require_not_negative(**{name: weight})
+        require_not_negative(free_bits=self.free_bits)
+        if not callable(self.beta):
+            require_not_negative(beta=self.beta)
 
     def __call__(
-        self, key: Key[Array, "*keys"], model: VAE, variables: Variables, batch: Batch, step: Int[Array, ""]
+        self,
+        key: Key[Array, "*keys"],
+        model: LatentVariableModel,
+        variables: Variables,
+        batch: Batch,
+        step: Int[Array, ""],
     ) -> Loss:
         """-log p(x|z) + beta KL, means over the draws of each example."""
-        forward = model.forward(key, variables, batch, samples=self.samples)
-        log_px_z = forward.px_z.log_prob(batch.targets).mean(axis=0)
-        by_dimension = self.kl(forward.posterior, forward.z).mean(axis=0)  # [B, Z]
-        kl, paid = by_dimension.sum(axis=-1), self._paid(by_dimension, batch).sum(axis=-1)
+        terms = model.terms(key, variables, batch, jnp.arange(self.samples), train=True)
+        log_px_z = terms.log_px_z.mean(axis=0)
+        by_layer = {layer: kl.mean(axis=0) for layer, kl in self.kl(terms).items()}  # [B, U]
+        kl = sum_over_units(by_layer)
+        paid = sum_over_units({layer: self._paid(kl, batch) for layer, kl in by_layer.items()})
         beta = self.beta(step) if callable(self.beta) else self.beta
-        return Loss(beta * paid - log_px_z, {"log_px_z": log_px_z, "kl": kl}, forward.updates)
+        layers = {f"kl_{layer}": kl.sum(axis=-1) for layer, kl in by_layer.items()} if len(by_layer) > 1 else {}
+        return Loss(beta * paid - log_px_z, {"log_px_z": log_px_z, "kl": kl, **layers}, terms.updates)
 
-    def _paid(self, kl: Float[Array, "batch latent"], batch: Batch) -> Float[Array, "batch latent"]:
-        """Per example, such that the mean over the batch is max(mean KL, free bits) of each dimension."""
+    def _paid(self, kl: Float[Array, "batch units"], batch: Batch) -> Float[Array, "batch units"]:
+        """Per example, such that the mean over the batch is max(mean KL, free bits) of each unit."""
         if isinstance(self.free_bits, int | float) and self.free_bits == 0:
             return kl
         mask = jnp.ones(len(kl)) if batch.mask is None else batch.mask
@@ -184,7 +212,7 @@ class ELBO:
         return jnp.where((total > self.free_bits * weight)[None], kl, self.free_bits)
 
 
-@dataclass(frozen=True)
+@value
 class IWAE:
     """The negative importance-weighted bound, -log of the mean of `samples` weights (Burda et al., 2016, eq. 8).
 
@@ -194,7 +222,7 @@ class IWAE:
       samples: draws of z for each example.
       doubly_reparameterised: whether the encoder's gradient weights each draw by the square of its normalised weight
         and leaves the score of q(z|x) out (Tucker et al., 2019, eq. 8): the same in expectation, with less noise as
-        `samples` grow.
+        `samples` grow. For models of one latent layer.
     """
 
     samples: int
@@ -204,21 +232,37 @@ class IWAE:
         require_positive_int(samples=self.samples)
 
     def __call__(
-        self, key: Key[Array, "*keys"], model: VAE, variables: Variables, batch: Batch, step: Int[Array, ""]
+        self,
+        key: Key[Array, "*keys"],
+        model: LatentVariableModel,
+        variables: Variables,
+        batch: Batch,
+        step: Int[Array, ""],
     ) -> Loss:
         """-log 1/K sum of the weights; the term "elbo" is the mean of their logs."""
-        forward = model.forward(key, variables, batch, samples=self.samples)
-        log_w = log_weights_of(forward.posterior, forward.z, forward.px_z, batch.targets)
+        draws = jnp.arange(self.samples)
+        terms = model.terms(key, variables, batch, draws, train=True)
+        log_w = log_weights_of(terms)
         if self.doubly_reparameterised:
+            if len(terms.log_ratio) > 1:
+                raise InputError(
+                    "the doubly reparameterised gradient is for one latent layer, but the model has "
+                    f"{len(terms.log_ratio)}; take IWAE({self.samples})"
+                )
             share = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))[..., None]
             # The same pass again, which the compiler sees; only its gradient differs.
-            forward = model.forward(
-                key, variables, batch, samples=self.samples, through=lambda z: _scale_gradient(z, share)
+            terms = model.terms(
+                key,
+                variables,
+                batch,
+                draws,
+                train=True,
+                through=lambda z: _scale_gradient(z, share),
+                freeze_posterior=True,
             )
-            fixed = jax.lax.stop_gradient(forward.posterior)
-            log_w = log_weights_of(fixed, forward.z, forward.px_z, batch.targets)
+            log_w = log_weights_of(terms)
         bound = jax.nn.logsumexp(log_w, axis=0) - jnp.log(self.samples)
-        return Loss(-bound, {"elbo": log_w.mean(axis=0)}, forward.updates)
+        return Loss(-bound, {"elbo": log_w.mean(axis=0)}, terms.updates)
 
 
 @jax.custom_vjp
@@ -238,14 +282,18 @@ def _scale_gradient_backward(factor: Array, gradient: Array) -> tuple[Array, Non
 _scale_gradient.defvjp(_scale_gradient_forward, _scale_gradient_backward)
 
 
-@dataclass(frozen=True)
+@value
 class Reconstruction:
     """The plain autoencoder's loss, -log p(x|z), with no pull towards a prior."""
 
     def __call__(
-        self, key: Key[Array, "*keys"], model: VAE, variables: Variables, batch: Batch, step: Int[Array, ""]
+        self,
+        key: Key[Array, "*keys"],
+        model: LatentVariableModel,
+        variables: Variables,
+        batch: Batch,
+        step: Int[Array, ""],
     ) -> Loss:
         """-log p(x|z) at one draw of z, which is the encoding itself under a `Delta` posterior."""
-        forward = model.forward(key, variables, batch)
-        log_px_z = forward.px_z.log_prob(batch.targets)[0]
-        return Loss(-log_px_z, {"log_px_z": log_px_z}, forward.updates)
+        terms = model.terms(key, variables, batch, train=True)
+        return Loss(-terms.log_px_z[0], {"log_px_z": terms.log_px_z[0]}, terms.updates)

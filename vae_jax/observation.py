@@ -1,14 +1,19 @@
-"""What the model sees: values that turn stored bytes into a `Batch`, inside the compiled program."""
+"""What the model sees: values that turn stored arrays into a `Batch`, inside the compiled program."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, Shaped, UInt8, UInt32
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped, UInt32
 
+from vae_jax.data import Dataset, Split
+from vae_jax.data.dataset import as_examples
 from vae_jax.errors import InputError
+from vae_jax.values import value
 
 Keys = Key[Array, " batch"]
 LEVELS = 256  # of a byte
@@ -16,26 +21,46 @@ LEVELS = 256  # of a byte
 
 @dataclass(frozen=True)
 class Support:
-    """The values that a pixel can have: all from `low` to `high`, or `levels` of them, evenly spaced, ends included."""
+    """The values that an entry of an event, such as a pixel, can have.
+
+    Attributes:
+      low: the least.
+      high: the greatest; may be infinite.
+      levels: if given, how many values there are, evenly spaced, ends included; otherwise all from `low` to `high`.
+      whole: whether they are the numbers low, low + 1, ... (counts), up to `high`.
+    """
 
     low: float
     high: float
     levels: int | None = None
+    whole: bool = False
 
     def __str__(self) -> str:
         """In words."""
-        return f"{f'{self.levels} levels' if self.levels else 'values'} from {self.low:g} to {self.high:g}"
+        kind = "whole numbers" if self.whole else f"{self.levels} levels" if self.levels else "values"
+        return f"{kind} from {self.low:g} to {self.high:g}"
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the values are evenly spaced rather than all of an interval."""
+        return self.whole or self.levels is not None
+
+    @property
+    def spacing(self) -> float:
+        """Between neighbouring values; 0 if all of an interval are values."""
+        if self.whole:
+            return 1.0
+        return 0.0 if self.levels is None else (self.high - self.low) / (self.levels - 1)
 
     def holds(self, other: "Support") -> bool:
         """Whether each value of the other one is a value of this one."""
         if not self.low <= other.low <= other.high <= self.high:
             return False
-        if self.levels is None:
+        if not self.discrete:
             return True
-        if other.levels is None:
+        if not other.discrete:
             return False
-        spacing = (self.high - self.low) / (self.levels - 1)
-        places = [(other.low - self.low) / spacing, (other.high - other.low) / (other.levels - 1) / spacing]
+        places = [(other.low - self.low) / self.spacing, other.spacing / self.spacing]
         return all(abs(place - round(place)) < 1e-6 for place in places)
 
 
@@ -45,19 +70,23 @@ class Batch:
     """One batch of examples; an absent part is None and no leaf of the tree.
 
     Attributes:
-      x: what the encoder sees.
+      x: what the encoder sees, [batch, *event].
       target: what the decoder has to explain, where it isn't `x` itself (a denoiser's clean image).
-      label: class numbers.
+      label: class numbers; the condition of a model made with `classes`.
       mask: weight of each example in the mean, 0 for padding.
+      condition: what else the model is conditional on, an array [batch, ...] or a tree of them.
+      observed: which entries of the events are known, [batch, *event]; the others add nothing to log p(x|z).
     """
 
-    x: Float[Array, "*batch height width channels"]
-    target: Float[Array, "*batch height width channels"] | None = None
-    label: Int[Array, "*batch"] | None = None
-    mask: Shaped[Array, "*batch"] | None = None
+    x: Float[Array, "batch ..."]
+    target: Float[Array, "batch ..."] | None = None
+    label: Int[Array, " batch"] | None = None
+    mask: Shaped[Array, " batch"] | None = None
+    condition: PyTree = None
+    observed: Shaped[Array, "batch ..."] | None = None
 
     @property
-    def targets(self) -> Float[Array, "*batch height width channels"]:
+    def targets(self) -> Float[Array, "batch ..."]:
         """`target`, or `x` where there is none."""
         return self.x if self.target is None else self.target
 
@@ -77,13 +106,13 @@ class Observe(Protocol):
     def __call__(
         self,
         keys: Keys,
-        images: UInt8[Array, "batch height width channels"],
+        images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """Observe images, each with its own key where there is chance in it."""
 
 
-@dataclass(frozen=True)
+@value
 class Scale:
     """Grey values: bytes from 0 to 255 brought to the range from `low` to `high`."""
 
@@ -107,7 +136,7 @@ class Scale:
     def __call__(
         self,
         keys: Keys,
-        images: UInt8[Array, "batch height width channels"],
+        images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """x = low + (high - low) * byte / 255."""
@@ -115,7 +144,7 @@ class Scale:
         return Batch(x, label=labels)
 
 
-@dataclass(frozen=True)
+@value
 class Binarize:
     """Dynamic binarisation: each pixel 1 with the probability byte / 255, drawn anew each time (Burda et al., 2016)."""
 
@@ -125,14 +154,14 @@ class Binarize:
     def __call__(
         self,
         keys: Keys,
-        images: UInt8[Array, "batch height width channels"],
+        images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """x ~ Bernoulli(byte / 255), a new draw for each key."""
         return Batch(_binary(keys, images), label=labels)
 
 
-@dataclass(frozen=True)
+@value
 class StaticBinarize:
     """Static binarisation: one draw for each image, the same in every epoch, split and run.
 
@@ -154,7 +183,7 @@ class StaticBinarize:
     def __call__(
         self,
         keys: Keys,
-        images: UInt8[Array, "batch height width channels"],
+        images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """x ~ Bernoulli(byte / 255), drawn with the image's own key; `keys` have no influence."""
@@ -162,7 +191,7 @@ class StaticBinarize:
         return Batch(_binary(own, images), label=labels)
 
 
-@dataclass(frozen=True)
+@value
 class Dequantize:
     """Uniform dequantisation: bytes with noise, spread over [0, 1), so that a density of them is a likelihood.
 
@@ -175,7 +204,7 @@ class Dequantize:
     def __call__(
         self,
         keys: Keys,
-        images: UInt8[Array, "batch height width channels"],
+        images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """x = (byte + u) / 256, u uniform on [0, 1)."""
@@ -183,7 +212,45 @@ class Dequantize:
         return Batch((images.astype(jnp.float32) + noise) / LEVELS, label=labels)
 
 
-@dataclass(frozen=True)
+@value
+class Raw:
+    """The stored numbers as they are: rows of a table, measurements, counts.
+
+    Attributes:
+      low: the least value that there can be.
+      high: the greatest.
+      whole: whether they are whole numbers (counts).
+      missing: whether entries that are NaN are missing ones: the encoder sees 0 in their place, and `Batch.observed`
+        leaves them out of log p(x|z).
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+    missing: bool = False
+
+    label: ClassVar[str] = "raw"
+
+    @property
+    def support(self) -> Support:
+        """From `low` to `high`."""
+        return Support(self.low, self.high, whole=self.whole)
+
+    def __call__(
+        self,
+        keys: Keys,
+        images: Shaped[Array, "batch ..."],
+        labels: Int[Array, " batch"] | None = None,
+    ) -> Batch:
+        """x = the stored numbers."""
+        x = images.astype(jnp.float32)
+        if not self.missing:
+            return Batch(x, label=labels)
+        observed = ~jnp.isnan(x)
+        return Batch(jnp.where(observed, x, 0), label=labels, observed=observed)
+
+
+@value
 class Mirrored:
     """Each image as it is or mirrored, left to right, with equal chance each time: for training on faces and the like.
 
@@ -206,7 +273,7 @@ class Mirrored:
     def __call__(
         self,
         keys: Keys,
-        images: UInt8[Array, "batch height width channels"],
+        images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """Mirror, then observe."""
@@ -215,14 +282,37 @@ class Mirrored:
         return self.observe(keys, jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images), labels)
 
 
-def _binary(keys: Keys, images: UInt8[Array, "batch height width channels"]) -> Float[Array, "batch h w c"]:
+def as_split(data: Split | np.ndarray | Array) -> Split:
+    """A split of a plain array of examples, or the split itself.
+
+    Raises:
+      InputError: anything else, such as a whole `Dataset`.
+    """
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, Dataset):
+        raise InputError("a Dataset was given; expected one of its splits, such as data.train or data.test")
+    if not hasattr(data, "__array__"):
+        raise InputError(f"the data are a {type(data).__name__}; expected a Split, or an array [n, ...] of examples")
+    return Split(as_examples("the data", np.asarray(data)))
+
+
+def default_transform(data: Split) -> Observe:
+    """`Scale()` of bytes; of all other arrays the stored numbers as they are."""
+    if data.images.dtype == np.uint8:
+        return Scale()
+    whole = bool(np.issubdtype(data.images.dtype, np.integer))
+    return Raw(low=min(0, int(data.images.min())) if whole else -math.inf, whole=whole, missing=data.has_missing)
+
+
+def _binary(keys: Keys, images: Shaped[Array, "batch ..."]) -> Float[Array, "batch ..."]:
     def draw(key: Array, image: Array) -> Array:
         return jax.random.bernoulli(key, image.astype(jnp.float32) / (LEVELS - 1), image.shape)
 
     return jax.vmap(draw)(keys, images).astype(jnp.float32)
 
 
-def _fingerprint(images: UInt8[Array, "batch height width channels"]) -> UInt32[Array, " batch"]:
+def _fingerprint(images: Shaped[Array, "batch ..."]) -> UInt32[Array, " batch"]:
     """A number for each image, from all of its bytes: a polynomial in an odd number, modulo 2**32."""
     flat = images.reshape(len(images), -1).astype(jnp.uint32) + 1
     powers = jnp.cumprod(jnp.full(flat.shape[1], 0x9E3779B1, jnp.uint32), dtype=jnp.uint32)

@@ -13,7 +13,7 @@ from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.data import Dataset, Split
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluate import estimate, evaluate
-from vae_jax.model import VAE, Variables
+from vae_jax.models import VAE, Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Observe, Scale
 from vae_jax.step import TrainState, init, make_train_step, warm_up_then_cosine

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, require_positive, require_positive_int
-from vae_jax.model import Variables
+from vae_jax.models import Variables
 from vae_jax.objectives import Objective
 from vae_jax.observation import Batch
 

@@ -12,29 +12,34 @@ from vae_jax.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as bytes, and their labels and attributes where there are any.
+    """Examples, and their labels and attributes where there are any.
 
     Attributes:
-      images: pixels from 0 to 255.
+      images: the examples: bytes of images [N, height, width, channels], or numbers [N, ...] of any other kind, such as
+        rows of a table.
       labels: class numbers from 0, or None.
-      attributes: what is true of each image, or None.
+      attributes: what is true of each example, or None.
+      has_missing: whether entries that are NaN are missing ones.
 
     Raises:
-      DataError: no images, or shapes, dtypes or counts other than these.
+      DataError: no examples, or shapes, dtypes or counts other than these, or NaN where nothing is missing.
     """
 
-    images: np.ndarray  # uint8 [N, height, width, channels]
+    images: np.ndarray  # uint8, int32 or float32 [N, *event]
     labels: np.ndarray | None = None  # int32 [N]
     attributes: Attributes | None = None  # of N images
+    has_missing: bool = False
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+        if self.images.dtype not in (np.uint8, np.int32, np.float32) or self.images.ndim < 2:
             raise DataError(
-                f"images are {self.images.dtype} of shape {self.images.shape}; expected uint8 [N, height, "
-                "width, channels]: Dataset.from_arrays converts what can be converted"
+                f"examples are {self.images.dtype} of shape {self.images.shape}; expected uint8, int32 or float32 [N, "
+                "one axis or more]: Dataset.from_arrays converts what can be converted"
             )
         if 0 in self.images.shape:
-            raise DataError(f"images have shape {self.images.shape}, so there is nothing to learn from")
+            raise DataError(f"examples have shape {self.images.shape}, so there is nothing to learn from")
+        if self.images.dtype == np.float32:
+            _require_finite("examples", self.images, self.has_missing)
         if self.attributes is not None and len(self.attributes) != len(self.images):
             raise DataError(
                 f"{len(self.images)} images but attributes of {len(self.attributes)}; expected a row of them an image"
@@ -56,18 +61,23 @@ class Split:
     def __getitem__(self, index: slice) -> "Split":
         labels = None if self.labels is None else self.labels[index]
         attributes = None if self.attributes is None else self.attributes.rows(index)
-        return Split(self.images[index], labels, attributes)
+        return Split(self.images[index], labels, attributes, self.has_missing)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
-        _, height, width, channels = self.images.shape
-        return height, width, channels
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one example, (height, width, channels) of an image."""
+        return self.images.shape[1:]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`event_shape` of images."""
+        return self.event_shape
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the pixels, the labels and the attributes, shapes and names included."""
-        sha = hashlib.sha256(repr(self.images.shape).encode())
+        kind = "" if self.images.dtype == np.uint8 else str(self.images.dtype)
+        sha = hashlib.sha256(f"{self.images.shape!r}{kind}".encode())
         sha.update(np.ascontiguousarray(self.images).data)
         if self.labels is not None:
             sha.update(np.ascontiguousarray(self.labels).data)
@@ -110,9 +120,14 @@ class Dataset:
         return {name: split for name, split in splits.items() if split is not None}
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
-        return self.train.image_shape
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one example, (height, width, channels) of an image."""
+        return self.train.event_shape
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`event_shape` of images."""
+        return self.event_shape
 
     def hold_out(self, count: int) -> "Dataset":
         """The data set for choosing settings: the last `count` training images take the test images' place.
@@ -134,35 +149,77 @@ class Dataset:
         *,
         test_images: np.ndarray,
         test_labels: np.ndarray | None = None,
+        train_observed: np.ndarray | None = None,
+        test_observed: np.ndarray | None = None,
     ) -> "Dataset":
         """A data set of one's own.
 
         Args:
-          name: as it shall stand in titles and file names.
-          train_images: whole numbers from 0 to 255, [N, height, width] or [N, height, width, channels].
+          name: as it stands in titles and file names.
+          train_images: images as whole numbers from 0 to 255, [N, height, width] or [N, height, width, channels]; or
+            other examples: real numbers [N, ...], or whole numbers [N, columns] such as counts.
           train_labels: whole numbers from 0, [N], or None.
           test_images: as `train_images`.
           test_labels: as `train_labels`.
+          train_observed: truth values of the examples' shape: which of their entries are known.
+          test_observed: as `train_observed`.
 
         Raises:
-          DataError: any other dtype, shape or range.
+          DataError: any other dtype, shape or range; NaN where no mask is given, or where an entry is observed.
         """
-        return cls(
-            name,
-            Split(_as_pixels("train_images", train_images), _as_labels("train_labels", train_labels)),
-            Split(_as_pixels("test_images", test_images), _as_labels("test_labels", test_labels)),
-            source="arrays given by the caller",
+        arrays = {
+            "train": (train_images, train_labels, train_observed),
+            "test": (test_images, test_labels, test_observed),
+        }
+        splits = {
+            split: Split(
+                as_examples(f"{split}_images", examples, observed),
+                _as_labels(f"{split}_labels", labels),
+                has_missing=observed is not None,
+            )
+            for split, (examples, labels, observed) in arrays.items()
+        }
+        return cls(name, splits["train"], splits["test"], source="arrays given by the caller")
+
+
+def as_examples(name: str, examples: np.ndarray, observed: np.ndarray | None = None) -> np.ndarray:
+    """Examples as a split stores them: bytes of images with an axis of channels, int32 or float32; NaN where missing.
+
+    Raises:
+      DataError: another dtype, shape or range.
+    """
+    examples = np.asarray(examples)
+    if examples.ndim < 2:
+        raise DataError(f"{name} has shape {examples.shape}; expected [N, height, width, channels] or [N, columns]")
+    if observed is not None:
+        return _without_missing(name, examples, np.asarray(observed))
+    if np.issubdtype(examples.dtype, np.floating):
+        _require_finite(name, examples, has_missing=False)
+        return examples.astype(np.float32, copy=False)
+    if not np.issubdtype(examples.dtype, np.integer):
+        raise DataError(f"{name} has dtype {examples.dtype}; expected whole numbers from 0 to 255, or real numbers")
+    if examples.ndim in (3, 4):
+        _require_whole_numbers(name, examples, highest=255)
+        return examples.astype(np.uint8, copy=False).reshape(*examples.shape[:3], -1)
+    return examples.astype(np.int32, copy=False)
+
+
+def _without_missing(name: str, examples: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Real numbers, NaN where they are not observed."""
+    if observed.dtype != np.bool_ or observed.shape != examples.shape:
+        raise DataError(
+            f"the mask of {name} is {observed.dtype} of shape {observed.shape}; expected bool {examples.shape}"
         )
+    _require_finite(name, examples[observed], has_missing=False)
+    return np.where(observed, examples, np.nan).astype(np.float32)
 
 
-def _as_pixels(name: str, images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim not in (3, 4):
-        raise DataError(f"{name} has shape {images.shape}; expected [N, height, width] or [N, height, width, channels]")
-    if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
-        raise DataError(f"{name} holds NaN or infinite values; expected whole numbers from 0 to 255")
-    _require_whole_numbers(name, images, highest=255)
-    return images.astype(np.uint8, copy=False).reshape(*images.shape[:3], images.shape[3] if images.ndim == 4 else 1)
+def _require_finite(name: str, values: np.ndarray, has_missing: bool) -> None:
+    if np.isinf(values).any() or (not has_missing and np.isnan(values).any()):
+        raise DataError(
+            f"{name} hold NaN or infinite values; expected finite numbers, or a mask of what is observed "
+            "(Dataset.from_arrays(..., train_observed=, test_observed=))"
+        )
 
 
 def _as_labels(name: str, labels: np.ndarray | None) -> np.ndarray | None:

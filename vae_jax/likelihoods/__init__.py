@@ -5,7 +5,7 @@ over pixels and channels; nothing here takes a mean over examples. Given concret
 program, it refuses what the distribution is not defined on.
 """
 
-from vae_jax.likelihoods.base import ImageDistribution, Likelihood
+from vae_jax.likelihoods.base import Distribution, ImageDistribution, Likelihood
 from vae_jax.likelihoods.bernoulli import Bernoulli, BernoulliImage, ContinuousBernoulli, ContinuousBernoulliImage
 from vae_jax.likelihoods.gaussian import Gaussian, GaussianImage, LearnedGaussian, OptimalGaussian
 from vae_jax.likelihoods.laplace import Laplace, LaplaceImage
@@ -18,6 +18,7 @@ __all__ = [
     "ContinuousBernoulliImage",
     "DiscretisedLogistic",
     "DiscretisedLogisticImage",
+    "Distribution",
     "Gaussian",
     "GaussianImage",
     "ImageDistribution",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from vae_jax.distributions import example_keys, soft_clip
+from vae_jax.distributions.base import example_keys, soft_clip
 from vae_jax.errors import InputError, is_traced
 from vae_jax.observation import Batch, Support
 
@@ -18,22 +18,25 @@ Variables = dict[str, Any]
 
 
 @runtime_checkable
-class ImageDistribution(Protocol):
-    """p(x|z): what `VAE.decode` returns."""
+class Distribution(Protocol):
+    """p(x|z): what `VAE.decode` returns. An event is one example, such as an image or a row of a table."""
 
     @property
-    def mean(self) -> Float[Array, "*batch height width channels"]:
-        """E[x|z]."""
+    def mean(self) -> Float[Array, "..."]:
+        """E[x|z], [*batch, *event]."""
 
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
-        """log p(x|z), summed over pixels and channels."""
+    def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "*batch"]:
+        """log p(x|z), summed over the event. The library's own also take `observed`, a mask over the event."""
 
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
-        """A draw for each example."""
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
+        """A draw for each example, [*batch, *event]."""
+
+
+ImageDistribution = Distribution
 
 
 class Likelihood:
-    """What every likelihood has; a new one is a frozen dataclass that says `support`, `label` and `__call__`."""
+    """What every likelihood has; a new one is a value that says `support`, `label` and `__call__`."""
 
     support: ClassVar[Support]
     """The values on which it is normalised."""
@@ -44,47 +47,100 @@ class Likelihood:
         return self.support
 
     def is_likelihood_of(self, values: Support) -> bool:
-        """Whether its log_prob is a log-probability or a log-density of pixels of these values."""
-        return self.support.holds(values) and (self.support.levels is None) == (values.levels is None)
+        """Whether its log_prob is a log-probability or a log-density of entries of these values."""
+        return self.support.holds(values) and self.support.discrete == values.discrete
 
     def label(self, values: Support) -> str:
-        """What -log p(x|z) of pixels of these values is called beside a number."""
+        """What -log p(x|z) of entries of these values is called beside a number."""
         raise NotImplementedError
 
-    def init(self) -> Variables:
+    def output_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what the decoder emits for one example: one number for each entry of the event, if not more.
+
+        Raises:
+          InputError: the likelihood is not one of such events.
+        """
+        return event_shape
+
+    def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
         """Variables of its own, by collection: only "params" is optimised."""
         return {}
 
     def __call__(
-        self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
-    ) -> ImageDistribution:
-        """p(x|z) from the decoder's outputs, one number for each pixel and channel, and its own variables."""
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
+    ) -> Distribution:
+        """p(x|z) from the decoder's outputs, [*batch, *output_shape], and its own variables.
+
+        Args:
+          outputs: of the decoder.
+          variables: by collection, as `init` makes them.
+          event_ndim: number of axes of an event; an image has 3.
+        """
         raise NotImplementedError
 
     def in_training(
-        self, outputs: Float[Array, "samples batch height width channels"], variables: Variables, batch: Batch
-    ) -> tuple[ImageDistribution, Variables]:
+        self, outputs: Float[Array, "samples batch ..."], variables: Variables, batch: Batch, event_ndim: int = 3
+    ) -> tuple[Distribution, Variables]:
         """p(x|z) in a train step, and the collections that it changes."""
-        return self(outputs, variables), {}
+        return self(outputs, variables, event_ndim), {}
 
 
-def sum_over_pixels(
-    log_density: Callable[[Array, Array], Array], parameters: Array, x: Array, support: Support
+def sum_over_event(
+    log_density: Callable[..., Array],
+    parameters: tuple[Array, ...],
+    x: Array,
+    support: Support,
+    event_ndim: int,
+    observed: Array | None = None,
 ) -> Float[Array, "*batch"]:
-    """The sum over pixels and channels of an elementwise log-density of `x`, with the leading axes of either.
+    """The sum over an event of an elementwise log-density of `x`, with the leading axes of either.
 
-    It is taken of [images, pixels]: XLA's CPU loops over more axes than that are ten times slower.
+    It is taken of [examples, entries]: XLA's CPU loops over more axes than that are ten times slower.
+
+    Args:
+      log_density: `log_density(*parameters, x)`.
+      parameters: [*batch, *event] the first; the others may be scalars, or lack leading axes.
+      x: [*samples, *event].
+      support: the values that x may have.
+      event_ndim: number of axes of an event.
+      observed: a mask [*samples, *event]; entries where it is 0 add nothing, whatever x holds there.
 
     Raises:
-      InputError: pixels or channels that don't agree; concrete values outside the support.
+      InputError: events that don't agree in shape; concrete values outside the support.
     """
-    pixels = parameters.shape[-3:]
-    if pixels != x.shape[-3:]:
-        raise InputError(f"x has images of shape {x.shape[-3:]}; p(x|z) is over images of {pixels}")
+    first = parameters[0]
+    event = first.shape[first.ndim - event_ndim :]
+    x = require_observed(x, event, support, observed)
+    leading = jnp.broadcast_shapes(first.shape[: first.ndim - event_ndim], x.shape[: x.ndim - event_ndim])
+
+    def rows(array: Array) -> Array:
+        return jnp.broadcast_to(array, (*leading, *event)).reshape(-1, math.prod(event))
+
+    density = log_density(*(rows(array) if array.ndim else array for array in parameters), rows(x))
+    if observed is not None:
+        density = jnp.where(rows(observed) > 0, density, 0)
+    return density.sum(axis=-1).reshape(leading)
+
+
+def require_observed(x: Array, event: tuple[int, ...], support: Support, observed: Array | None) -> Array:
+    """`x`, checked, with a value of the support where it was not observed: there its density is finite.
+
+    Raises:
+      InputError: events of another shape, or concrete values outside the support.
+    """
+    require_event(x, event)
+    if observed is not None:
+        require_event(observed, event, "observed")
+        x = jnp.where(observed > 0, x, min(max(0.0, support.low), support.high))
     require_values(x, support)
-    leading = jnp.broadcast_shapes(parameters.shape[:-3], x.shape[:-3])
-    rows = [jnp.broadcast_to(array, (*leading, *pixels)).reshape(-1, math.prod(pixels)) for array in (parameters, x)]
-    return log_density(*rows).sum(axis=-1).reshape(leading)
+    return x
+
+
+def require_event(x: Array, event: tuple[int, ...], name: str = "x") -> None:
+    """Raise `InputError` unless the trailing axes of `x` are those of an event."""
+    found = x.shape[max(0, x.ndim - len(event)) :]
+    if found != event:
+        raise InputError(f"{name} has events of shape {found}; p(x|z) is over events of {event}")
 
 
 def require_values(x: Float[Any, "*shape"], support: Support) -> None:
@@ -95,26 +151,38 @@ def require_values(x: Float[Any, "*shape"], support: Support) -> None:
         low, high = float(x.min()), float(x.max())
         if not (support.low <= low <= high <= support.high and high - low < math.inf):  # so written, it refuses NaN
             raise InputError(f"x runs from {low:g} to {high:g}; this p(x|z) takes {support}")
-        if support.levels is not None:
-            level = (x - support.low) * ((support.levels - 1) / (support.high - support.low))
+        if support.discrete:
+            level = (x - support.low) / support.spacing
             if abs(level - level.round()).max() > 1e-2:
                 raise InputError(f"x has values between the levels; this p(x|z) takes {support}, no others")
 
 
-def uniform_like(values: Float[Array, "*shape"], key: Key[Array, "*keys"]) -> Float[Array, "*shape"]:
+def uniform_like(
+    values: Float[Array, "*shape"], key: Key[Array, "*keys"], event_ndim: int = 3
+) -> Float[Array, "*shape"]:
     """Uniform noise on (0, 1) of the shape of `values`, each example with its own key."""
-    keys = example_keys(key, values.shape[-4])
     tiny = float(jnp.finfo(values.dtype).tiny)
-    draw = jax.vmap(lambda k, v: jax.random.uniform(k, v.shape, v.dtype, minval=tiny), in_axes=(0, -4), out_axes=-4)
-    return draw(keys, values)
+    return draw_like(values, key, event_ndim, lambda k, v: jax.random.uniform(k, v.shape, v.dtype, minval=tiny))
 
 
-def scale_variables(scale: float) -> Variables:
-    """{"params": {"log_scale": []}}."""
-    return {"params": {"log_scale": jnp.log(jnp.float32(scale))}}
+def draw_like(values: Array, key: Key[Array, "*keys"], event_ndim: int, draw: Callable[[Array, Array], Array]) -> Array:
+    """`draw(key, values)` of each example, along the axis before the event, with its own key."""
+    axis = -event_ndim - 1
+    keys = example_keys(key, values.shape[axis])
+    return jax.vmap(draw, in_axes=(0, axis), out_axes=axis)(keys, values)
 
 
-def learned_scale(variables: Variables) -> Float[Array, ""]:
+def scale_variables(scale: Any, shape: tuple[int, ...] = ()) -> Variables:
+    """{"params": {"log_scale": shape}}."""
+    return {"params": {"log_scale": jnp.full(shape, jnp.log(jnp.float32(scale)))}}
+
+
+def learned_scale(variables: Variables) -> Float[Array, "..."]:
     """exp(log_scale) of such variables, soft-clipped."""
     log_scale = variables["params"]["log_scale"]
     return jnp.exp(soft_clip(log_scale, -_LOG_SCALE_BOUND, _LOG_SCALE_BOUND))
+
+
+def in_words(name: str, number: Any) -> str:
+    """ " of variance 0.1", for a label; nothing where the number is traced or an array."""
+    return "" if is_traced(number) or jnp.ndim(number) else f" of {name} {float(number):g}"

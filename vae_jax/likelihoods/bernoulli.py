@@ -1,21 +1,21 @@
 """Pixels from 0 to 1: the Bernoulli distribution of black and white, and its continuous relative."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
-from vae_jax.distributions import example_keys
-from vae_jax.likelihoods.base import Likelihood, Variables, sum_over_pixels, uniform_like
+from vae_jax.likelihoods.base import Likelihood, Variables, draw_like, sum_over_event, uniform_like
 from vae_jax.observation import Support
+from vae_jax.values import value
 
 UNIT = Support(0.0, 1.0)
 _NEAR = 0.6  # below this |logit|, the continuous Bernoulli's normaliser is a power series
 
 
-@dataclass(frozen=True)
+@value
 class Bernoulli(Likelihood):
     """The likelihood of black-or-white pixels. On grey values in [0, 1] it is a cross-entropy and no likelihood."""
 
@@ -31,10 +31,10 @@ class Bernoulli(Likelihood):
         return "negative log-likelihood" if self.is_likelihood_of(values) else "cross-entropy"
 
     def __call__(
-        self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "BernoulliImage":
         """The outputs are logits."""
-        return BernoulliImage(outputs)
+        return BernoulliImage(outputs, event_ndim)
 
 
 @jax.tree_util.register_dataclass
@@ -42,14 +42,15 @@ class Bernoulli(Likelihood):
 class BernoulliImage:
     """Independent Bernoulli pixels with p(x = 1) = sigmoid(logits)."""
 
-    logits: Float[Array, "*batch height width channels"]
+    logits: Float[Array, "..."]
+    event_ndim: int = field(default=3, metadata={"static": True})
 
     @property
-    def mean(self) -> Float[Array, "*batch height width channels"]:
+    def mean(self) -> Float[Array, "..."]:
         """sigmoid(logits)."""
         return jax.nn.sigmoid(self.logits)
 
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
         """Sum of x log p + (1 - x) log(1 - p), exact at any logit.
 
         As x a - (a + |a|) / 2 - log(1 + e^-|a|), a the logit: no kink at 0 in the gradient, and on a CPU five times as
@@ -60,16 +61,14 @@ class BernoulliImage:
             size = jnp.abs(logits)
             return x * logits - 0.5 * (logits + size) - jnp.log1p(jnp.exp(-size))
 
-        return sum_over_pixels(log_density, self.logits, x, UNIT)
+        return sum_over_event(log_density, (self.logits,), x, UNIT, self.event_ndim, observed)
 
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """Zeros and ones."""
-        keys = example_keys(key, self.logits.shape[-4])
-        draw = jax.vmap(jax.random.bernoulli, in_axes=(0, -4), out_axes=-4)
-        return draw(keys, self.mean).astype(self.logits.dtype)
+        return draw_like(self.mean, key, self.event_ndim, jax.random.bernoulli).astype(self.logits.dtype)
 
 
-@dataclass(frozen=True)
+@value
 class ContinuousBernoulli(Likelihood):
     """A density on [0, 1]: the cross-entropy of grey pixels, normalised (Loaiza-Ganem and Cunningham, 2019)."""
 
@@ -80,10 +79,10 @@ class ContinuousBernoulli(Likelihood):
         return "continuous Bernoulli negative log-density"
 
     def __call__(
-        self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "ContinuousBernoulliImage":
         """The outputs are logits."""
-        return ContinuousBernoulliImage(outputs)
+        return ContinuousBernoulliImage(outputs, event_ndim)
 
 
 @jax.tree_util.register_dataclass
@@ -94,14 +93,15 @@ class ContinuousBernoulliImage:
     It is lambda^x (1 - lambda)^(1 - x) with lambda = sigmoid(a), divided by its integral.
     """
 
-    logits: Float[Array, "*batch height width channels"]
+    logits: Float[Array, "..."]
+    event_ndim: int = field(default=3, metadata={"static": True})
 
     @property
-    def mean(self) -> Float[Array, "*batch height width channels"]:
+    def mean(self) -> Float[Array, "..."]:
         """1/2 (1 + coth(a/2) - 2/a): 1/2 at 0, and not sigmoid(a)."""
         return 0.5 + jax.grad(lambda a: _log_sinhc(a / 2).sum())(self.logits)
 
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
         """Sum of log(a e^(a x) / (e^a - 1)).
 
         Near a = 0 it is taken as a (x - 1/2) - log(sinh(a/2) / (a/2)). Elsewhere, with s = |a| and y the distance of x
@@ -116,11 +116,11 @@ class ContinuousBernoulliImage:
             tail = jnp.log(away) - away * distance - jnp.log1p(-jnp.exp(-away))
             return jnp.where(near, a * (x - 0.5) - _log_sinhc_near_zero(jnp.where(near, a / 2, 0.0)), tail)
 
-        return sum_over_pixels(log_density, self.logits, x, UNIT)
+        return sum_over_event(log_density, (self.logits,), x, UNIT, self.event_ndim, observed)
 
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """log(1 + u (e^a - 1)) / a, the inverse of the distribution function, by whichever sign is stable."""
-        uniform = uniform_like(self.logits, key)
+        uniform = uniform_like(self.logits, key, self.event_ndim)
         size = jnp.abs(self.logits)
         away = jnp.where(size < 1e-3, 1.0, size)
         from_zero = -jnp.log1p(uniform * jnp.expm1(-away)) / away  # of logit -size

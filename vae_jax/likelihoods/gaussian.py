@@ -1,29 +1,31 @@
 """Pixels with Gaussian noise: of a fixed, a learned, or the best-fitting scale."""
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
-from vae_jax.distributions import LOG_2PI, normal_like
-from vae_jax.errors import InputError, require_positive
+from vae_jax.distributions.base import LOG_2PI, normal_like
+from vae_jax.errors import InputError, is_traced, require_positive
 from vae_jax.likelihoods.base import (
     Likelihood,
     Variables,
+    in_words,
     learned_scale,
     scale_variables,
-    sum_over_pixels,
+    sum_over_event,
 )
 from vae_jax.observation import Batch, Support
+from vae_jax.values import parameter, value
 
 REAL = Support(-math.inf, math.inf)
 _LEAST_VARIANCE = 1e-8  # of a fit without any error, the density would be infinite
 
 
-@dataclass(frozen=True)
+@value
 class Gaussian(Likelihood):
     """The likelihood of pixels with Gaussian noise of a fixed variance.
 
@@ -33,53 +35,62 @@ class Gaussian(Likelihood):
       variance: of each pixel, in the square of the pixels' own unit.
     """
 
-    variance: float | Float[Array, ""] = 1.0
+    variance: Any = parameter(default=1.0)
 
     support: ClassVar[Support] = REAL
 
     def __post_init__(self) -> None:
-        if not isinstance(self.variance, jax.core.Tracer):
-            require_positive(variance=float(self.variance))
+        require_positive(variance=self.variance)
 
     def label(self, values: Support) -> str:
         """With its variance, without which the number means nothing."""
-        traced = isinstance(self.variance, jax.core.Tracer)
-        return f"Gaussian negative log-density{'' if traced else f' of variance {float(self.variance):g}'}"
+        return f"Gaussian negative log-density{in_words('variance', self.variance)}"
 
     def __call__(
-        self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
         """The outputs are means."""
-        return GaussianImage(outputs, jnp.asarray(self.variance, outputs.dtype))
+        return GaussianImage(outputs, jnp.asarray(self.variance, outputs.dtype), event_ndim)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GaussianImage:
-    """Independent Gaussian pixels of one variance."""
-
-    mean: Float[Array, "*batch height width channels"]
-    variance: Float[Array, ""]
-
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
-        """-1/2 sum of (x - mean)^2 / variance + log variance + log 2 pi."""
-        constant = jnp.log(self.variance) + LOG_2PI
-        return sum_over_pixels(lambda mean, x: -0.5 * ((x - mean) ** 2 / self.variance + constant), self.mean, x, REAL)
-
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
-        """mean + standard deviation * N(0, 1)."""
-        return self.mean + jnp.sqrt(self.variance) * normal_like(self.mean, key, batch_axis=-4)
-
-
-@dataclass(frozen=True)
-class LearnedGaussian(Likelihood):
-    """Gaussian noise of one standard deviation for all pixels, learned beside the networks (Dai and Wipf, 2019).
+    """Independent Gaussian entries.
 
     Attributes:
-      scale: the standard deviation to begin with, in the pixels' own unit.
+      mean: [*batch, *event].
+      variance: of all entries, or one an entry.
     """
 
-    scale: float = 1.0
+    mean: Float[Array, "..."]
+    variance: Float[Array, "..."]
+    event_ndim: int = field(default=3, metadata={"static": True})
+
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
+        """-1/2 sum of (x - mean)^2 / variance + log variance + log 2 pi."""
+
+        def log_density(mean: Array, variance: Array, x: Array) -> Array:
+            return -0.5 * ((x - mean) ** 2 / variance + (jnp.log(variance) + LOG_2PI))
+
+        return sum_over_event(log_density, (self.mean, self.variance), x, REAL, self.event_ndim, observed)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
+        """mean + standard deviation * N(0, 1)."""
+        return self.mean + jnp.sqrt(self.variance) * normal_like(self.mean, key, batch_axis=-self.event_ndim - 1)
+
+
+@value
+class LearnedGaussian(Likelihood):
+    """Gaussian noise of a standard deviation that is learned beside the networks (Dai and Wipf, 2019).
+
+    Attributes:
+      scale: the standard deviation to begin with, in the entries' own unit.
+      per_element: whether each entry of the event, such as a column of a table, has a standard deviation of its own.
+    """
+
+    scale: Any = parameter(default=1.0)
+    per_element: bool = False
 
     support: ClassVar[Support] = REAL
 
@@ -90,18 +101,18 @@ class LearnedGaussian(Likelihood):
         """A density."""
         return "Gaussian negative log-density of a learned scale"
 
-    def init(self) -> Variables:
-        """{"params": {"log_scale": []}}."""
-        return scale_variables(self.scale)
+    def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
+        """{"params": {"log_scale": [] or [*event]}}."""
+        return scale_variables(self.scale, event_shape if self.per_element else ())
 
     def __call__(
-        self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
         """The outputs are means."""
-        return GaussianImage(outputs, learned_scale(variables or self.init()) ** 2)
+        return GaussianImage(outputs, learned_scale(variables or self.init()) ** 2, event_ndim)
 
 
-@dataclass(frozen=True)
+@value
 class OptimalGaussian(Likelihood):
     """Gaussian noise of the variance that fits best: the mean squared error of the batch (Rybkin et al., 2021).
 
@@ -113,39 +124,44 @@ class OptimalGaussian(Likelihood):
       axis_name: under pmap, the axis over which the batch is spread.
     """
 
-    momentum: float = 0.99
+    momentum: float = parameter(default=0.99)
     axis_name: str | None = None
 
     support: ClassVar[Support] = REAL
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
+        if not is_traced(self.momentum) and not 0 <= self.momentum < 1:
             raise InputError(f"momentum is {self.momentum}; expected a share of the old variance, from 0 to below 1")
 
     def label(self, values: Support) -> str:
         """A density."""
         return "Gaussian negative log-density of the optimal scale"
 
-    def init(self) -> Variables:
+    def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
         """{"batch_stats": {"variance": [], "weight": []}}: a decaying sum and the sum of its weights."""
         return {"batch_stats": {"variance": jnp.zeros(()), "weight": jnp.zeros(())}}
 
     def __call__(
-        self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
         """The outputs are means; the variance is the running one, 1 before any training."""
         running = (variables or self.init())["batch_stats"]
         seen = running["weight"] > 0
         variance = jnp.where(seen, running["variance"] / jnp.where(seen, running["weight"], 1), 1.0)
-        return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE))
+        return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE), event_ndim)
 
     def in_training(
-        self, outputs: Float[Array, "samples batch height width channels"], variables: Variables, batch: Batch
+        self, outputs: Float[Array, "samples batch ..."], variables: Variables, batch: Batch, event_ndim: int = 3
     ) -> tuple["GaussianImage", Variables]:
         """With the batch's own variance, which enters the running one."""
         mask = jnp.ones(len(batch.x)) if batch.mask is None else batch.mask
-        squares = jnp.mean((outputs - batch.targets[None]) ** 2, axis=(0, -3, -2, -1))  # [B]
-        total, count = jnp.sum(squares * mask), jnp.sum(mask)
+        event = tuple(range(-event_ndim, 0))
+        squares = (outputs - batch.targets[None]) ** 2
+        if batch.observed is None:
+            total, count = jnp.sum(jnp.mean(squares, axis=(0, *event)) * mask), jnp.sum(mask)
+        else:
+            entries = batch.observed * mask.reshape(-1, *[1] * event_ndim)
+            total, count = jnp.sum(jnp.where(entries > 0, squares.mean(axis=0), 0) * entries), jnp.sum(entries)
         if self.axis_name is not None:
             total, count = jax.lax.psum((total, count), self.axis_name)
         variance = jax.lax.stop_gradient(total / count)
@@ -153,4 +169,4 @@ class OptimalGaussian(Likelihood):
         kept = {name: self.momentum * value for name, value in running.items()}
         fresh = {"variance": (1 - self.momentum) * variance, "weight": 1 - self.momentum}
         updates = {"batch_stats": {name: kept[name] + fresh[name] for name in kept}}
-        return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE)), updates
+        return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE), event_ndim), updates

@@ -1,20 +1,20 @@
 """Pixels with Laplacian noise."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
-from vae_jax.distributions import example_keys
 from vae_jax.errors import require_positive
-from vae_jax.likelihoods.base import Likelihood, Variables, sum_over_pixels
+from vae_jax.likelihoods.base import Likelihood, Variables, draw_like, in_words, sum_over_event
 from vae_jax.likelihoods.gaussian import REAL
 from vae_jax.observation import Support
+from vae_jax.values import parameter, value
 
 
-@dataclass(frozen=True)
+@value
 class Laplace(Likelihood):
     """The likelihood of pixels with Laplacian noise: the sum of absolute differences, divided by `scale`.
 
@@ -22,24 +22,22 @@ class Laplace(Likelihood):
       scale: of each pixel, in the pixels' own unit; the standard deviation is sqrt(2) times it.
     """
 
-    scale: float | Float[Array, ""] = 1.0
+    scale: Any = parameter(default=1.0)
 
     support: ClassVar[Support] = REAL
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scale, jax.core.Tracer):
-            require_positive(scale=float(self.scale))
+        require_positive(scale=self.scale)
 
     def label(self, values: Support) -> str:
         """With its scale, without which the number means nothing."""
-        traced = isinstance(self.scale, jax.core.Tracer)
-        return f"Laplace negative log-density{'' if traced else f' of scale {float(self.scale):g}'}"
+        return f"Laplace negative log-density{in_words('scale', self.scale)}"
 
     def __call__(
-        self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "LaplaceImage":
         """The outputs are means."""
-        return LaplaceImage(outputs, jnp.asarray(self.scale, outputs.dtype))
+        return LaplaceImage(outputs, jnp.asarray(self.scale, outputs.dtype), event_ndim)
 
 
 @jax.tree_util.register_dataclass
@@ -47,16 +45,20 @@ class Laplace(Likelihood):
 class LaplaceImage:
     """Independent Laplacian pixels of one scale."""
 
-    mean: Float[Array, "*batch height width channels"]
+    mean: Float[Array, "..."]
     scale: Float[Array, ""]
+    event_ndim: int = field(default=3, metadata={"static": True})
 
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
         """-sum of |x - mean| / scale + log(2 scale)."""
         constant = jnp.log(2 * self.scale)
-        return sum_over_pixels(lambda mean, x: -jnp.abs(x - mean) / self.scale - constant, self.mean, x, REAL)
 
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
+        def log_density(mean: Array, x: Array) -> Array:
+            return -jnp.abs(x - mean) / self.scale - constant
+
+        return sum_over_event(log_density, (self.mean,), x, REAL, self.event_ndim, observed)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """mean + scale * Laplace(0, 1)."""
-        keys = example_keys(key, self.mean.shape[-4])
-        draw = jax.vmap(lambda k, m: jax.random.laplace(k, m.shape, m.dtype), in_axes=(0, -4), out_axes=-4)
-        return self.mean + self.scale * draw(keys, self.mean)
+        noise = draw_like(self.mean, key, self.event_ndim, lambda k, v: jax.random.laplace(k, v.shape, v.dtype))
+        return self.mean + self.scale * noise

@@ -1,11 +1,11 @@
 """Bytes as what they are: a logistic variable, discretised."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from vae_jax.errors import require_positive
 from vae_jax.likelihoods.base import (
@@ -13,13 +13,14 @@ from vae_jax.likelihoods.base import (
     Variables,
     learned_scale,
     scale_variables,
-    sum_over_pixels,
+    sum_over_event,
     uniform_like,
 )
 from vae_jax.observation import LEVELS, Support
+from vae_jax.values import parameter, value
 
 
-@dataclass(frozen=True)
+@value
 class DiscretisedLogistic(Likelihood):
     """The probability that a logistic variable of one learned scale falls nearest to a byte (Kingma et al., 2016, IAF).
 
@@ -30,7 +31,7 @@ class DiscretisedLogistic(Likelihood):
       scale: to begin with, in the unit of the pixels.
     """
 
-    scale: float = 0.1
+    scale: Any = parameter(default=0.1)
 
     support: ClassVar[Support] = Support(0.0, 1.0, LEVELS)
 
@@ -41,15 +42,15 @@ class DiscretisedLogistic(Likelihood):
         """A probability."""
         return "discretised logistic negative log-likelihood"
 
-    def init(self) -> Variables:
+    def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
         """{"params": {"log_scale": []}}."""
         return scale_variables(self.scale)
 
     def __call__(
-        self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "DiscretisedLogisticImage":
         """The outputs are the logistic variables' means."""
-        return DiscretisedLogisticImage(outputs, learned_scale(variables or self.init()))
+        return DiscretisedLogisticImage(outputs, learned_scale(variables or self.init()), event_ndim)
 
 
 @jax.tree_util.register_dataclass
@@ -57,11 +58,12 @@ class DiscretisedLogistic(Likelihood):
 class DiscretisedLogisticImage:
     """Independent pixels, each on one of 256 levels from 0 to 1."""
 
-    location: Float[Array, "*batch height width channels"]
+    location: Float[Array, "..."]
     scale: Float[Array, ""]
+    event_ndim: int = field(default=3, metadata={"static": True})
 
     @property
-    def mean(self) -> Float[Array, "*batch height width channels"]:
+    def mean(self) -> Float[Array, "..."]:
         """E[x|z] over the levels: the sum of P(x >= level), from the second level on."""
         step = 1 / (LEVELS - 1)
 
@@ -70,7 +72,7 @@ class DiscretisedLogisticImage:
 
         return jax.lax.fori_loop(1, LEVELS, add, jnp.zeros_like(self.location))
 
-    def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
         """Sum of log(sigmoid(a) - sigmoid(b)), a and b the edges of the level, in units of the scale from the location.
 
         It is log sigmoid(a) + log sigmoid(-b) + log(1 - e^(b - a)), which nothing cancels in, however far the tail.
@@ -83,10 +85,10 @@ class DiscretisedLogisticImage:
             inside = below_upper + above_lower + jnp.log(-jnp.expm1(-2 * half / self.scale))
             return jnp.where(x < half, below_upper, jnp.where(x > 1 - half, above_lower, inside))
 
-        return sum_over_pixels(log_density, self.location, x, DiscretisedLogistic.support)
+        return sum_over_event(log_density, (self.location,), x, DiscretisedLogistic.support, self.event_ndim, observed)
 
-    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """A logistic draw, brought to the nearest level."""
-        uniform = uniform_like(self.location, key)
+        uniform = uniform_like(self.location, key, self.event_ndim)
         draw = self.location + self.scale * (jnp.log(uniform) - jnp.log1p(-uniform))
         return jnp.round(jnp.clip(draw, 0, 1) * (LEVELS - 1)) / (LEVELS - 1)

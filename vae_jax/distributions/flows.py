@@ -1,0 +1,218 @@
+"""Normalising flows: invertible maps of latents whose Jacobian's determinant is known, and what they make of others."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Key, PyTree
+
+from vae_jax.distributions.base import Posterior
+from vae_jax.distributions.gaussian import DiagonalGaussian, FullGaussian, Variables
+from vae_jax.errors import InputError, require_positive, require_positive_int
+from vae_jax.values import parameter, value
+
+
+@runtime_checkable
+class Flow(Protocol):
+    """An invertible map of R^latent, a value with pure methods."""
+
+    def init(self, key: Key[Array, ""], latent_dim: int) -> PyTree:
+        """Fresh parameters."""
+
+    def forward(
+        self, params: PyTree, z: Float[Array, "*samples latent"]
+    ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
+        """f(z) and log |det df/dz|."""
+
+    def inverse(
+        self, params: PyTree, z: Float[Array, "*samples latent"]
+    ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
+        """f^-1(z) and log |det df^-1/dz|."""
+
+
+class _Shift(nn.Module):
+    """A log-scale and a shift for each of `features` coordinates, both 0 at first."""
+
+    hidden: tuple[int, ...]
+    features: int
+
+    @nn.compact
+    def __call__(self, h: Array) -> tuple[Array, Array]:
+        for width in self.hidden:
+            h = nn.relu(nn.Dense(width)(h))
+        outputs = nn.Dense(2 * self.features, kernel_init=nn.initializers.zeros)(h)
+        log_scale, shift = jnp.split(outputs, 2, axis=-1)
+        return log_scale, shift
+
+
+@value
+class Coupling:
+    """Affine coupling layers (RealNVP: Dinh et al., 2017).
+
+    Each layer leaves one half of the coordinates as it is and maps each coordinate of the other half to
+    exp(s) * z + t, s and t given by a network of the first half; every other layer takes the halves the other way
+    round. All coordinates are reversed after each pair of layers, so that each meets others. The flow starts as the
+    identity (up to that order).
+
+    Attributes:
+      layers: number of coupling layers.
+      hidden: widths of each layer's network, ReLU between them.
+      bound: greatest absolute value of s, which goes through bound * tanh(s / bound).
+    """
+
+    layers: int = 4
+    hidden: tuple[int, ...] = (64, 64)
+    bound: float = parameter(default=2.0)
+
+    def __post_init__(self) -> None:
+        require_positive_int(layers=self.layers, **{f"hidden[{i}]": width for i, width in enumerate(self.hidden)})
+        require_positive(bound=self.bound)
+
+    def init(self, key: Key[Array, ""], latent_dim: int) -> PyTree:
+        """Fresh parameters, one tree a layer.
+
+        Raises:
+          InputError: a single latent dimension, which has no two halves.
+        """
+        if latent_dim < 2:
+            raise InputError(
+                f"latent_dim is {latent_dim}; a coupling flow splits the dimensions, so it needs 2 or more"
+            )
+        keys = jax.random.split(key, self.layers)
+        return {
+            f"layer_{i}": self._network(latent_dim, i).init(keys[i], jnp.zeros(_kept(latent_dim, i)))["params"]
+            for i in range(self.layers)
+        }
+
+    def forward(
+        self, params: PyTree, z: Float[Array, "*samples latent"]
+    ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
+        """f(z) and log |det df/dz|."""
+        log_det = jnp.zeros(z.shape[:-1], z.dtype)
+        for i in range(self.layers):
+            kept, changed = _split(z, i)
+            log_scale, shift = self._coefficients(params, kept, z.shape[-1], i)
+            z = _join(kept, jnp.exp(log_scale) * changed + shift, i)
+            log_det += log_scale.sum(axis=-1)
+        return z, log_det
+
+    def inverse(
+        self, params: PyTree, z: Float[Array, "*samples latent"]
+    ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
+        """f^-1(z) and log |det df^-1/dz|."""
+        log_det = jnp.zeros(z.shape[:-1], z.dtype)
+        for i in reversed(range(self.layers)):
+            kept, changed = _split(_unjoined(z, i), i)
+            log_scale, shift = self._coefficients(params, kept, z.shape[-1], i)
+            z = _join_halves(kept, jnp.exp(-log_scale) * (changed - shift), i)
+            log_det -= log_scale.sum(axis=-1)
+        return z, log_det
+
+    def _coefficients(self, params: PyTree, kept: Array, latent_dim: int, layer: int) -> tuple[Array, Array]:
+        network = self._network(latent_dim, layer)
+        log_scale, shift = cast(tuple[Array, Array], network.apply({"params": params[f"layer_{layer}"]}, kept))
+        return self.bound * jnp.tanh(log_scale / self.bound), shift
+
+    def _network(self, latent_dim: int, layer: int) -> _Shift:
+        return _Shift(self.hidden, latent_dim - _kept(latent_dim, layer))
+
+
+def _kept(latent_dim: int, layer: int) -> int:
+    """How many coordinates a layer leaves as they are: the first half, or in odd layers the second."""
+    return latent_dim // 2 if layer % 2 == 0 else latent_dim - latent_dim // 2
+
+
+def _split(z: Array, layer: int) -> tuple[Array, Array]:
+    """The coordinates that a layer keeps, and those that it changes."""
+    first, second = jnp.split(z, [z.shape[-1] // 2], axis=-1)
+    return (first, second) if layer % 2 == 0 else (second, first)
+
+
+def _join_halves(kept: Array, changed: Array, layer: int) -> Array:
+    return jnp.concatenate((kept, changed) if layer % 2 == 0 else (changed, kept), axis=-1)
+
+
+def _join(kept: Array, changed: Array, layer: int) -> Array:
+    """Both halves in their places; in the order of the next pair of layers after each second layer."""
+    z = _join_halves(kept, changed, layer)
+    return _reordered(z) if layer % 2 else z
+
+
+def _unjoined(z: Array, layer: int) -> Array:
+    return _original(z) if layer % 2 else z
+
+
+def _reordered(z: Array) -> Array:
+    """Even coordinates first, then the odd ones: the halves of the next pair of layers are mixed."""
+    return jnp.concatenate([z[..., ::2], z[..., 1::2]], axis=-1)
+
+
+def _original(z: Array) -> Array:
+    """The inverse of `_reordered`."""
+    order = jnp.argsort(_reordered(jnp.arange(z.shape[-1])))
+    return z[..., order]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Transformed:
+    """The distribution of f(e), e drawn from a base distribution: a posterior or a prior, as the base is.
+
+    Attributes:
+      base: the distribution of e.
+      flow: f.
+      params: of the flow.
+    """
+
+    base: Any
+    flow: Any
+    params: PyTree
+
+    @property
+    def mean(self) -> Array:
+        """f at the base's mean: the encoding, and not E[z|x]."""
+        return self.flow.forward(self.params, jnp.asarray(self.base.mean))[0]
+
+    @property
+    def variance(self) -> Array:
+        """By the linearisation of f at the base's mean, [*batch, latent]."""
+        mean = jnp.asarray(self.base.mean)
+        flat, variance = mean.reshape(-1, mean.shape[-1]), self.base.variance.reshape(-1, mean.shape[-1])
+        jacobian = jax.vmap(jax.jacfwd(lambda e: self.flow.forward(self.params, e)[0]))(flat)
+        return jnp.einsum("bij,bj->bi", jacobian**2, variance).reshape(mean.shape)
+
+    def sample(self, key: Key[Array, "*keys"], *arguments: Any) -> Float[Array, "*batch latent"]:
+        """f of a draw from the base, which takes the same arguments."""
+        return self.flow.forward(self.params, self.base.sample(key, *arguments))[0]
+
+    def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
+        """log p(f^-1(z)) + log |det df^-1/dz|."""
+        e, log_det = self.flow.inverse(self.params, z)
+        return self.base.log_prob(e) + log_det
+
+
+@value
+class FlowPosterior:
+    """A flow on top of a Gaussian posterior (Rezende and Mohamed, 2015).
+
+    Attributes:
+      flow: such as `Coupling()`; its parameters are shared by all examples.
+      base: the family of Gaussians whose draws go through it.
+    """
+
+    flow: Flow = parameter()
+    base: type[DiagonalGaussian] | type[FullGaussian] = DiagonalGaussian
+
+    def output_shape(self, latent_dim: int) -> tuple[int, int]:
+        """What the encoder emits for one example: that of the base."""
+        return self.base.output_shape(latent_dim)
+
+    def init(self, key: Key[Array, ""], latent_dim: int) -> Variables:
+        """{"params": the flow's}."""
+        return {"params": self.flow.init(key, latent_dim)}
+
+    def from_network(self, outputs: Float[Array, "*batch rows latent"], variables: Variables) -> Posterior:
+        """The flow of the base's q(z|x)."""
+        return Transformed(self.base.from_network(outputs), self.flow, variables["params"])

@@ -1,0 +1,130 @@
+"""Values: frozen dataclasses that are pytrees by one rule.
+
+Fields made by `parameter` hold real numbers or arrays that only enter arithmetic, or other values: they are the leaves
+and children of the tree, so `jit` takes them as arguments, and `vmap` and `grad` reach them. All other fields are
+static: whole numbers, truth values, strings, shapes, modules and functions. A parameter that is a function, such as a
+schedule, is static too.
+
+`hash` covers the static part. `==` compares both parts and needs concrete leaves. `__post_init__` runs where a person
+makes a value, and not where JAX rebuilds one.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+from jax.tree_util import GetAttrKey
+
+from vae_jax.errors import InputError
+
+T = TypeVar("T")
+_VALUES: set[type] = set()
+_NUMBERS = (jax.Array, np.ndarray, np.generic, int, float, complex)
+
+
+def parameter(*, default: Any = dataclasses.MISSING) -> Any:
+    """A field whose content is a leaf, or a child, of the tree."""
+    return dataclasses.field(default=default, metadata={"parameter": True})
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(parameter, dataclasses.field))
+def value(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass that is a pytree by the rule of this module."""
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    cls.__hash__ = _hash  # type: ignore[method-assign]
+    cls.__eq__ = _equal  # type: ignore[assignment, method-assign]
+    jax.tree_util.register_pytree_with_keys(
+        cls, _flatten_with_keys, lambda aux, children: _unflatten(cls, aux, children)
+    )
+    _VALUES.add(cls)
+    return cls
+
+
+def axes(of: T, **mapped: Any) -> T:
+    """The `in_axes` of a value for `jax.vmap`: the named parameters are mapped over, all others are not.
+
+    `jax.vmap(loss, in_axes=(axes(objective, beta=0),))(objective)` maps over the leading axis of `objective.beta`. For
+    a parameter that is itself a value, give its own `axes`.
+
+    Raises:
+      InputError: a name that is no parameter of the value.
+    """
+    (names, static), children = _parts(of)
+    for name in mapped:
+        if name not in names:
+            raise InputError(f"{type(of).__name__} has no parameter {name!r}; expected one of {', '.join(names)}")
+    nothing = [jax.tree.map(lambda leaf: None, child) for child in children]
+    return _unflatten(type(of), (names, static), [mapped.get(*pair) for pair in zip(names, nothing, strict=True)])
+
+
+def jit(function: Callable[..., T], **settings: Any) -> Callable[..., T]:
+    """`jax.jit` of a function of arrays and values; an argument that is neither, such as a function, is a constant."""
+
+    @functools.partial(jax.jit, **settings)
+    def compiled(*args: Any, **kwargs: Any) -> T:
+        return function(*map(_revealed, args), **{name: _revealed(content) for name, content in kwargs.items()})
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> T:
+        return compiled(*map(_held, args), **{name: _held(content) for name, content in kwargs.items()})
+
+    return call
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Constant:
+    content: Any
+
+
+def _held(content: Any) -> Any:
+    is_other_leaf = jax.tree_util.all_leaves([content]) and not isinstance(content, _NUMBERS)
+    return _Constant(content) if is_other_leaf else content
+
+
+def _revealed(content: Any) -> Any:
+    return content.content if isinstance(content, _Constant) else content
+
+
+def _parts(of: Any) -> tuple[tuple[tuple[str, ...], tuple[tuple[str, Any], ...]], list[Any]]:
+    """The names of the parameters with the static fields, and the parameters."""
+    names, static = [], []
+    for field in dataclasses.fields(of):
+        content = getattr(of, field.name)
+        if field.metadata.get("parameter") and not (callable(content) and type(content) not in _VALUES):
+            names.append(field.name)
+        else:
+            static.append((field.name, content))
+    return (tuple(names), tuple(static)), [getattr(of, name) for name in names]
+
+
+def _flatten_with_keys(of: Any) -> tuple[list[tuple[GetAttrKey, Any]], Any]:
+    aux, children = _parts(of)
+    return [(GetAttrKey(name), child) for name, child in zip(aux[0], children, strict=True)], aux
+
+
+def _unflatten(cls: type[T], aux: Any, children: Any) -> T:
+    made = object.__new__(cls)
+    for name, content in (*zip(aux[0], children, strict=True), *aux[1]):
+        object.__setattr__(made, name, content)
+    return made
+
+
+def _hash(of: Any) -> int:
+    static, children = _parts(of)
+    return hash((type(of), static, jax.tree.structure(children)))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    (static, children), (other_static, other_children) = _parts(one), _parts(other)
+    leaves, structure = jax.tree.flatten(children)
+    other_leaves, other_structure = jax.tree.flatten(other_children)
+    if (static, structure) != (other_static, other_structure):
+        return False
+    pairs = zip(leaves, other_leaves, strict=True)
+    return all(np.shape(a) == np.shape(b) and bool(np.all(np.asarray(a) == np.asarray(b))) for a, b in pairs)
