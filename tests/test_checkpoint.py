@@ -289,6 +289,20 @@ def test_a_broken_file_is_named(tmp_path):
     assert same(store_of(tmp_path).restore(fresh())[0], fresh()), "a state is whole without the variables for use"
 
 
+def test_arrays_are_compared_with_their_own_digest_where_the_list_of_files_is_missing(tmp_path):
+    tree = {"bits": jax.random.bits(jax.random.key(0), (10_000,))}  # random bits: compression leaves them as they are
+    store_of(tmp_path).save(4, tree, NOTES)
+    (tmp_path / "4" / "files.json").unlink()
+    assert same(store_of(tmp_path).restore(tree)[0], tree)
+    chunk = max((tmp_path / "4" / "state").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(chunk.read_bytes())
+    assert len(content) > 40_000
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(vj.InputError, match="checkpoint 4 is broken: its arrays are not those that were saved"):
+        store_of(tmp_path).restore(tree)
+
+
 def test_what_is_stopped_while_its_files_are_sealed_is_whole(tmp_path, monkeypatch):
     def stop(path, target):
         raise KilledError(path.name)

@@ -37,6 +37,14 @@ def test_idx_files_are_read_with_and_without_gz(tmp_path, suffix):
     assert dataset.train.labels.dtype == np.int32
 
 
+def test_the_height_of_idx_images_comes_before_their_width(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 1), dtype=np.uint8)
+    split = vj.Split(images, np.arange(4, dtype=np.int32))
+    dataset = vj.load("mnist", write_idx(tmp_path, split, split))
+    assert dataset.image_shape == (5, 7, 1)
+    np.testing.assert_array_equal(dataset.train.images, images)
+
+
 def test_any_name_does_in_a_subfolder_or_with_a_dot_for_the_dash(tmp_path):
     folder = write_idx(tmp_path / "my_digits", TRAIN, TEST, suffix="")
     for path in list(folder.iterdir()):

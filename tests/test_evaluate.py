@@ -11,7 +11,7 @@ import scipy.stats
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax.distributions import DiagonalGaussian
+from vae_jax.distributions import DiagonalGaussian, example_keys
 from vae_jax.evaluate import BLOCK, block_of, in_blocks, warn_if_collapsed
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
@@ -55,6 +55,15 @@ def test_terms_do_not_depend_on_the_blocks():
     other = vj.evaluate(jax.random.key(2), VAE, VARIABLES, DATA)
     assert not np.allclose(other.log_px_z, whole.log_px_z), "the key has no influence"
     np.testing.assert_allclose(other.kl, whole.kl, rtol=1e-5)
+
+
+def test_an_image_is_observed_and_encoded_by_two_streams_of_the_key():
+    observation_keys, noise_keys = (example_keys(jax.random.fold_in(jax.random.key(1), i), 50) for i in range(2))
+    x = vj.Binarize()(observation_keys, jnp.asarray(DATA.images)).x
+    expected = jax.jit(vj.elbo_terms, static_argnums=1)(noise_keys, VAE, VARIABLES, x)
+    terms = vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, observe=vj.Binarize())
+    np.testing.assert_allclose(terms.log_px_z, expected.log_px_z, rtol=1e-5)
+    np.testing.assert_allclose(terms.kl, expected.kl, rtol=1e-5)
 
 
 def test_encodings_and_decoded_images_are_those_of_the_model():

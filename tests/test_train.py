@@ -170,6 +170,24 @@ def test_fit_learns_and_leaves_its_argument_alone():
     assert np.isfinite(leaves(state)[0]).all(), "the state given to fit was donated"
 
 
+def test_fit_is_a_python_loop_over_epochs_and_batches():
+    """Each step observes with keys of its own, from another stream than its noise."""
+    together, history = fit(fresh(), 2, observe=vj.Binarize())
+    state = fresh()
+    order, observation = (jax.random.fold_in(state.key, stream) for stream in (1, 2))  # 0 is the noise of the step
+    losses = []
+    for epoch in range(2):
+        permutation = jax.random.permutation(jax.random.fold_in(order, epoch), len(DATA))
+        for number in range(6):
+            images = jnp.asarray(DATA.images)[permutation[16 * number : 16 * number + 16]]
+            keys = example_keys(jax.random.fold_in(observation, 6 * epoch + number), 16)
+            state, metrics = JITTED(state, vj.Batch(vj.Binarize()(keys, images).x))
+            losses.append(float(metrics["loss"]))
+    assert_close(together, state)
+    means = np.mean(np.reshape(losses, (2, 6)), axis=1)
+    np.testing.assert_allclose([record["loss"] for record in history], means, rtol=1e-5)
+
+
 def test_the_step_follows_the_gradient_of_the_mean():
     state = fresh(optimizer=PLAIN)
     keys = example_keys(jax.random.fold_in(jax.random.fold_in(state.key, 0), 0), 16)
