@@ -303,6 +303,21 @@ def test_arrays_are_compared_with_their_own_digest_where_the_list_of_files_is_mi
         store_of(tmp_path).restore(tree)
 
 
+def test_notes_are_compared_with_their_own_digest_and_number(tmp_path):
+    store_of(tmp_path).save(4, fresh(), NOTES)
+    (tmp_path / "4").rename(tmp_path / "7")
+    with pytest.raises(vj.InputError, match="checkpoint 7 is broken: it is the one of number 4"):
+        store_of(tmp_path).restore(fresh())
+    (tmp_path / "7").rename(tmp_path / "4")
+    (tmp_path / "4" / "files.json").unlink()
+    notes = tmp_path / "4" / "notes" / "metadata"
+    content = notes.read_text()
+    assert content.count("2.5") == 1
+    notes.write_text(content.replace("2.5", "2.6"))
+    with pytest.raises(vj.InputError, match="checkpoint 4 is broken: its notes are not those that were saved"):
+        store_of(tmp_path).restore(fresh())
+
+
 def test_what_is_stopped_while_its_files_are_sealed_is_whole(tmp_path, monkeypatch):
     def stop(path, target):
         raise KilledError(path.name)

@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import json
+import os
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from conftest import idx_bytes, small_split, write_idx
 import vae_jax as vj
 from vae_jax.data import idx, load_or_stand_in, tfds
 from vae_jax.data.cache import cache_dir
+from vae_jax.data.digits import _enlarge as enlarge
 
 TRAIN, TEST = small_split(20), small_split(8)
 
@@ -282,6 +284,15 @@ def test_changed_files_are_decoded_again(tmp_path):
     assert len(dataset.train) == len(TEST)
 
 
+def test_changed_files_of_the_same_size_are_decoded_again(tmp_path):
+    folder = write_idx(tmp_path, TRAIN, TEST, suffix="")
+    vj.load("mnist", folder)
+    path = folder / "train-images-idx3-ubyte"
+    path.write_bytes(idx_bytes(255 - TRAIN.images[..., 0]))
+    os.utime(path, (0, 0))
+    np.testing.assert_array_equal(vj.load("mnist", folder).train.images, 255 - TRAIN.images)
+
+
 @pytest.mark.parametrize("how", ["truncated", "flipped byte", "no manifest", "manifest of another kind"])
 def test_a_damaged_cache_is_decoded_again(tmp_path, how):
     folder = write_idx(tmp_path, TRAIN, TEST)
@@ -321,6 +332,25 @@ def test_bundled_digits_look_like_mnist():
     coarse = digits.train.images[:, 4:24, 4:24, 0].reshape(-1, 4, 5, 4, 5).mean((2, 4)) / 255
     original = load_digits().images[:1437].reshape(-1, 4, 2, 4, 2).mean((2, 4)) / 16
     assert np.corrcoef(coarse.ravel(), original.ravel())[0, 1] > 0.97
+
+
+def test_digits_are_enlarged_about_their_centre():
+    small = np.random.default_rng(0).integers(0, 17, (3, 8, 8)).astype(float)
+    turned = enlarge(small[:, ::-1, ::-1])[:, ::-1, ::-1].astype(int)
+    np.testing.assert_allclose(turned, enlarge(small), atol=1)
+
+
+def test_the_digest_is_of_shapes_pixels_and_labels():
+    images, labels = np.arange(48, dtype=np.uint8).reshape(2, 4, 6, 1), np.array([0, 1], np.int32)
+    variants = [
+        vj.Split(images, labels),
+        vj.Split(images),
+        vj.Split(images, labels[::-1]),
+        vj.Split(images[:, ::-1], labels),
+        vj.Split(images.reshape(2, 6, 4, 1), labels),
+    ]
+    assert len({split.digest for split in variants}) == len(variants)
+    assert vj.Split(images.copy(), labels.copy()).digest == variants[0].digest
 
 
 def from_arrays(images, labels=None):

@@ -51,6 +51,14 @@ def test_the_target_is_what_is_explained(objective):
     np.testing.assert_allclose(with_target.terms["log_px_z"], encoded.p_x.log_prob(clean)[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("doubly_reparameterised", [False, True])
+def test_the_importance_weights_are_of_the_target(doubly_reparameterised):
+    """With one draw the bound is the ELBO with a sampled KL."""
+    denoised = vj.Batch(X, target=1 - X)
+    one = loss(vj.IWAE(1, doubly_reparameterised), denoised).per_example
+    np.testing.assert_allclose(one, loss(vj.ELBO(kl=vj.SampledKL()), denoised).per_example, rtol=1e-5)
+
+
 def test_nats_are_summed_over_pixels_and_latents():
     """The sum over 36 pixels of a decoder that says 1/2 everywhere is 36 log 2, whatever x is."""
     silent = jax.tree.map(jnp.zeros_like, VARIABLES)

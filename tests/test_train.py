@@ -65,6 +65,21 @@ def test_loss_is_the_negative_elbo_of_the_batch():
     assert not any(np.array_equal(a, b) for a, b in pairs)
 
 
+def test_the_key_of_a_run_is_not_the_key_of_its_variables():
+    state = fresh()
+    variables_key, run_key = jax.random.split(jax.random.key(0))
+    assert_same(state.variables, VAE.init(variables_key))
+    assert_same(state.key, run_key)
+
+
+def test_changed_batch_statistics_are_kept():
+    vae = vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8,))
+    state = vj.init(jax.random.key(0), vae, PLAIN)
+    after, _ = jax.jit(vj.make_train_step(vae, vj.ELBO(), PLAIN))(state, batch())
+    pairs = zip(*(jax.tree.leaves(s.variables["batch_stats"]) for s in (state, after)), strict=True)
+    assert not any(np.array_equal(a, b) for a, b in pairs)
+
+
 def test_each_step_draws_new_noise():
     state = fresh()
     losses = [JITTED(replace(state, step=jnp.int32(step)), batch())[1]["loss"] for step in range(3)]
