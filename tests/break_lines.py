@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -360,13 +360,13 @@ def pytest_arguments(tests):
     return [f"tests/{name}.py", *(["-k", words] if words else [])]
 
 
-def all_of(lines):
-    """The tests of all rows, those of a file together."""
+def together(lines):
+    """The tests of all rows by their file, as one run each."""
     words = {}
     for line in lines:
         name, _, of_line = line.tests.partition(" ")
         words.setdefault(name, set()).add(of_line)
-    return [name if "" in those else f"{name} {' or '.join(sorted(those))}" for name, those in words.items()]
+    return {name: name if "" in those else f"{name} {' or '.join(sorted(those))}" for name, those in words.items()}
 
 
 def run_pytest(copy, arguments):
@@ -393,7 +393,7 @@ class Copies:
     """Copies of the repository, one for each test run at the same time.
 
     Args:
-      place: a folder for the copies, and for the compilation cache that they share.
+      place: a folder for the copies, and for a compilation cache that they share where the environment names none.
       jobs: number of copies.
       seconds: time limit of a test run.
     """
@@ -404,7 +404,7 @@ class Copies:
             # A bytecode file of the same second and size as the broken source would be taken for its own.
             "PYTHONDONTWRITEBYTECODE": "1",
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
+            "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(place / "cache")),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self._processes = multiprocessing.get_context("forkserver")
@@ -445,29 +445,29 @@ def main(lines, jobs, seconds):
     if errors := list(out_of_date(lines)):
         print(*errors, sep="\n")
         return 2
-    unnoticed, errors = [], []
+    unnoticed = []
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(jobs) as pool:
         copies = Copies(Path(place), jobs, seconds)
-        unbroken = all_of(lines)
-        for tests, (status, output, took) in zip(unbroken, pool.map(copies.run, unbroken), strict=True):
-            print(f"unbroken: {tests.split()[0]} ends with status {status} ({took:.0f} s)", flush=True)
-            if status != 0:
-                print(output)
-                errors.append(f"without a broken line {tests} ends with status {status}")
-        if errors:
-            print(*errors, sep="\n")
-            return 2
-        results = pool.map(lambda line: copies.run(line.tests, line), lines)
-        for number, (line, (status, output, took)) in enumerate(zip(lines, results, strict=True), 1):
-            outcome = NOTICED.get(status, f"NOT NOTICED, status {status}")
-            print(f"{number}/{len(lines)} {line}: {outcome} ({line.tests}, {took:.0f} s)", flush=True)
-            if status in NOTICED:
-                continue
-            print(output)
-            if status in (0, None):
-                unnoticed.append(f"not noticed by {line.tests}: {line}")
+        of_line = {pool.submit(copies.run, line.tests, line): line for line in lines}
+        unbroken = {pool.submit(copies.run, tests): tests for tests in together(lines).values()}
+        for number, run in enumerate(as_completed(of_line | unbroken), 1):
+            line, (status, output, took) = of_line.get(run), run.result()
+            if line is None:
+                tests, outcome = unbroken[run], "passes" if status == 0 else f"FAILS, status {status}"
+                if status != 0:
+                    errors.append(f"without a broken line {tests} ends with status {status}")
             else:
-                errors.append(f"{line}: pytest ends with status {status}; are there tests named {line.tests}?")
+                tests, outcome = line.tests, NOTICED.get(status, f"NOT NOTICED, status {status}")
+                if status in (0, None):
+                    unnoticed.append(f"not noticed by {tests}: {line}")
+                elif status not in NOTICED:
+                    errors.append(f"{line}: pytest ends with status {status}; are there tests named {tests}?")
+            print(
+                f"{number}/{len(of_line | unbroken)} {line or 'unbroken'}: {outcome} ({tests}, {took:.0f} s)",
+                flush=True,
+            )
+            if outcome not in ("passes", *NOTICED.values()):
+                print(output, flush=True)
     noticed = len(lines) - len(unnoticed) - len(errors)
     print(*unnoticed, *errors, f"noticed {noticed} of {len(lines)}", sep="\n")
     return 2 if errors else 1 if unnoticed else 0
@@ -477,7 +477,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only rows with this text in their file, texts or tests")
     parser.add_argument("--jobs", type=int, default=2, help="test runs at the same time")
-    parser.add_argument("--seconds", type=float, default=300.0, help="time limit of a test run")
+    parser.add_argument("--seconds", type=float, default=900.0, help="time limit of a test run")
     parser.add_argument("--list", action="store_true", help="print the rows and run nothing")
     options = parser.parse_args()
     chosen = [line for line in LINES if options.only in f"{line} {line.tests}"]
