@@ -199,6 +199,17 @@ def test_a_broken_best_is_told_and_replaced(tmp_path):
     assert names_in(tmp_path / "best") == ["3"]
 
 
+def test_a_broken_checkpoint_of_the_same_number_is_replaced(tmp_path):
+    for step in (1, 2):
+        store_of(tmp_path).save(step, fresh(step), NOTES)
+    shutil.rmtree(tmp_path / "2" / "state")
+    store = store_of(tmp_path)
+    with pytest.warns(vj.CheckpointWarning, match="checkpoint 2 is broken: .*going on from step 1"):
+        store.restore(fresh())
+    store.save(2, fresh(5), NOTES)
+    assert same(store_of(tmp_path).restore(fresh())[0], fresh(5))
+
+
 def test_a_record_without_the_number_names_what_it_has(tmp_path):
     store = store_of(tmp_path, best="validation_loss")
     with pytest.raises(vj.InputError, match=r"best is 'validation_loss'.*choose one of epoch, loss$"):

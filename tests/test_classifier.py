@@ -32,6 +32,17 @@ def test_at_least_as_many_steps_are_taken_in_whole_epochs(monkeypatch, batch_siz
     assert (run["epochs"], run["batch_size"]) == (epochs, min(batch_size, 96))
 
 
+def test_features_are_the_last_hidden_layer_after_its_relu():
+    classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
+    variables = classifier.init(jax.random.key(0))
+    hidden = variables["params"]["MLP_0"]["Dense_0"]["kernel"]  # biases are 0 at first
+    expected = jnp.maximum(GREY.reshape(96, -1) @ hidden, 0)
+    features = classifier.features(variables, jnp.asarray(GREY))
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    logits = classifier.logits(variables, jnp.asarray(GREY))
+    np.testing.assert_allclose(logits, expected @ variables["params"]["Dense_0"]["kernel"], rtol=1e-4, atol=1e-5)
+
+
 def test_cross_entropy_is_minus_the_log_probability_of_the_label():
     classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
     variables = classifier.init(jax.random.key(0))

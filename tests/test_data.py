@@ -386,6 +386,11 @@ def test_arrays_that_are_no_images_are_refused(images, labels, message):
         from_arrays(images, labels)
 
 
+def test_a_negative_label_is_refused():
+    with pytest.raises(vj.DataError, match="the smallest label is -1"):
+        vj.Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, -1], np.int32))
+
+
 def test_hold_out_takes_the_end_of_the_training_images():
     dataset = from_arrays(np.arange(5)[:, None, None] * np.ones((1, 4, 4), int))
     held = dataset.hold_out(2)
