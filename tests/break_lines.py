@@ -1,8 +1,9 @@
 """Break essential lines of vae_jax one at a time and check that the tests notice each.
 
-By hand: `python tests/break_lines.py`. Each row of `LINES` replaces a text that occurs exactly once in its file, and
-names a test file and, as `pytest -k` takes them, words of the tests in it that notice. A row whose text or test is not
-there any more is an error: update the row. A line that is not noticed needs a test, in the test file of its subject.
+By hand: `python tests/break_lines.py`, about 15 minutes on two cores. Each row of `LINES` replaces a text that occurs
+exactly once in its file, and names a test file and, as `pytest -k` takes them, words of the tests in it that notice. A
+row whose text or test is not there any more is an error: update the row. A line that is not noticed needs a test,
+in the test file of its subject.
 
 Everything happens in temporary copies. The tests are run once without a broken line, for they must pass then. Exit
 status: 0 if each line is noticed, 1 if not, 2 if a row is out of date or a test fails without a broken line.
