@@ -112,3 +112,7 @@ def test_types_are_kept_where_float64_is_enabled(dtype):
         gradient = jax.grad(lambda kernel: jnp.sum(downsample(x, kernel) * y))(kernel)
         assert gradient.dtype == dtype
         np.testing.assert_allclose(gradient, correlate(x, y), rtol=1e-5)
+
+    for height, width in ((5, 8), (8, 5)):
+        with pytest.raises(InputError, match=f"{height} x {width} pixels cannot be halved"):
+            downsample(jnp.zeros((1, height, width, 3)), jnp.zeros((4, 4, 3, 2)))
