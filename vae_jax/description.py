@@ -183,13 +183,11 @@ def _fields(value: Any) -> dict[str, Any] | None:
 
 def _parameters(kind: Any) -> dict[str, Any] | None:
     """The defaults of what a class is made from, by name; None of anything but a class that `build` can call."""
-    if not isinstance(kind, type):
-        return None
-    if issubclass(kind, functools.partial):
-        return dict.fromkeys(("func", "args", "keywords"), dataclasses.MISSING)
     if is_named_tuple(kind):
         return dict.fromkeys(kind._fields, dataclasses.MISSING)
-    if not dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and issubclass(kind, functools.partial):
+        return dict.fromkeys(("func", "args", "keywords"), dataclasses.MISSING)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return None
     own = "parent" if issubclass(kind, nn.Module) else None  # Linen's, which says where a module stands
     return {field.name: field.default for field in dataclasses.fields(kind) if field.init and field.name != own}
