@@ -52,6 +52,11 @@ class Outer:
     def method(x):
         return x
 
+    def __call__(self, x):
+        return x
+
+INSTANCE = Outer()
+
 @jax.jit
 def jitted(x):
     return x
@@ -93,7 +98,7 @@ def partial(address, *args, **keywords):
         {"class": "vae_jax.networks:nn.Dense", "features": 2}, {"import": "vae_jax.networks:math"},
         {"import": "vae_jax.networks:identity.__globals__"}, {"import": "vae_jax.networks:MLP.__init__"},
         {"import": "vae_jax:VAE.__class__"}, {"import": "vae_jax:__builtins__"}, {"import": "vae_jax:Likelihood.label"},
-        {"import": "jax.nn:initializers"}, {"import": "flax.linen:Dense.apply"},
+        {"import": "jax.nn:initializers"}, {"import": "jax.nn.initializers:Initializer.mro"}, {"import": "flax.linen:Dense.apply"},
         {"import": "vae_jax.networks:_scaled"},
         # classes and functions of these packages that touch files, run code or keep a state
         {"class": "vae_jax:Checkpoints", "folder": "touched", "config": {}},
@@ -139,7 +144,7 @@ def test_a_trusted_module_gives_what_it_defines_and_not_what_it_imports(mine):
         found = build({"import": f"mine:{name}"}, modules=("other", "mine"))
         assert found is functools.reduce(getattr, name.split("."), sys.modules["mine"])
     assert build({"class": "mine.nets:Net"}, modules=("mine.nets",)).n == 3
-    for name in ("system", "Popen", "os", "TABLE", "functools", "Outer.helper", "jax"):
+    for name in ("system", "Popen", "os", "TABLE", "INSTANCE", "functools", "Outer.helper", "jax"):
         with pytest.raises(InputError, match=rf"is mine:{name}, which none of mine defines as a class or a function"):
             build({"import": f"mine:{name}"}, modules=("mine",))
     for name in ("os.system", "Outer.module.system", "Outer.__init__", "Outer.absent", "TABLE.get"):
@@ -205,6 +210,13 @@ def test_all_public_values_of_this_library_are_allowed_and_nothing_with_effects(
         "Dataset",
         "Judge",
     }
+
+
+def test_what_a_module_of_this_library_has_imported_is_not_allowed(monkeypatch):
+    for name, foreign in (("Own", Own), ("foreign", allowed_in)):
+        monkeypatch.setattr(f"vae_jax.networks.{name}", foreign, raising=False)
+        with pytest.raises(InputError, match=f"is vae_jax.networks:{name}, which is none of the values"):
+            build({"import": f"vae_jax.networks:{name}"})
 
 
 @pytest.mark.parametrize("module", ["jax.nn", "jax.nn.initializers", "jax.numpy", "flax.linen"])
