@@ -4,10 +4,12 @@ import contextlib
 import functools
 import importlib
 import inspect
+import itertools
 import json
 import math
 import pkgutil
 import sys
+from dataclasses import dataclass
 
 import jax
 import pytest
@@ -98,7 +100,8 @@ def partial(address, *args, **keywords):
         {"class": "vae_jax.networks:nn.Dense", "features": 2}, {"import": "vae_jax.networks:math"},
         {"import": "vae_jax.networks:identity.__globals__"}, {"import": "vae_jax.networks:MLP.__init__"},
         {"import": "vae_jax:VAE.__class__"}, {"import": "vae_jax:__builtins__"}, {"import": "vae_jax:Likelihood.label"},
-        {"import": "jax.nn:initializers"}, {"import": "jax.nn.initializers:Initializer.mro"}, {"import": "flax.linen:Dense.apply"},
+        {"import": "jax.nn:initializers"}, {"import": "jax.nn.initializers:Initializer.mro"},
+        {"import": "jax.nn.initializers:Initializer"}, {"import": "flax.linen:Dense.apply"},
         {"import": "vae_jax.networks:_scaled"},
         # classes and functions of these packages that touch files, run code or keep a state
         {"class": "vae_jax:Checkpoints", "folder": "touched", "config": {}},
@@ -113,7 +116,7 @@ def partial(address, *args, **keywords):
         {"import": "jax:jit"},
         {"import": "flax.linen:jit"}, {"import": "flax.linen:intercept_methods"}, {"import": "flax.linen:Variable"},
         {"import": "flax.serialization:from_bytes"}, {"import": "flax.io:makedirs"}, {"import": "optax:apply_updates"},
-        {"import": "numpy:save"}, {"class": "numpy:memmap", "filename": "touched", "mode": "w+"},
+        {"import": "numpy:save"}, {"class": "numpy:memmap", "filename": "touched"}, {"import": "numpy:memmap"},
         # addresses that are none
         {"import": "os"}, {"import": ":system"}, {"import": ".os:system"}, {"import": "os:system:x"}, {"import": ""},
         {"import": "vae_jax.../mine:f"}, {"import": "vae_jax.networks:"}, {"import": ["os", "system"]},
@@ -217,6 +220,18 @@ def test_what_a_module_of_this_library_has_imported_is_not_allowed(monkeypatch):
         monkeypatch.setattr(f"vae_jax.networks.{name}", foreign, raising=False)
         with pytest.raises(InputError, match=f"is vae_jax.networks:{name}, which is none of the values"):
             build({"import": f"vae_jax.networks:{name}"})
+
+
+def test_a_public_dataclass_is_a_value_if_it_is_frozen_and_compared_by_its_fields(monkeypatch):
+    monkeypatch.setattr(vj, "__all__", [*vj.__all__, "Kind"])
+    for frozen, eq in itertools.product((False, True), repeat=2):
+        kind = dataclass(frozen=frozen, eq=eq)(type("Kind", (), {"__module__": "vae_jax.model"}))
+        monkeypatch.setattr(vj, "Kind", kind, raising=False)
+        if frozen and eq:
+            assert isinstance(build({"class": "vae_jax:Kind"}), kind)
+        else:
+            with pytest.raises(InputError, match="is vae_jax:Kind, which is none of the values"):
+                build({"class": "vae_jax:Kind"})
 
 
 @pytest.mark.parametrize("module", ["jax.nn", "jax.nn.initializers", "jax.numpy", "flax.linen"])

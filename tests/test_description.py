@@ -34,6 +34,11 @@ class Holder:
     value: object
 
 
+@dataclass(frozen=True)
+class Activated:
+    f: Callable = lambda x: x
+
+
 def back(value, modules=()):
     """By way of a file."""
     return build(json.loads(json.dumps(describe(value))), modules=modules)
@@ -57,7 +62,7 @@ def back(value, modules=()):
 )
 def test_every_model_comes_back(vae):
     assert back(vae) == vae
-    assert own_packages(describe(vae)) == set()
+    assert own_packages(describe((vae, {"class": 2}))) == set()
 
 
 def test_a_model_with_code_of_its_own_comes_back_where_that_is_trusted():
@@ -160,6 +165,16 @@ def test_a_function_in_the_place_of_another_is_not_taken_for_it():
         build(describe(impostor))
 
 
+def test_a_function_like_a_default_is_not_taken_for_it():
+    def impostor(x):
+        return -x
+
+    impostor.__qualname__ = Activated.f.__qualname__
+    assert back(Activated(), modules=(__name__,)) == Activated()
+    with pytest.raises(InputError, match=r"f is .*<lambda>, which can't be imported"):
+        back(Activated(impostor), modules=(__name__,))
+
+
 PARTIAL = describe(functools.partial(nn.relu))
 
 
@@ -173,7 +188,7 @@ PARTIAL = describe(functools.partial(nn.relu))
         ({"import": "jax.numpy:pi"}, "jax.numpy:pi, which is none of the values and numeric functions"),
         ({"class": "vae_jax:IWAE", "samples": 3, "k": 3}, "can't be made .*'k'.*take the version of vae_jax:IWAE"),
         ({"class": "vae_jax:IWAE"}, "can't be made .*'samples'.*take the version of vae_jax:IWAE"),
-        ({"class": "vae_jax:IWAE", "samples": 0}, "samples is 0; expected a whole number"),
+        ({"class": "vae_jax:IWAE", "samples": 0}, r"the value can't be made \(samples is 0; expected a whole number"),
         ({"class": "vae_jax:Gaussian", "variance": "wide"}, "can't be made .*take the version of vae_jax:Gaussian"),
         ({"class": "vae_jax:Gaussian", "variance": [1.0, 2.0]}, "can't be made .*take the version"),
         ({"class": "flax.linen:Dense", "features": 2, "parent": None}, "can't be made .*it has no 'parent'"),

@@ -127,8 +127,6 @@ def _build_object(description: dict[str, Any], name: str, modules: Collection[st
         if kind is functools.partial:
             return functools.partial(built["func"], *built["args"], **built["keywords"])
         return kind(**built)
-    except InputError:
-        raise
     except Exception as error:  # of any kind, because the constructor may be anyone's
         reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"{name} can't be made ({reason}); take the version of {address} that made it") from error
