@@ -4,7 +4,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from numbers import Real
 from operator import attrgetter
 from pathlib import Path
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from vae_jax.description import build, describe
+from vae_jax.description import build, describe, own_packages
 from vae_jax.errors import InputError, require_not_negative, require_positive_int
 from vae_jax.likelihoods.base import Variables
 from vae_jax.sealed import SealedFolder, by_name
@@ -37,7 +37,8 @@ class Checkpoints:
     Args:
       folder: made if need be.
       config: what the run is, as JSON can hold it; a folder with checkpoints of another one is refused.
-      model: if given, `restore_model` makes it again from the checkpoints alone.
+      model: if given, `restore_model` makes it again from the checkpoints alone; code of your own in it has to be in
+        modules, which `restore_model(folder, modules=)` is told to trust.
       variables: those of a state with which the model is used, `averaged_variables` say.
       every_seconds: least time between two, of which one may fall within a long epoch; 0 keeps one of each epoch.
       keep: how many are kept.
@@ -62,7 +63,7 @@ class Checkpoints:
         require_not_negative(every_seconds=every_seconds)
         self._config = json.loads(json.dumps(config))
         self._model = describe(model)
-        build(self._model, "model")  # what can't be made again is refused now, and not when it is wanted
+        build(self._model, "model", own_packages(self._model))  # to refuse now what can't be made again
         self._variables = variables
         self._every_seconds = every_seconds
         self._saved_at = time.monotonic()
@@ -211,20 +212,26 @@ class NoCheckpoints:
         return state, {}
 
 
-def restore_model(folder: Path | str, *, best: bool = False, member: int | None = None) -> tuple[Any, Variables]:
+def restore_model(
+    folder: Path | str, *, best: bool = False, member: int | None = None, modules: Collection[str] = ()
+) -> tuple[Any, Variables]:
     """A model and its variables for use, from the checkpoints of a run that was given it: `Checkpoints(..., model=)`.
 
-    They are those of the newest checkpoint that is whole, checked by their SHA-256. To make the model, code is imported
-    from where its description says.
+    They are those of the newest checkpoint that is whole, checked by their SHA-256. The model may consist of values and
+    numeric functions of this library, JAX, Flax and optax, so that no checkpoint can choose what code is run; any other
+    code has to be allowed by `modules`.
 
     Args:
       folder: of the checkpoints.
       best: whether to take the best checkpoint rather than the newest.
       member: which one, of a run of several; without it their variables come together, along the first axis.
+      modules: names of the packages or modules of your own that define networks or functions of the model, such as
+        ("mine",). They are trusted with their submodules: they are imported, and the classes and functions that they
+        define may be called.
 
     Raises:
       InputError: there is no such checkpoint, none of them is whole, none knows its model, or the model's code is not
-        here or has changed.
+        here, is not trusted or has changed.
     """
     stored = SealedFolder(Path(folder) / _BEST if best else Path(folder))
 
@@ -236,7 +243,7 @@ def restore_model(folder: Path | str, *, best: bool = False, member: int | None 
         if member is not None and (members is None or not 0 <= member < members):
             there = "one model, without members" if members is None else f"members 0 to {members - 1}"
             raise InputError(f"member is {member}, but {stored.path} holds {there}")
-        model = build(content["model"], "model")
+        model = build(content["model"], "model", modules)
         leading = () if members is None else (members,)
         like = jax.tree.map(
             lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype),

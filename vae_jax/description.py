@@ -9,12 +9,11 @@ module, a named tuple or a partial, {"import": "module:name"} a class or a funct
 import dataclasses
 import functools
 import hashlib
-import importlib
 import inspect
 import itertools
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from vae_jax.allowed import find, is_named_tuple, is_own, require_own
 from vae_jax.errors import InputError
 
 _PUBLIC = ("jax.nn", "jax.nn.initializers", "jax.numpy", "flax.linen")  # of functions whose own module is a private one
@@ -53,47 +53,110 @@ def describe(value: Any) -> Any:
     return {"def": re.sub(r" at 0x[0-9a-f]+", "", repr(value))}
 
 
-def build(description: Any, name: str = "the value") -> Any:
+def build(description: Any, name: str = "the value", modules: Collection[str] = ()) -> Any:
     """The value that `describe` has described.
 
-    Classes and functions are imported from where the description says, so that importing runs code: build what you
-    trust. Of what it imports it calls only dataclasses, Linen modules, named tuples and `functools.partial`.
+    A description may come from a stranger. It may name values and numeric functions of this library, JAX, Flax and
+    optax (`vae_jax.allowed` has the rules), and nothing else is imported. All that is called are constructors of
+    dataclasses, Linen modules, named tuples and `functools.partial`.
 
     Args:
       description: by `describe`.
       name: of the value, for the message where it can't be built.
+      modules: packages and modules of one's own, with their submodules, that are imported too if the description names
+        a class or a function that they define; their code is trusted.
 
     Raises:
-      InputError: something in it can't be imported, or isn't what the description says.
+      InputError: something in it is not allowed, can't be found, or isn't what the description says; or `modules` holds
+        a module of Python, JAX, Flax or optax.
     """
+    require_own(modules)
+    try:
+        return _build(description, name, modules)
+    except RecursionError as error:
+        raise InputError(f"{name} is nested too deeply to be built; expected what `describe` gives") from error
+
+
+def own_packages(description: Any) -> set[str]:
+    """The packages that define what the description names and that `build` allows only if `modules` has them."""
     if isinstance(description, list):
-        return tuple(build(item, f"{name}[{i}]") for i, item in enumerate(description))
+        return set().union(*map(own_packages, description))
+    if not isinstance(description, dict):
+        return set()
+    addresses = [description[kind] for kind in ("class", "import") if isinstance(description.get(kind), str)]
+    named = {re.split("[.:]", address)[0] for address in addresses}
+    return {package for package in named if is_own(package)}.union(*map(own_packages, description.values()))
+
+
+def _build(description: Any, name: str, modules: Collection[str]) -> Any:
+    if isinstance(description, list):
+        return tuple(_build(item, f"{name}[{i}]", modules) for i, item in enumerate(description))
     if not isinstance(description, dict):
         return description
     if "import" in description:
-        return _imported(description["import"], name)
+        return find(description["import"], name, modules)
     if "class" not in description:
         what = description.get("def", description)
         raise InputError(f"{name} is {what}, which can't be imported; define it with def or class in a module")
-    fields = dict(description)
-    address = fields.pop("class")
+    address = description["class"]
     if address == "builtins:list":
-        return list(build(fields["items"], name))
+        return list(_build(_entry(description, "items", list, name), name, modules))
     if address == "builtins:dict":
-        return {key: build(item, f"{name}[{key!r}]") for key, item in fields["items"].items()}
+        items = _entry(description, "items", dict, name)
+        return {key: _build(item, f"{name}[{key!r}]", modules) for key, item in items.items()}
     if address in ("jax:Array", "numpy:ndarray", "numpy:generic"):
-        array = np.asarray(fields["values"], jnp.dtype(fields["dtype"])).reshape(fields["shape"])
-        return jnp.asarray(array) if address == "jax:Array" else array if address == "numpy:ndarray" else array[()]
-    kind = _imported(address, name)
-    built = {field: build(item, f"{name}.{field}") for field, item in fields.items() if item != _DEFAULT}
-    if kind is functools.partial:
-        return functools.partial(built["func"], *built["args"], **built["keywords"])
-    if not (isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"))):
+        return _build_array(description, name)
+    return _build_object(description, name, modules)
+
+
+def _build_object(description: dict[str, Any], name: str, modules: Collection[str]) -> Any:
+    address = description["class"]
+    kind: Any = functools.partial if address == "functools:partial" else find(address, name, modules)
+    defaults = _parameters(kind)
+    if defaults is None:
         raise InputError(f"{name} is {address}, which is no dataclass, Linen module or named tuple")
+    fields = {field: item for field, item in description.items() if field != "class"}
+    if unknown := ", ".join(repr(field) for field in fields if field not in defaults):
+        raise InputError(f"{name} can't be made (it has no {unknown}); take the version of {address} that made it")
+    built = {
+        field: _build(item, f"{name}.{field}", modules)
+        for field, item in fields.items()
+        if not _is_left_to_class(item, defaults[field])
+    }
     try:
+        if kind is functools.partial:
+            return functools.partial(built["func"], *built["args"], **built["keywords"])
         return kind(**built)
-    except TypeError as error:
-        raise InputError(f"{name} can't be made ({error}); take the version of {address} that made it") from error
+    except Exception as error:  # of any kind, because the constructor may be anyone's
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{name} can't be made ({reason}); take the version of {address} that made it") from error
+
+
+def _is_left_to_class(item: Any, default: Any) -> bool:
+    """Whether an item is its field's default: one without a name, or a function that may be allowed there alone."""
+    return item == _DEFAULT or (isinstance(item, dict) and "import" in item and item == describe(default))
+
+
+def _build_array(description: dict[str, Any], name: str) -> jax.Array | np.ndarray | np.generic:
+    values, shape = (_entry(description, entry, list, name) for entry in ("values", "shape"))
+    try:
+        dtype = jnp.dtype(_entry(description, "dtype", str, name))
+        if not (jnp.issubdtype(dtype, np.number) or dtype == np.bool_):
+            raise TypeError(f"{dtype} is no type of numbers")
+        array = np.asarray(values, dtype).reshape(shape)
+        if description["class"] == "jax:Array":
+            return jnp.asarray(array)
+        return array if description["class"] == "numpy:ndarray" else array[()]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} is no array ({error}); expected dtype, shape and values as numbers") from error
+
+
+def _entry(description: dict[str, Any], entry: str, kind: type, name: str) -> Any:
+    """An entry of the JSON type that `describe` gives it."""
+    found = description.get(entry)
+    if not isinstance(found, kind):
+        raise InputError(f"{name} has {entry} {found!r}; expected a {kind.__name__}, as `describe` gives it")
+    return found
 
 
 def _described_array(array: jax.Array | np.ndarray | np.generic) -> dict[str, Any]:
@@ -110,15 +173,22 @@ def _described_array(array: jax.Array | np.ndarray | np.generic) -> dict[str, An
 
 def _fields(value: Any) -> dict[str, Any] | None:
     """What its class makes it from, described; None for a value of any other class than `build` can call."""
-    if isinstance(value, functools.partial):
-        return {name: describe(getattr(value, name)) for name in ("func", "args", "keywords")}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {name: describe(field) for name, field in zip(value._fields, value, strict=True)}
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+    defaults = _parameters(type(value))
+    if defaults is None:
         return None
-    own = "parent" if isinstance(value, nn.Module) else None  # Linen's, which says where a module stands
-    fields = [field for field in dataclasses.fields(value) if field.init and field.name != own]
-    return {field.name: _described_field(getattr(value, field.name), field.default) for field in fields}
+    return {field: _described_field(getattr(value, field), default) for field, default in defaults.items()}
+
+
+def _parameters(kind: Any) -> dict[str, Any] | None:
+    """The defaults of what a class is made from, by name; None of anything but a class that `build` can call."""
+    if is_named_tuple(kind):
+        return dict.fromkeys(kind._fields, dataclasses.MISSING)
+    if isinstance(kind, type) and issubclass(kind, functools.partial):
+        return dict.fromkeys(("func", "args", "keywords"), dataclasses.MISSING)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return None
+    own = "parent" if issubclass(kind, nn.Module) else None  # Linen's, which says where a module stands
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.init and field.name != own}
 
 
 def _described_field(value: Any, default: Any) -> Any:
@@ -149,17 +219,3 @@ def _enclosed(function: Any) -> dict[str, Any]:
         values |= inspect.getclosurevars(inner).nonlocals
     absent = (inspect.Parameter.empty, function, inner)  # a function that calls itself encloses itself
     return {name: describe(value) for name, value in values.items() if not any(value is thing for thing in absent)}
-
-
-def _imported(address: str, name: str) -> Any:
-    module, _, qualname = address.partition(":")
-    try:
-        found = functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{name} is {address}, which can't be found ({error}); install the version of {module.split('.')[0]} that "
-            "it was made with, or put its module on the path"
-        ) from error
-    if not callable(found):
-        raise InputError(f"{name} is {address}, which is neither a class nor a function")
-    return found
