@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 _LONGEST = 60  # characters of a value
@@ -16,10 +17,11 @@ def difference(name: str, there: Any, here: Any) -> str:
       there: a value, of those that `describe` makes or of any others.
       here: the other one.
     """
-    found = [
-        f"{path} is {_brief(one)} there and {_brief(other)} here"
+    texts = [
+        f"{_ends(path)} is {_brief(one)} there and {_brief(other)} here"
         for path, one, other in _differences(name, there, here)
     ]
+    found = list(dict.fromkeys(texts))  # the description of an optimizer has the same number at several paths
     more = len(found) - _MOST
     return ", ".join(found[:_MOST]) + (f" and {more} more" if more > 0 else "")
 
@@ -30,8 +32,8 @@ def _differences(path: str, there: Any, here: Any) -> Iterator[tuple[str, Any, A
         return
     if isinstance(there, Mapping) and isinstance(here, Mapping) and _kind(there) == _kind(here):
         parts = {name: (there.get(name), here.get(name)) for name in sorted(there.keys() | here.keys())}
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here) and _is_long(there, here):
-        parts = {str(i): both for i, both in enumerate(zip(there, here, strict=True))}
+    elif isinstance(there, list) and isinstance(here, list) and len(f"{there}{here}") > _LONGEST:
+        parts = {str(i): both for i, both in enumerate(zip_longest(there, here))}
     else:
         yield path, there, here
         return
@@ -44,8 +46,10 @@ def _kind(value: Mapping[str, Any]) -> Any:
     return value.get("class") or value.get("import") or value.get("def")
 
 
-def _is_long(*values: Any) -> bool:
-    return any(len(repr(value)) > _LONGEST for value in values)
+def _ends(path: str) -> str:
+    """The first and the last parts of a path."""
+    first, *inner = path.split(".")
+    return path if len(inner) <= 3 else f"{first}...{'.'.join(inner[-2:])}"
 
 
 def _brief(value: Any) -> str:
