@@ -126,7 +126,8 @@ def test_another_state_is_refused_by_its_first_leaf(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("found", "remedy"), [(1, "take the older version that wrote it"), (3, "this version reads 2; take a newer")]
+    ("found", "remedy"),
+    [(1, "take the older"), (2, "take the older version that wrote it"), (4, "this version reads 3; take a newer")],
 )
 def test_another_format_is_a_sentence(tmp_path, monkeypatch, found, remedy):
     monkeypatch.setattr("vae_jax.sealed._FORMAT", found)

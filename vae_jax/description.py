@@ -7,13 +7,17 @@ module, a named tuple or a partial, {"import": "module:name"} a class or a funct
 """
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
 import itertools
+import json
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
+from types import CodeType, FunctionType
 from typing import Any
 
 import jax
@@ -25,15 +29,20 @@ from vae_jax.allowed import find, is_named_tuple, is_own, require_own
 from vae_jax.errors import InputError
 
 _PUBLIC = ("jax.nn", "jax.nn.initializers", "jax.numpy", "flax.linen")  # of functions whose own module is a private one
+_LIBRARIES = ("vae_jax", "jax", "flax", "optax")
 _LARGEST_ARRAY = 1_000
 _DEFAULT = {"is": "default"}
+_UNDER_WAY: ContextVar[tuple[Any, ...]] = ContextVar("under_way", default=())  # functions and objects being described
 
 
 def describe(value: Any) -> Any:
     """A value as JSON can hold it: the same for the same value in every process.
 
-    A function that can't be imported, such as a schedule made by a call, is told from others by its name and by what it
-    closes over, a large array by its SHA-256, and anything else by its `repr`; `build` refuses these.
+    `build` refuses the following values, which are described only to be compared. A function that can't be imported,
+    such as a schedule made by a call, is described by its name and the variables that it encloses (one of your own,
+    such as a lambda, also by its bytecode and the global variables that it reads); a large array by its SHA-256; an
+    object by its class and its attributes, or by its `repr` if the class defines one; a traced value by its type and
+    shape.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -43,14 +52,23 @@ def describe(value: Any) -> Any:
         return {"class": "builtins:list", "items": [describe(item) for item in value]}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {"class": "builtins:dict", "items": {key: describe(item) for key, item in value.items()}}
-    if isinstance(value, jax.Array | np.ndarray | np.generic) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, Mapping):
+        return {"def": "a dict of other keys than strings", "items": [describe(item) for item in value.items()]}
+    if isinstance(value, set | frozenset):  # whose order changes from process to process
+        return {"def": "a set", "items": sorted((describe(item) for item in value), key=json.dumps)}
+    if isinstance(value, jax.core.Tracer):
+        return {"def": f"a traced {value.dtype}{list(value.shape)}"}
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
         return _described_array(value)
     if (fields := _fields(value)) is not None:
         return _named(type(value), "class") | fields
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         named = _named(value, "import")
-        return named if "import" in named else named | _enclosed(value)
-    return {"def": re.sub(r" at 0x[0-9a-f]+", "", repr(value))}
+        return named if "import" in named else named | _described_parts(value, _enclosed(value))
+    if inspect.ismodule(value):
+        return {"def": f"module {value.__name__}"}
+    attributes = getattr(value, "__dict__", {}) if type(value).__repr__ is object.__repr__ else {}
+    return {"def": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))} | _described_parts(value, attributes)
 
 
 def build(description: Any, name: str = "the value", modules: Collection[str] = ()) -> Any:
@@ -210,12 +228,60 @@ def _named(value: Any, kind: str) -> dict[str, Any]:
     return {"def": f"{module}:{qualname}"}
 
 
+def _described_parts(whole: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a function or an object by name, described; nothing of a whole that is a part of itself."""
+    under_way = _UNDER_WAY.get()
+    if any(whole is other for other in under_way):
+        return {}
+    token = _UNDER_WAY.set((*under_way, whole))
+    try:
+        return {name: describe(part) for name, part in parts.items()}
+    finally:
+        _UNDER_WAY.reset(token)
+
+
 def _enclosed(function: Any) -> dict[str, Any]:
-    """What a function that can't be imported knows beside its code: enclosed variables, defaults, its object."""
+    """What a function that can't be imported depends on: enclosed variables, defaults, the object of a method.
+
+    Outside of the libraries its name says little (each lambda has the same): its bytecode and the global variables that
+    it reads belong to it.
+    """
     inner = inspect.unwrap(function)
-    values: dict[str, Any] = {"self": inner.__self__} if inspect.ismethod(inner) else {}
-    if inspect.isfunction(inner):
-        values |= {name: value.default for name, value in inspect.signature(inner).parameters.items()}
-        values |= inspect.getclosurevars(inner).nonlocals
-    absent = (inspect.Parameter.empty, function, inner)  # a function that calls itself encloses itself
-    return {name: describe(value) for name, value in values.items() if not any(value is thing for thing in absent)}
+    if inspect.ismethod(inner):
+        return {"self": inner.__self__}
+    if not inspect.isfunction(inner):
+        return {}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(inner).parameters.items()}
+    values = {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty}
+    values |= inspect.getclosurevars(inner).nonlocals
+    if (inner.__module__ or "").split(".")[0] in _LIBRARIES:
+        return values
+    return values | _globals(inner) | {"co_code": _digest(inner.__code__)}
+
+
+def _globals(function: FunctionType) -> dict[str, Any]:
+    """The global variables that a function reads."""
+    read = [
+        step.argval
+        for code in _codes(function.__code__)
+        for step in dis.get_instructions(code)
+        if step.opname == "LOAD_GLOBAL"
+    ]
+    return {name: function.__globals__[name] for name in read if name in function.__globals__}
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """The bytecode of a function and of the functions that are defined in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _digest(code: CodeType) -> str:
+    """Of what the bytecode does, wherever its source stands."""
+    sha = hashlib.sha256()
+    for part in _codes(code):
+        constants = [describe(constant) for constant in part.co_consts if not isinstance(constant, CodeType)]
+        sha.update(f"{part.co_code.hex()} {part.co_names} {part.co_varnames} {constants}".encode())
+    return sha.hexdigest()

@@ -22,7 +22,7 @@ from jaxtyping import Array, PyTree
 
 from vae_jax.errors import CheckpointError, InputError, require_writable_folder
 
-_FORMAT = 2
+_FORMAT = 3
 _FILES = "files.json"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
