@@ -129,7 +129,8 @@ def fit(
       batch_size: images a step, over all devices; an epoch leaves out the remainder.
       measure: called with the state after each epoch, or with each member's, who may have one each; its numbers join
         the epoch's record.
-      store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`.
+      store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`. What it
+        can't write gives a warning, and is the store's `failure` if it was the last one.
       mesh: the devices that share each batch, or the members; None is one device.
       shard_optimizer: whether each device keeps a part of the optimizer's state only.
       stream_above: bytes of images above which they stay on the host and stream to the devices in windows; by default
@@ -142,9 +143,10 @@ def fit(
       measuring), the mean of each metric, and what was measured; of several members a list of each but the first two.
 
     Raises:
-      InputError: no epochs, no batch, a batch larger than the data, or what the devices can't share.
+      InputError: no epochs, no batch, a batch larger than the data, what the devices can't share, or a store in which
+        another run is being kept.
       NotFiniteError: a loss or a gradient was not finite; the message tells the step, its `state` is the last good one.
-      StoppedError: Ctrl-C or SIGTERM came; the steps under way were finished, and the state was kept in the store.
+      StoppedError: Ctrl-C or SIGTERM came; the steps under way were finished, and the store was given the state.
     """
     require_positive_int(epochs=epochs, batch_size=batch_size)
     require_not_negative(stream_above=stream_above or 0)
@@ -154,62 +156,66 @@ def fit(
     layout.require_divisible(**{"members": state.step.size} if state.step.ndim else {"batch_size": batch_size})
     steps_per_epoch = len(data) // batch_size
     total = epochs * steps_per_epoch
-    state, notes = _restored(store, state)
-    records, chunks = notes.get("history", []), notes.get("chunks", [])  # the latter of the epoch under way
-    feeder = _feeder(data, batch_size, layout, state.key, stream_above)
-    state = layout.place(state)  # a copy, for the first chunk donates it
-    done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk tells how fast a step is
-    chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
-    run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size, layout=layout)
-    state, _ = run(state, feeder.at(done)[0], 0)  # compiles, so that no second of it counts as training
+    with closing(store):
+        state, notes = _restored(store, state)
+        records, chunks = notes.get("history", []), notes.get("chunks", [])  # the latter of the epoch under way
+        feeder = _feeder(data, batch_size, layout, state.key, stream_above)
+        state = layout.place(state)  # a copy, for the first chunk donates it
+        done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk tells how fast a step is
+        chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
+        run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size, layout=layout)
+        state, _ = run(state, feeder.at(done)[0], 0)  # compiles, so that no second of it counts as training
 
-    def keep(**settings: Any) -> None:
-        local = layout.fetch(state)  # by all processes together
-        if is_first_process():
-            store.save(done, local, {"history": records, "chunks": chunks}, **settings)
+        def keep(**settings: Any) -> None:
+            local = layout.fetch(state)  # by all processes together
+            if is_first_process():
+                store.save(done, local, {"history": records, "chunks": chunks}, **settings)
 
-    with Progress(title, total, done, progress and is_first_process()) as bar, StopSignals() as stop, closing(store):
-        while done < total:
-            feed, end = feeder.at(done)
-            count = min(count, end - done)
-            start = time.perf_counter()
-            state, metrics = run(state, feed, count)
-            del feed  # a window that may lie behind
-            metrics = jax.device_get(layout.fetch(metrics))
-            seconds = time.perf_counter() - start
-            if not np.all(metrics["finite"] == count):
-                if state.step.ndim == 0:
-                    done = int(layout.fetch(state.step))
+        with Progress(title, total, done, progress and is_first_process()) as bar, StopSignals() as stop:
+            while done < total:
+                feed, end = feeder.at(done)
+                count = min(count, end - done)
+                start = time.perf_counter()
+                state, metrics = run(state, feed, count)
+                del feed  # a window that may lie behind
+                metrics = jax.device_get(layout.fetch(metrics))
+                seconds = time.perf_counter() - start
+                if not np.all(metrics["finite"] == count):
+                    if state.step.ndim == 0:
+                        done = int(layout.fetch(state.step))
+                        keep(last=True)
+                    raise _not_finite(metrics, count, layout.fetch(state))
+                done += count
+                chunks.append(
+                    {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
+                )
+                bar.advance(count, float(np.mean(metrics["loss"])) / count)
+                # What the clock or a signal decides, all processes decide alike.
+                fitting, unheard, young = least(
+                    chunk_seconds * count / seconds, float(stop.heard is None), float(not store.due)
+                )
+                count = max(1, int(fitting))
+                if done % steps_per_epoch == 0:
+                    records.append(_record(done // steps_per_epoch, chunks) | _measured(measure, layout.fetch(state)))
+                    chunks.clear()
+                    keep(record=records[-1], wait=False)
+                elif not young:
+                    keep(wait=False)
+                if not unheard and done < total:
                     keep(last=True)
-                raise _not_finite(metrics, count, layout.fetch(state))
-            done += count
-            chunks.append(
-                {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
-            )
-            bar.advance(count, float(np.mean(metrics["loss"])) / count)
-            # What the clock or a signal decides, all processes decide alike.
-            fitting, unheard, young = least(
-                chunk_seconds * count / seconds, float(stop.heard is None), float(not store.due)
-            )
-            count = max(1, int(fitting))
-            if done % steps_per_epoch == 0:
-                records.append(_record(done // steps_per_epoch, chunks) | _measured(measure, layout.fetch(state)))
-                chunks.clear()
-                keep(record=records[-1], wait=False)
-            elif not young:
-                keep(wait=False)
-            if not unheard and done < total:
-                keep(last=True)
-                raise StoppedError(stop.heard or SIGTERM, done, total, layout.fetch(state), store.where)
-        keep(last=True)
+                    raise StoppedError(
+                        stop.heard or SIGTERM, done, total, layout.fetch(state), store.where, store.failure
+                    )
+            keep(last=True)
     return layout.fetch(state), records
 
 
 def _restored(store: Checkpoints | NoCheckpoints, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """What the first process finds in its store, in every process."""
+    """What the first process finds in its store, which it opens, in every process."""
     found: dict[str, Any] = {"notes": {}, "error": None}
     if is_first_process():
         try:
+            store.open()
             state, found["notes"] = store.restore(state)
         except InputError as error:
             found["error"] = str(error)
