@@ -51,7 +51,10 @@ class TreesHandler(ocp.CompositeCheckpointHandler):
     """Writes trees of NumPy arrays and JSON side by side, each to its end."""
 
     def __init__(self, trees: Sequence[str], options: ocp.options.MultiprocessingOptions) -> None:
-        handlers = [(np.ndarray, ArrayHandler()), (jax.Array, ocp.type_handlers.ArrayHandler())]  # Orbax wants the latter
+        handlers = [
+            (np.ndarray, ArrayHandler()),
+            (jax.Array, ocp.type_handlers.ArrayHandler()),
+        ]  # Orbax wants the latter
         registry = ocp.type_handlers.create_type_handler_registry(*handlers)
         # Folders are made first: writes that wait for one that can't be made would wait for minutes.
         folders_first = ocp.options.AsyncOptions(create_directories_asynchronously=False)

@@ -146,7 +146,7 @@ class SealedFolder:
             self._add(number, raw, content | {"trees": _described(raw, shapes)})
         except Exception as error:  # Python's, Orbax's and TensorStore's own
             there = self.numbers() - self.broken.keys()
-            others = f"checkpoint {max(there)} is still there to go on from" if there else "there is none before it"
+            others = f"checkpoint {max(there)} is still there" if there else "there is none before it"
             self.failure = f"checkpoint {number} can't be written to {self.path} ({_reason(error)}); {others}"
             self._failed = (number, raw, shapes, content)
         else:
@@ -281,9 +281,10 @@ def _is_ours(entry: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """One line: what the operating system says, where TensorStore passes on its code in a paragraph of its own."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    return os.strerror(int(code[1])) if code else str(error).split("\n")[0] or type(error).__name__
+    """One line: what the operating system says, if it is the cause; TensorStore passes on its code within a text."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    return os.strerror(code) if code else str(error).split("\n")[0] or type(error).__name__
 
 
 def _described(
