@@ -374,3 +374,28 @@ def test_a_conditional_model_trains_by_its_labels():
     drawn = vj.decode_all(vae, state.variables, np.zeros((3, 2), np.float32), np.arange(3))
     rows = drawn[..., 0].mean(axis=2).reshape(3, 3, 2).mean(axis=2)  # each class has its own two bright rows
     np.testing.assert_array_equal(rows.argmax(axis=1), [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("vae", "data", "observe", "message"),
+    [
+        (vj.mlp_vae((6, 6, 1), 2, (4,)), small_split(), vj.Scale(-1.0, 1.0), "likelihood takes values from 0 to 1"),
+        (vj.mlp_vae((6, 6, 1), 2, (4,), classes=2), small_split(), vj.Scale(), "labels run from 0 to 2"),
+        (vj.mlp_vae((6, 6, 1), 2, (4,), classes=3), vj.Split(small_split().images), vj.Scale(), "no labels"),
+        (vj.mlp_vae((6, 6, 1), 2, (4,)), small_split(size=5), vj.Scale(), r"shape \(5, 5, 1\)"),
+    ],
+)
+def test_data_that_the_model_does_not_take_are_refused_before_anything_is_compiled(vae, data, observe, message):
+    optimizer = optax.adam(1e-3)
+
+    def uncompiled(*arguments):
+        raise AssertionError("a step was traced")
+
+    step = vj.make_train_step(vae, uncompiled, optimizer)
+    settings = {"observe": observe, "epochs": 1, "batch_size": 16, "progress": False}
+    with pytest.raises(vj.InputError, match=message):
+        vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data, **settings)
+    members = vj.init_members(jax.random.split(jax.random.key(0)), vae, optimizer, settings=jnp.array([0.5, 1.0]))
+    of_settings = vj.with_settings(lambda beta: vj.make_train_step(vae, uncompiled, optimizer))
+    with pytest.raises(vj.InputError, match=message):
+        vj.fit(members, of_settings, data, **settings)

@@ -5,6 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from numbers import Real
 from operator import attrgetter
 from pathlib import Path
@@ -16,8 +17,9 @@ from jaxtyping import PyTree
 
 from vae_jax.description import build, describe, own_packages
 from vae_jax.differences import difference
-from vae_jax.errors import InputError, require_not_negative, require_positive_int
+from vae_jax.errors import CheckpointWarning, InputError, require_not_negative, require_positive_int
 from vae_jax.likelihoods.base import Variables
+from vae_jax.lock import FolderLock
 from vae_jax.sealed import SealedFolder, by_name
 
 Notes = Mapping[str, Any]
@@ -28,10 +30,6 @@ _LENGTHS = {"batch_size", "steps_per_epoch"}
 _ALLOWED = ("config", "data", "transform", "key", "settings", *_OF_STEP, "step")
 
 
-class CheckpointWarning(UserWarning):
-    """A checkpoint could not be used, and an earlier one is taken."""
-
-
 class Checkpoints:
     """The checkpoints of one run in a folder.
 
@@ -40,6 +38,11 @@ class Checkpoints:
 
     A folder with checkpoints of another run is refused: `fit` compares the data, the batch size, the transform, the
     run's key, the settings, and the model, objective and optimizer of the step with those in the checkpoint.
+
+    One run at a time writes to the folder, which is locked from `open` to `close`: `fit` calls both, and a `save` that
+    finds it open leaves it so, unless it waits. To read takes no lock. What can't be written does not end a run: there
+    is one `CheckpointWarning` until a write succeeds again, `save` tries again when it is next called for a checkpoint
+    that is due, and `failure` says what is missing.
 
     Args:
       folder: made if need be.
@@ -87,10 +90,12 @@ class Checkpoints:
         self._variables = variables
         self._every_seconds = every_seconds
         self._saved_at = time.monotonic()
-        self._newest = SealedFolder(Path(folder), keep)
+        self._lock = FolderLock(Path(folder).absolute())
+        self._newest = SealedFolder(Path(folder), keep, self._lock)
         self._newest.prepare(beside=_BEST)
         self._best_by, self._least = best, math.inf
-        self._best = SealedFolder(Path(folder) / _BEST, 1)
+        self._best = SealedFolder(Path(folder) / _BEST, 1, self._lock)
+        self._is_open = self._warned = False
         if best is not None:
             self._best.prepare()
 
@@ -104,6 +109,23 @@ class Checkpoints:
         """Whether the newest is so old that another one shall be kept before the epoch ends."""
         return 0 < self._every_seconds <= time.monotonic() - self._saved_at
 
+    @property
+    def failure(self) -> str | None:
+        """What of the newest state and of the best one could not be written, and why; None if both are kept."""
+        return "; ".join(filter(None, (self._newest.failure, self._best.failure))) or None
+
+    def open(self) -> None:
+        """Lock the folder until `close`, and remove what a killed run has left half-written.
+
+        Raises:
+          InputError: another run, of this process or of another one, writes to it.
+        """
+        with suppress(OSError):  # the folder has just become unusable, of which `save` warns
+            if self._lock.take():
+                self._newest.remove_unfinished()
+                self._best.remove_unfinished()
+        self._is_open = True
+
     def save(
         self,
         step: int,
@@ -116,22 +138,26 @@ class Checkpoints:
     ) -> None:
         """Keep the state and the notes, unless the checkpoint before is too young or has this number.
 
+        A write that fails gives a warning, the first of several in a row, and `failure` tells of it.
+
         Args:
           step: steps taken.
           state: after them.
           notes: what `restore` shall give back with the state, as JSON can hold it.
           last: whether to keep it however young the one before is.
           record: of the epoch that ends here; if it is the best so far, the state is kept among the best too.
-          wait: whether to return when it is written; if not, the next `save`, or `close`, waits for it.
+          wait: whether to `close` after it; if not, the next `save`, or `close`, waits for it.
 
         Raises:
-          CheckpointError: it, or the one that was not waited for, can't be written; those before it are untouched.
-          InputError: the record has no number of the name that the best goes by.
+          InputError: the record has no number of the name that the best goes by, or another run has the folder open.
         """
         measured = self._measured(record)
         due = last or time.monotonic() - self._saved_at >= self._every_seconds
         if not due and not measured < self._least:
             return
+        self._finish()
+        if not self._is_open:
+            self.open()
         trees = {"state": by_name(state)}
         if self._model is not None:
             trees["variables"] = by_name(self._variables(state))
@@ -140,6 +166,8 @@ class Checkpoints:
         if measured < self._least:  # first, for what is behind the newest checkpoint is never measured again
             self._best.write(step, trees, content | {"best_by": self._best_by, "least": measured})
             self._least = measured
+        elif due:
+            self._best.retry()
         if due:
             self._newest.write(step, trees, content)
             self._saved_at = time.monotonic()
@@ -147,13 +175,20 @@ class Checkpoints:
             self.close()
 
     def close(self) -> None:
-        """Wait until all is written that was saved.
+        """Wait until all is written that was saved, and release the folder."""
+        try:
+            self._finish()
+        finally:
+            self._lock.release()
+            self._is_open = False
 
-        Raises:
-          CheckpointError: it can't be; those before it are untouched.
-        """
+    def _finish(self) -> None:
+        """Wait until all is written that was saved; warn at the first failure in a row."""
         self._best.finish()
         self._newest.finish()
+        warned, self._warned = self._warned, self.failure is not None
+        if self.failure is not None and not warned:
+            warnings.warn(f"{self.failure}; the next save tries again", CheckpointWarning, stacklevel=3)
 
     def restore(self, state: PyTree, run: Mapping[str, Any] | None = None) -> tuple[PyTree, dict[str, Any]]:
         """The newest checkpoint that is whole, each leaf checked by its SHA-256, and its notes.
@@ -180,7 +215,7 @@ class Checkpoints:
             chosen = [(named if name.split(".")[0] in changed else stored)[name] for name in named]
             return jax.tree.unflatten(jax.tree.structure(state), chosen), content
 
-        self.close()
+        self._finish()
         if self._best_by is not None:
             best = _newest_whole(self._best, read)
             self._least = math.inf if best is None else best[1]["least"]
@@ -244,6 +279,10 @@ class NoCheckpoints:
 
     where: Path | None = None
     due = False
+    failure: str | None = None
+
+    def open(self) -> None:
+        """Nothing is locked."""
 
     def save(
         self,

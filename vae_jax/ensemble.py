@@ -20,8 +20,8 @@ from jaxtyping import Array, Key, PyTree
 
 from vae_jax.data import Split
 from vae_jax.errors import InputError
-from vae_jax.observation import Batch
-from vae_jax.step import Metrics, Model, Step, TrainState, describe_step, init, member
+from vae_jax.observation import Batch, Observe
+from vae_jax.step import ChecksData, Metrics, Model, Step, TrainState, describe_step, init, member
 from vae_jax.train import Measure, Record, fit
 
 
@@ -60,6 +60,12 @@ class StepOfSettings:
         found = []
         jax.eval_shape(lambda settings: found.append(describe_step(self.make(settings), settings)), settings)
         return found[0]
+
+    def require_data(self, data: Split, observe: Observe, settings: PyTree) -> None:
+        """Raise `InputError` unless the model of the step takes the data as `observe` makes them."""
+        step = self.make(settings)
+        if isinstance(step, ChecksData):
+            step.require_data(data, observe, settings)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """The state after the step made of its settings, and the metrics."""

@@ -44,6 +44,9 @@ from vae_jax.sharding import Layout, is_first_process, require_same, start_proce
 from vae_jax.step import Step, TrainState
 from vae_jax.train import Measure, Record
 
+_STORES: list[Checkpoints] = []
+"""Those of the script that runs, whose failures `run_script` reports at its end."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -209,7 +212,7 @@ class Run:
             "epochs": self.epochs,
             **{name: getattr(self.options, name) for name in options},
         }
-        return Checkpoints(
+        store = Checkpoints(
             self.options.checkpoint_dir / file_name(title),
             of_run | config,
             model=model,
@@ -218,6 +221,8 @@ class Run:
             keep=self.options.checkpoints_kept,
             best=best,
         )
+        _STORES.append(store)
+        return store
 
     def judge(self) -> tuple[Judge, float]:
         """A judge trained on this run's data, and its accuracy on the test images, which is printed."""
@@ -299,17 +304,20 @@ Config = TypeVar("Config")
 def run_script(main: Callable[[Config], None], config: type[Config]) -> None:
     """Parse the command line into `config` and run `main`; an error of ours is one line.
 
-    The exit status is 2 for an `InputError`, 1 for what ends a run that has begun, 128 and the signal's number where a
-    signal has ended it.
+    The exit status is 2 for an `InputError`, 1 for what ends a run that has begun or for a last state that could not be
+    saved, 128 and the signal's number where a signal has ended it.
     """
     import tyro  # imported here: notebooks and the library itself do without
 
     given = tyro.cli(config, description=sys.modules[main.__module__].__doc__)
+    _STORES.clear()
     try:
         if not isinstance(given, Options):
             main(given)
         else:
             _run_together(main, given)
+        if failures := [store.failure for store in _STORES if store.failure is not None]:
+            raise CheckpointError("; ".join(failures))
     except (InputError, NotFiniteError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, InputError) else 1) from error

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
+from vae_jax.data import Split
 from vae_jax.description import describe
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, require_positive, require_positive_int
 from vae_jax.model import Variables
 from vae_jax.objectives import Objective
-from vae_jax.observation import Batch
+from vae_jax.observation import Batch, Observe
 
 NOISE, ORDER, OBSERVATION = range(3)
 """What the run's key is folded with, one stream of chance each."""
@@ -54,7 +55,29 @@ class Model(Protocol):
         """Fresh variables."""
 
 
+@runtime_checkable
+class TakesData(Protocol):
+    """A model that says which data it takes."""
+
+    def require_data(self, data: Split, observe: Observe) -> None:
+        """Raise `InputError` unless the model takes the data as `observe` makes them."""
+
+
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@runtime_checkable
+class ChecksData(Protocol):
+    """A step that knows which data its model takes."""
+
+    def require_data(self, data: Split, observe: Observe, settings: PyTree) -> None:
+        """Raise `InputError` unless the model takes the data as `observe` makes them.
+
+        Args:
+          data: to train on.
+          observe: what the model sees of them.
+          settings: of one member.
+        """
 
 
 def describe_step(step: Step, settings: PyTree) -> dict[str, Any] | None:
@@ -104,6 +127,11 @@ class TrainStep:
         """Model, objective and optimizer as JSON can hold them, by which checkpoints tell one run from another."""
         parts = {"model": self.model, "objective": self.objective, "optimizer": self.optimizer}
         return {name: describe(part) for name, part in parts.items()}
+
+    def require_data(self, data: Split, observe: Observe, settings: PyTree) -> None:
+        """Raise `InputError` unless the model takes the data as `observe` makes them, as far as it says."""
+        if isinstance(self.model, TakesData):
+            self.model.require_data(data, observe)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """The state after the step, and the metrics."""
