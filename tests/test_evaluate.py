@@ -12,7 +12,7 @@ import scipy.stats
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax.distributions import DiagonalGaussian
+from vae_jax.distributions import DiagonalGaussian, example_keys
 from vae_jax.evaluate import BLOCK, block_of, in_blocks, warn_if_collapsed
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
@@ -56,6 +56,15 @@ def test_terms_do_not_depend_on_the_blocks():
     other = vj.evaluate(jax.random.key(2), VAE, VARIABLES, DATA)
     assert not np.allclose(other.log_px_z, whole.log_px_z), "the key has no influence"
     np.testing.assert_allclose(other.kl, whole.kl, rtol=1e-5)
+
+
+def test_an_image_is_observed_and_encoded_by_two_streams_of_the_key():
+    observation_keys, noise_keys = (example_keys(jax.random.fold_in(jax.random.key(1), i), 50) for i in range(2))
+    x = vj.Binarize()(observation_keys, jnp.asarray(DATA.images)).x
+    expected = jax.jit(vj.elbo_terms, static_argnums=1)(noise_keys, VAE, VARIABLES, x)
+    terms = vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, observe=vj.Binarize())
+    np.testing.assert_allclose(terms.log_px_z, expected.log_px_z, rtol=1e-5)
+    np.testing.assert_allclose(terms.kl, expected.kl, rtol=1e-5)
 
 
 def test_encodings_and_decoded_images_are_those_of_the_model():
@@ -103,6 +112,10 @@ X = vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize())
 def test_what_is_observed_does_not_depend_on_the_blocks():
     whole, cut = (vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize(), block=block) for block in (50, 13))
     np.testing.assert_array_equal(whole, cut)
+    whole, cut = (
+        vj.encode_all(jax.random.key(3), VAE, VARIABLES, DATA, observe=vj.Binarize(), block=block) for block in (50, 13)
+    )
+    np.testing.assert_allclose(whole.mean, cut.mean, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("samples", "block", "rows"), [(1, 50, 4000), (37, 13, 60), (37, 50, 1), (37, 7, 4000)])
@@ -158,11 +171,19 @@ def test_active_units_are_those_that_change_with_the_image():
         warn_if_collapsed(DiagonalGaussian(0 * mean, np.zeros_like(mean)))
 
 
+class Wide(vj.Dequantize):
+    """Bytes spread over a range of width 2, on which the uniform density is 1/2."""
+
+    support = vj.Support(-1.0, 1.0)
+
+
 def test_bits_per_dimension_of_noise_are_eight_and_one():
     """Uniform bytes have eight bits each, whether as levels or as a density on [0, 1); fair binary pixels have one."""
     density = vj.mlp_vae((6, 6, 1), likelihood=vj.ContinuousBernoulli())
     uniform = density.likelihood(jnp.zeros((1, 6, 6, 1))).log_prob(jnp.full((1, 6, 6, 1), 0.3))
     np.testing.assert_allclose(vj.bits_per_dim(uniform, density, vj.Dequantize()), 8, atol=1e-6)
+    wide = vj.mlp_vae((6, 6, 1), likelihood=vj.Gaussian())
+    np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(2)), wide, Wide()), 8, atol=1e-6)
     levels = vj.mlp_vae((6, 6, 1), likelihood=vj.DiscretisedLogistic())
     np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(256)), levels, vj.Scale()), 8)
     np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(2)), VAE, vj.Binarize()), 1)

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 import vae_jax as vj
+from vae_jax.convolution import downsample, upsample
 
 
 def test_a_vae_is_a_value():
@@ -143,7 +144,8 @@ def test_batch_norm_vae_normalises_by_the_batch_in_training_and_by_running_stati
     statistics = updates["batch_stats"]["encoder"]["BatchNorm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.7 * h.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(statistics["var"], 0.3 + 0.7 * h.var(axis=0), rtol=1e-3)
-    assert np.abs(vae.decode(variables, jnp.full((1, 3), 9.0)).mean).max() <= 1
+    far = 1e3 * jax.random.normal(jax.random.key(3), (16, 3))
+    assert 0.99 < np.abs(vae.decode(variables, far).mean).max() <= 1, "tanh is the decoder's last activation"
     alone, together = vae.encode(variables, x[:1]), vae.encode(variables, x)
     np.testing.assert_allclose(alone.mean[0], together.mean[0], rtol=1e-4, atol=1e-5)
     with pytest.raises(vj.InputError, match="momentum"):
@@ -159,6 +161,32 @@ def test_a_convolutional_vae_and_its_mirror_image():
     x = jax.random.uniform(jax.random.key(1), (2, 16, 8, 3))
     assert vae.encode(variables, x).mean.shape == (2, 5)
     assert vae.decode(variables, jnp.zeros((7, 2, 5))).mean.shape == (7, 2, 16, 8, 3)
+
+
+def test_the_activation_follows_each_hidden_layer():
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8, 4), activation=jnp.tanh)
+    variables = vae.init(jax.random.key(0))
+    first, second, last = variables["params"]["encoder"].values()
+    x = jax.random.normal(jax.random.key(1), (5, 6, 6, 1))
+    h = jnp.tanh(x.reshape(5, -1) @ first["kernel"])  # biases are 0 at first
+    expected = jnp.tanh(h @ second["kernel"]) @ last["kernel"]
+    np.testing.assert_allclose(vae.encode(variables, x).mean, expected[:, :3], rtol=1e-4, atol=1e-6)
+
+
+def test_relu_follows_each_convolution_but_the_decoders_last():
+    vae = vj.conv_vae((8, 8, 3), latent_dim=5, features=(4, 6))
+    variables = vae.init(jax.random.key(0))
+    encoder, decoder = variables["params"]["encoder"], variables["params"]["decoder"]
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    h = nn.relu(downsample(x, encoder["Downsample_0"]["kernel"]))
+    h = nn.relu(downsample(h, encoder["Downsample_1"]["kernel"])).reshape(2, -1)
+    expected = (h @ encoder["Dense_0"]["kernel"])[:, :5]
+    np.testing.assert_allclose(vae.encode(variables, x).mean, expected, rtol=1e-4, atol=1e-5)
+    z = jax.random.normal(jax.random.key(2), (2, 5))
+    h = nn.relu(z @ decoder["Dense_0"]["kernel"]).reshape(2, 2, 2, 6)
+    h = nn.relu(upsample(h, decoder["Upsample_0"]["kernel"]))
+    expected = upsample(h, decoder["Upsample_1"]["kernel"])
+    np.testing.assert_allclose(vae.decode(variables, z).mean, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_linear_path_adds_a_centred_linear_map():

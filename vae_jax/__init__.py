@@ -1,7 +1,7 @@
 """Variational autoencoders in JAX: pure functions, exact numbers, whole epochs compiled."""
 
 from vae_jax.averaging import averaged, averaged_variables
-from vae_jax.checkpoint import Checkpoints, CheckpointWarning, NoCheckpoints, restore_model
+from vae_jax.checkpoint import Checkpoints, NoCheckpoints, restore_model
 from vae_jax.classifier import Classifier, CrossEntropy, Judge, train_judge
 from vae_jax.data import Attributes, Crop, Dataset, Split, load, load_celeba
 from vae_jax.distances import frechet_distance
@@ -18,7 +18,15 @@ from vae_jax.distributions import (
     kl_divergence,
 )
 from vae_jax.ensemble import init_members, with_settings
-from vae_jax.errors import CheckpointError, DataError, DataNotFoundError, InputError, NotFiniteError, StoppedError
+from vae_jax.errors import (
+    CheckpointError,
+    CheckpointWarning,
+    DataError,
+    DataNotFoundError,
+    InputError,
+    NotFiniteError,
+    StoppedError,
+)
 from vae_jax.evaluate import (
     PosteriorCollapseWarning,
     active_units,

@@ -47,12 +47,15 @@ class StoppedError(KeyboardInterrupt):
       signal: what stopped it.
     """
 
-    def __init__(self, signal: Signals, done: int, total: int, state: Any, kept_in: Path | None) -> None:
-        where = (
-            f"the state is kept in {kept_in}: the same run, started again, goes on from there"
-            if kept_in
-            else "no checkpoints are kept of this run; fit goes on from this error's `state`"
-        )
+    def __init__(
+        self, signal: Signals, done: int, total: int, state: Any, kept_in: Path | None, failure: str | None = None
+    ) -> None:
+        if failure is not None:
+            where = f"not everything could be saved: {failure}; fit goes on from this error's `state`"
+        elif kept_in is not None:
+            where = f"the state is kept in {kept_in}: the same run, started again, goes on from there"
+        else:
+            where = "no checkpoints are kept of this run; fit goes on from this error's `state`"
         super().__init__(f"{signal.name} stopped the training after step {done:,} of {total:,}; {where}")
         self.state, self.signal = state, signal
 
@@ -80,7 +83,14 @@ def renamed(**names: str) -> Callable[[T], T]:
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint can't be written; the message names the folder, the step, the reason, and what is still there."""
+    """The last state of a script's run could not be saved.
+
+    The message names the folder, the step, the reason, and what is still there.
+    """
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint can't be read and an earlier one is taken, one can't be written, or a folder can't be locked."""
 
 
 def require_positive_int(**values: object) -> None:
@@ -136,7 +146,7 @@ def require_writable_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have made the same test
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write to the folder {path} ({reason}); choose another one") from error

@@ -44,6 +44,9 @@ from vae_jax.sharding import Layout, is_first_process, require_same, start_proce
 from vae_jax.step import Step, TrainState
 from vae_jax.train import Measure, Record
 
+_STORES: list[Checkpoints] = []
+"""Those of the script that runs, whose failures `run_script` reports at its end."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -146,7 +149,6 @@ class Run:
         title: str = "VAE",
     ) -> Trained:
         """Train on this run's data by its options."""
-        choices = {"objective": objective, "observe": observe, "augmented": augmented}
         chooses = self.options.hold_out and self.options.members == 1  # by the test split nothing is chosen
         return train_vae(
             key,
@@ -164,7 +166,7 @@ class Run:
                 model=vae,
                 variables=averaged_variables,
                 best="test_negative_elbo" if chooses else None,
-                **{name: describe(value) for name, value in choices.items()},
+                observe=describe(observe),  # what is measured; `augmented` may be what is trained on
             ),
             title=title,
             fit=self.fit,
@@ -199,7 +201,8 @@ class Run:
           model: if `restore_model` shall make it again.
           variables: those of a state with which it is used.
           best: the number of a record of which the least is kept apart.
-          **config: how the model is trained, and what it is, beyond this run's options, as JSON can hold it.
+          **config: options that decide how the model is trained or measured, beyond those that all scripts share, as
+            JSON can hold them. `fit` itself compares data, batch size, model, objective and optimizer.
         """
         if self.options.checkpoint_dir is None or not is_first_process():
             return NoCheckpoints()
@@ -207,19 +210,19 @@ class Run:
         of_run = {
             "experiment": self.name,
             "epochs": self.epochs,
-            "batch_size": self.batch_size,
             **{name: getattr(self.options, name) for name in options},
-            "data": self.data.train.digest,
         }
-        return Checkpoints(
+        store = Checkpoints(
             self.options.checkpoint_dir / file_name(title),
-            of_run | {"model": describe(model)} | config,
+            of_run | config,
             model=model,
             variables=variables,
             every_seconds=60 * self.options.checkpoint_minutes,
             keep=self.options.checkpoints_kept,
             best=best,
         )
+        _STORES.append(store)
+        return store
 
     def judge(self) -> tuple[Judge, float]:
         """A judge trained on this run's data, and its accuracy on the test images, which is printed."""
@@ -301,17 +304,20 @@ Config = TypeVar("Config")
 def run_script(main: Callable[[Config], None], config: type[Config]) -> None:
     """Parse the command line into `config` and run `main`; an error of ours is one line.
 
-    The exit status is 2 for an `InputError`, 1 for what ends a run that has begun, 128 and the signal's number where a
-    signal has ended it.
+    The exit status is 2 for an `InputError`, 1 for what ends a run that has begun or for a last state that could not be
+    saved, 128 and the signal's number where a signal has ended it.
     """
     import tyro  # imported here: notebooks and the library itself do without
 
     given = tyro.cli(config, description=sys.modules[main.__module__].__doc__)
+    _STORES.clear()
     try:
         if not isinstance(given, Options):
             main(given)
         else:
             _run_together(main, given)
+        if failures := [store.failure for store in _STORES if store.failure is not None]:
+            raise CheckpointError("; ".join(failures))
     except (InputError, NotFiniteError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, InputError) else 1) from error

@@ -8,6 +8,8 @@ one of the arrays and the JSON, and one of the files, which tells a broken one b
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,9 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from vae_jax.errors import CheckpointError, InputError, require_writable_folder
+from vae_jax.errors import InputError, require_writable_folder
+from vae_jax.lock import FolderLock
 
-_FORMAT = 2
+_FORMAT = 3
 _FILES = "files.json"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
@@ -35,31 +38,41 @@ _WRITER = ThreadPoolExecutor(1)
 class SealedFolder:
     """A folder of them.
 
+    Args:
+      path: of the folder.
+      keep: how many are kept.
+      lock: taken before each `write`, unless it is held; by default one of its own.
+
     Attributes:
       path: of the folder.
       broken: why, by the number of each that could not be read; the next `write` takes their place.
+      failure: why the last `write` has failed, and what is still there; None if it has not.
     """
 
-    def __init__(self, path: Path, keep: int = 1) -> None:
+    def __init__(self, path: Path, keep: int = 1, lock: FolderLock | None = None) -> None:
         import orbax.checkpoint as ocp  # half a second that a program without checkpoints does without
+
+        from vae_jax.orbax_handlers import TreesArgs, TreesHandler
 
         self.path = path.absolute()
         self.broken: dict[int, str] = {}
+        self.failure: str | None = None
         self._keep = keep
+        self._lock = lock or FolderLock(self.path)
         self._writing: Future[None] | None = None
-        self._args = ocp.args
+        self._failed: tuple[Any, ...] | None = None
+        self._args, self._trees_args = ocp.args, TreesArgs
+        self._restore_args = ocp.checkpoint_utils.construct_restore_args
         # Of several processes this one is alone with its files: the others shall not be waited for.
         alone = {jax.process_index()}
         options = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes=alone if jax.process_count() > 1 else None
         )
-        handler = ocp.CompositeCheckpointHandler(
-            composite_options=ocp.CompositeOptions(multiprocessing_options=options)
-        )
+        handler = TreesHandler(("state", "variables"), options)
         self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
 
     def prepare(self, beside: str | None = None) -> None:
-        """Make the folder ready to be written to, without what a killed run has left half-written.
+        """Make the folder if need be, and check that it can take checkpoints; nothing in it is changed.
 
         Args:
           beside: the name of a folder that may be there too.
@@ -74,31 +87,34 @@ class SealedFolder:
         if foreign and (not ours or any(name.isdecimal() for name in foreign)):
             some = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             raise InputError(f"{self.path} holds something else than checkpoints ({some}); choose another folder")
-        if jax.process_index() == 0:
-            for entry in ours:
-                if _TEMPORARY in entry.name:
-                    shutil.rmtree(entry)
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed run, or a `write` that has failed, has left half-written; requires the lock."""
+        for name in self._names():
+            if _TEMPORARY in name:
+                shutil.rmtree(self.path / name, ignore_errors=True)
 
     def numbers(self) -> set[int]:
         """Of what is there, whole or not."""
-        if not self.path.is_dir():
-            return set()
-        return {int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal()}
+        return {int(name) for name in self._names() if name.isdecimal()}
+
+    def _names(self) -> list[str]:
+        """Names of the entries of the folder; none where it can't be read."""
+        try:
+            return os.listdir(self.path)
+        except OSError:
+            return []
 
     def write(self, number: int, trees: Mapping[str, Mapping[str, Array]], content: Mapping[str, Any]) -> None:
-        """Begin to add one, unless there is one of that number; `finish` waits for it.
+        """Begin to add one, unless there is one of that number; `finish` waits for it, and goes before the next.
 
-        The oldest go if they have become too many.
+        The oldest go if they have become too many. What can't be written leaves no files, and its reason in `failure`.
 
         Args:
           number: of steps.
           trees: leaves by name, by the name of the tree.
           content: what else to keep, as JSON can hold it.
-
-        Raises:
-          CheckpointError: the one before can't be written.
         """
-        self.finish()
         if number in self.numbers() - self.broken.keys():
             return
         # Copies, for the arrays' memory may be used again before they are written.
@@ -107,12 +123,13 @@ class SealedFolder:
         plain = json.loads(json.dumps({"format": _FORMAT, "number": number} | dict(content)))
         self._writing = _WRITER.submit(self._write, number, raw, shapes, plain)
 
-    def finish(self) -> None:
-        """Wait for what `write` has begun.
+    def retry(self) -> None:
+        """Begin the last `write` again, if it has failed; `finish` waits for it."""
+        if self._failed is not None:
+            self._writing = _WRITER.submit(self._write, *self._failed)
 
-        Raises:
-          CheckpointError: it can't be written.
-        """
+    def finish(self) -> None:
+        """Wait for what `write` or `retry` has begun."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -124,26 +141,36 @@ class SealedFolder:
         shapes: Mapping[str, Mapping[str, str]],
         content: dict[str, Any],
     ) -> None:
-        content["trees"] = {tree: {"sha256": _digest(raw[tree]), "leaves": shapes[tree]} for tree in raw}
-        notes = {"sha256": _seal(content), "content": content}
-        items = {tree: self._args.StandardSave(leaves) for tree, leaves in raw.items()}
-        args = self._args.Composite(notes=self._args.JsonSave(notes), **items)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._remove(self.broken)
+            self._lock.take()  # anew, where the folder has been replaced
+            self._add(number, raw, content | {"trees": _described(raw, shapes)})
+        except Exception as error:  # Python's, Orbax's and TensorStore's own
+            there = self.numbers() - self.broken.keys()
+            others = f"checkpoint {max(there)} is still there" if there else "there is none before it"
+            self.failure = f"checkpoint {number} can't be written to {self.path} ({_reason(error)}); {others}"
+            self._failed = (number, raw, shapes, content)
+        else:
+            self.failure = self._failed = None
+            self.broken.clear()
+
+    def _add(self, number: int, raw: Mapping[str, Mapping[str, np.ndarray]], content: Mapping[str, Any]) -> None:
+        """Write one and remove those that are too old; nothing of it stays where that fails."""
+        notes = {"sha256": _seal(content), "content": content}
+        items = {tree: self._args.PyTreeSave(leaves) for tree, leaves in raw.items()}
+        args = self._trees_args(notes=self._args.JsonSave(notes), **items)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._remove(self.broken)
+        try:
             with _quiet():
                 self._checkpointer.save(self.path / str(number), args=args)
             # A run that is killed before it is done has its arrays' seal alone, which is enough.
             _seal_files(self.path / str(number))
-            before = sorted(self.numbers() - {number})
-            self._remove(before[: len(before) + 1 - self._keep])
-        except Exception as error:  # Python's, Orbax's and TensorStore's own
-            reason = str(error).split("\n")[0] or type(error).__name__
-            there = self.numbers() - self.broken.keys()
-            others = f"checkpoint {max(there)} is still there to go on from" if there else "there is none before it"
-            text = f"checkpoint {number} can't be written to {self.path} ({reason}); {others}"
-            raise CheckpointError(text) from error
-        self.broken.clear()
+        except Exception:
+            self._remove([number])
+            self.remove_unfinished()
+            raise
+        before = sorted(self.numbers() - {number})
+        self._remove(before[: len(before) + 1 - self._keep])
 
     def read_content(self, number: int) -> dict[str, Any]:
         """What was written with the trees.
@@ -153,7 +180,7 @@ class SealedFolder:
           Exception: of any kind, where it is broken.
         """
         _require_whole(self.path / str(number), "notes")
-        args = self._args.Composite(notes=self._args.JsonRestore())
+        args = self._trees_args(notes=self._args.JsonRestore())
         with _quiet():
             notes = self._checkpointer.restore(self.path / str(number), args=args).notes
         found = notes.get("format")
@@ -186,7 +213,7 @@ class SealedFolder:
                 raise InputError(f"{text}; take that code, or another folder")
         _require_whole(self.path / str(number), tree)
         raw = {name: np.empty_like(_raw(leaf)) for name, leaf in like.items()}
-        args = self._args.Composite(**{tree: self._args.StandardRestore(raw)})
+        args = self._trees_args(**{tree: self._args.PyTreeRestore(raw, self._restore_args(raw))})
         with _quiet():
             leaves = self._checkpointer.restore(self.path / str(number), args=args)[tree]
         if _digest(leaves) != content["trees"][tree]["sha256"]:
@@ -246,8 +273,25 @@ def _sha256(path: Path) -> str:
 def _is_ours(entry: Path) -> bool:
     if not entry.is_dir():
         return False
-    names = {part.name for part in entry.iterdir()}
+    try:
+        names = set(os.listdir(entry))
+    except FileNotFoundError:  # gone meanwhile, as a run removes its oldest
+        return True
     return _TEMPORARY in entry.name or (entry.name.isdecimal() and (not names or bool(names & _PARTS)))
+
+
+def _reason(error: Exception) -> str:
+    """One line: what the operating system says, if it is the cause; TensorStore passes on its code within a text."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    return os.strerror(code) if code else str(error).split("\n")[0] or type(error).__name__
+
+
+def _described(
+    raw: Mapping[str, Mapping[str, np.ndarray]], shapes: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """The seal and the shapes of each tree."""
+    return {tree: {"sha256": _digest(raw[tree]), "leaves": shapes[tree]} for tree in raw}
 
 
 def _shape(leaf: Any) -> str:

@@ -16,17 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, PyTree
 
 from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.data import Split
+from vae_jax.description import describe
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, NotFiniteError, StoppedError, require_not_negative, require_positive_int
 from vae_jax.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
 from vae_jax.observation import Observe, Scale
 from vae_jax.progress import Progress
 from vae_jax.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
-from vae_jax.step import OBSERVATION, Metrics, Step, TrainState, member, stream
+from vae_jax.step import OBSERVATION, ChecksData, Metrics, Step, TrainState, describe_step, member, stream
 from vae_jax.stopping import StopSignals
 
 _CHUNK_SECONDS = 2.0  # how often the host hears from the device
@@ -129,7 +130,9 @@ def fit(
       batch_size: images a step, over all devices; an epoch leaves out the remainder.
       measure: called with the state after each epoch, or with each member's, who may have one each; its numbers join
         the epoch's record.
-      store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`.
+      store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`. One of
+        another run is refused (see `Checkpoints`); to know, all images are read once. What it can't write gives a
+        warning, and is the store's `failure` if it was the last one.
       mesh: the devices that share each batch, or the members; None is one device.
       shard_optimizer: whether each device keeps a part of the optimizer's state only.
       stream_above: bytes of images above which they stay on the host and stream to the devices in windows; by default
@@ -142,9 +145,11 @@ def fit(
       measuring), the mean of each metric, and what was measured; of several members a list of each but the first two.
 
     Raises:
-      InputError: no epochs, no batch, a batch larger than the data, or what the devices can't share.
+      InputError: no epochs, no batch, a batch larger than the data, data that the model doesn't take, what the devices
+        can't share, a store with checkpoints of another run or in which another run is being kept, or a store and a
+        step without a description.
       NotFiniteError: a loss or a gradient was not finite; the message tells the step, its `state` is the last good one.
-      StoppedError: Ctrl-C or SIGTERM came; the steps under way were finished, and the state was kept in the store.
+      StoppedError: Ctrl-C or SIGTERM came; the steps under way were finished, and the store was given the state.
     """
     require_positive_int(epochs=epochs, batch_size=batch_size)
     require_not_negative(stream_above=stream_above or 0)
@@ -154,63 +159,90 @@ def fit(
     layout.require_divisible(**{"members": state.step.size} if state.step.ndim else {"batch_size": batch_size})
     steps_per_epoch = len(data) // batch_size
     total = epochs * steps_per_epoch
-    state, notes = _restored(store, state)
-    records, chunks = notes.get("history", []), notes.get("chunks", [])  # the latter of the epoch under way
-    feeder = _feeder(data, batch_size, layout, state.key, stream_above)
-    state = layout.place(state)  # a copy, for the first chunk donates it
-    done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk tells how fast a step is
-    chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
-    run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size, layout=layout)
-    state, _ = run(state, feeder.at(done)[0], 0)  # compiles, so that no second of it counts as training
+    settings = member(state.settings, 0) if state.step.ndim else state.settings
+    if isinstance(step, ChecksData):
+        step.require_data(data, observe, settings)
+    state = jax.tree.map(jnp.asarray, state)  # settings may be plain numbers
+    with closing(store):
+        # Within the call, so that the state that is replaced can be freed.
+        state, notes = _restored(store, state, partial(_described, state, step, settings, data, observe, batch_size))
+        records, chunks = notes.get("history", []), notes.get("chunks", [])  # the latter of the epoch under way
+        feeder = _feeder(data, batch_size, layout, state.key, stream_above)
+        state = layout.place(state)  # a copy, for the first chunk donates it
+        done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk tells how fast a step is
+        chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
+        run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size, layout=layout)
+        state, _ = run(state, feeder.at(done)[0], 0)  # compiles, so that no second of it counts as training
 
-    def keep(**settings: Any) -> None:
-        local = layout.fetch(state)  # by all processes together
-        if is_first_process():
-            store.save(done, local, {"history": records, "chunks": chunks}, **settings)
+        def keep(**settings: Any) -> None:
+            local = layout.fetch(state)  # by all processes together
+            if is_first_process():
+                store.save(done, local, {"history": records, "chunks": chunks}, **settings)
 
-    with Progress(title, total, done, progress and is_first_process()) as bar, StopSignals() as stop, closing(store):
-        while done < total:
-            feed, end = feeder.at(done)
-            count = min(count, end - done)
-            start = time.perf_counter()
-            state, metrics = run(state, feed, count)
-            del feed  # a window that may lie behind
-            metrics = jax.device_get(layout.fetch(metrics))
-            seconds = time.perf_counter() - start
-            if not np.all(metrics["finite"] == count):
-                if state.step.ndim == 0:
-                    done = int(layout.fetch(state.step))
+        with Progress(title, total, done, progress and is_first_process()) as bar, StopSignals() as stop:
+            while done < total:
+                feed, end = feeder.at(done)
+                count = min(count, end - done)
+                start = time.perf_counter()
+                state, metrics = run(state, feed, count)
+                del feed  # a window that may lie behind
+                metrics = jax.device_get(layout.fetch(metrics))
+                seconds = time.perf_counter() - start
+                if not np.all(metrics["finite"] == count):
+                    if state.step.ndim == 0:
+                        done = int(layout.fetch(state.step))
+                        keep(last=True)
+                    raise _not_finite(metrics, count, layout.fetch(state))
+                done += count
+                chunks.append(
+                    {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
+                )
+                bar.advance(count, float(np.mean(metrics["loss"])) / count)
+                # What the clock or a signal decides, all processes decide alike.
+                fitting, unheard, young = least(
+                    chunk_seconds * count / seconds, float(stop.heard is None), float(not store.due)
+                )
+                count = max(1, int(fitting))
+                if done % steps_per_epoch == 0:
+                    records.append(_record(done // steps_per_epoch, chunks) | _measured(measure, layout.fetch(state)))
+                    chunks.clear()
+                    keep(record=records[-1], wait=False)
+                elif not young:
+                    keep(wait=False)
+                if not unheard and done < total:
                     keep(last=True)
-                raise _not_finite(metrics, count, layout.fetch(state))
-            done += count
-            chunks.append(
-                {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
-            )
-            bar.advance(count, float(np.mean(metrics["loss"])) / count)
-            # What the clock or a signal decides, all processes decide alike.
-            fitting, unheard, young = least(
-                chunk_seconds * count / seconds, float(stop.heard is None), float(not store.due)
-            )
-            count = max(1, int(fitting))
-            if done % steps_per_epoch == 0:
-                records.append(_record(done // steps_per_epoch, chunks) | _measured(measure, layout.fetch(state)))
-                chunks.clear()
-                keep(record=records[-1], wait=False)
-            elif not young:
-                keep(wait=False)
-            if not unheard and done < total:
-                keep(last=True)
-                raise StoppedError(stop.heard or SIGTERM, done, total, layout.fetch(state), store.where)
-        keep(last=True)
+                    raise StoppedError(
+                        stop.heard or SIGTERM, done, total, layout.fetch(state), store.where, store.failure
+                    )
+            keep(last=True)
     return layout.fetch(state), records
 
 
-def _restored(store: Checkpoints | NoCheckpoints, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """What the first process finds in its store, in every process."""
+def _described(
+    state: TrainState, step: Step, settings: PyTree, data: Split, observe: Observe, batch_size: int
+) -> dict[str, Any]:
+    """What a run is, so that it is never gone on with as another one; `settings` are those of one member."""
+    return {
+        "data": data.digest,
+        "batch_size": batch_size,
+        "steps_per_epoch": len(data) // batch_size,
+        "transform": describe(observe),
+        "key": describe(state.key),
+        "settings": describe(state.settings),
+        "step": describe_step(step, settings),
+    }
+
+
+def _restored(
+    store: Checkpoints | NoCheckpoints, state: TrainState, described: Callable[[], dict[str, Any]]
+) -> tuple[TrainState, dict[str, Any]]:
+    """What the first process finds in its store, which it opens, of the run that is so described, in every process."""
     found: dict[str, Any] = {"notes": {}, "error": None}
     if is_first_process():
         try:
-            state, found["notes"] = store.restore(state)
+            store.open()
+            # Without a store, nothing is described: the digest of the data takes a while.
+            state, found["notes"] = store.restore(state, described() if store.where else None)
         except InputError as error:
             found["error"] = str(error)
     state, text = from_first_process(state, json.dumps(found))
