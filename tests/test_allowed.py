@@ -225,7 +225,7 @@ def test_what_a_module_of_this_library_has_imported_is_not_allowed(monkeypatch):
 def test_a_public_dataclass_is_a_value_if_it_is_frozen_and_compared_by_its_fields(monkeypatch):
     monkeypatch.setattr(vj, "__all__", [*vj.__all__, "Kind"])
     for frozen, eq in itertools.product((False, True), repeat=2):
-        kind = dataclass(frozen=frozen, eq=eq)(type("Kind", (), {"__module__": "vae_jax.model"}))
+        kind = dataclass(frozen=frozen, eq=eq)(type("Kind", (), {"__module__": "vae_jax.models.vae"}))
         monkeypatch.setattr(vj, "Kind", kind, raising=False)
         if frozen and eq:
             assert isinstance(build({"class": "vae_jax:Kind"}), kind)

@@ -7,7 +7,8 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from vae_jax.distributions import Delta, DiagonalGaussian, example_keys, soft_clip
+from vae_jax import InputError
+from vae_jax.distributions import Delta, DiagonalGaussian, UnitGaussian, example_keys, log_ratio, soft_clip
 
 MEAN = jnp.array([[0.3, -2.0, 0.0], [5.0, 0.1, -0.7]])
 LOG_VARIANCE = jnp.array([[-3.0, 0.5, 0.0], [2.0, -8.0, 1e-3]])
@@ -111,5 +112,6 @@ def test_delta_has_no_noise_and_no_divergence():
     q = Delta.from_network(MEAN[:, None])
     np.testing.assert_array_equal(q.sample(jax.random.key(0)), MEAN)
     np.testing.assert_array_equal(q.kl(), jnp.zeros_like(MEAN))
-    np.testing.assert_array_equal(q.log_ratio(MEAN), jnp.zeros_like(MEAN))
+    with pytest.raises(InputError, match="no density"):
+        log_ratio(q, UnitGaussian(MEAN.shape[-1]), MEAN)
     np.testing.assert_array_equal(q.log_prob(jnp.stack([MEAN, MEAN + 1])), [[0, 0], [-np.inf, -np.inf]])

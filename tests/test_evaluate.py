@@ -215,7 +215,7 @@ def test_a_denoiser_is_scored_by_its_targets():
 def test_values_that_the_likelihood_does_not_take_are_refused_before_anything_is_computed():
     with pytest.raises(vj.InputError, match="likelihood takes values from 0 to 1, but what is observed are 256 levels"):
         vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, observe=vj.Scale(-1.0, 1.0))
-    with pytest.raises(vj.InputError, match=r"images have shape \(5, 5, 1\), but the model takes \(6, 6, 1\)"):
+    with pytest.raises(vj.InputError, match=r"examples have shape \(5, 5, 1\), but the model takes \(6, 6, 1\)"):
         vj.evaluate(jax.random.key(1), VAE, VARIABLES, small_split(10, size=5))
 
 
@@ -223,7 +223,7 @@ def test_values_that_the_likelihood_does_not_take_are_refused_before_anything_is
 class Impossible(vj.Bernoulli):
     """Probability 0 for what is bright, 1 for all else: a likelihood with -inf in it."""
 
-    def __call__(self, outputs, variables=None):
+    def __call__(self, outputs, variables=None, event_ndim=3):
         return Excluding(outputs)
 
 
@@ -235,7 +235,7 @@ class Excluding:
     def sample(self, key):
         return self.mean
 
-    def log_prob(self, x):
+    def log_prob(self, x, observed=None):
         dark = jnp.where(x.sum((-3, -2, -1)) > 0, -jnp.inf, 0.0)
         return jnp.broadcast_to(dark, self.mean.shape[:-3])
 

@@ -69,8 +69,8 @@ def test_batch_statistics_change_in_training_alone():
     [
         ({"latent_dim": 0}, "latent_dim"),
         ({"hidden": (500, 0)}, r"hidden\[1\]"),
-        ({"image_shape": (28, 28)}, "image_shape"),
-        ({"image_shape": (28, 0, 1)}, "image_shape"),
+        ({"event_shape": ()}, "event_shape"),
+        ({"event_shape": (28, 0, 1)}, "event_shape"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(settings, name):
@@ -92,7 +92,7 @@ def test_networks_that_do_not_fit_are_refused(encoder, decoder, message):
 
 
 def test_images_of_other_channels_are_refused():
-    with pytest.raises(vj.InputError, match=r"images of shape \(2, 2, 3\)"):
+    with pytest.raises(vj.InputError, match=r"events of shape \(2, 2, 3\)"):
         vj.Bernoulli()(jnp.zeros((1, 2, 2, 1))).log_prob(jnp.zeros((1, 2, 2, 3)))
 
 
@@ -225,7 +225,7 @@ def test_a_linear_path_adds_a_centred_linear_map():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_shape": (20, 16, 3), "features": (4, 4, 4)}, "20 x 16 pixels cannot be halved 3 times"),
+        ({"event_shape": (20, 16, 3), "features": (4, 4, 4)}, "20 x 16 pixels cannot be halved 3 times"),
         ({"features": ()}, "one convolution or more"),
         ({"features": (4, 0)}, r"features\[1\]"),
     ],

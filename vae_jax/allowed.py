@@ -18,6 +18,7 @@ import numpy as np
 from flax import linen as nn
 
 from vae_jax.errors import InputError
+from vae_jax.values import is_value
 
 _Rule = Callable[[str, str, Any], bool]
 """From a module, a name in it and what has that name to whether it is allowed."""
@@ -126,7 +127,9 @@ def _of_this_library(module: str, name: str, found: Any) -> bool:
 
 
 def _is_frozen(kind: type) -> bool:
-    """Whether it is a dataclass of values: frozen, and compared by its fields."""
+    """Whether it is a dataclass of values: made by `value`, or frozen and compared by its fields."""
+    if is_value(kind):
+        return True
     parameters: Any = getattr(kind, "__dataclass_params__", None)
     return parameters is not None and parameters.frozen and parameters.eq
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -78,15 +78,15 @@ class Batch:
       observed: which entries of the events are known, [batch, *event]; the others add nothing to log p(x|z).
     """
 
-    x: Float[Array, "batch ..."]
-    target: Float[Array, "batch ..."] | None = None
-    label: Int[Array, " batch"] | None = None
-    mask: Shaped[Array, " batch"] | None = None
+    x: Float[Any, "..."]
+    target: Float[Any, "..."] | None = None
+    label: Int[Any, "..."] | None = None
+    mask: Shaped[Any, "..."] | None = None
     condition: PyTree = None
-    observed: Shaped[Array, "batch ..."] | None = None
+    observed: Shaped[Any, "..."] | None = None
 
     @property
-    def targets(self) -> Float[Array, "batch ..."]:
+    def targets(self) -> Float[Any, "..."]:
         """`target`, or `x` where there is none."""
         return self.x if self.target is None else self.target
 

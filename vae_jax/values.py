@@ -34,13 +34,18 @@ def parameter(*, default: Any = dataclasses.MISSING) -> Any:
 def value(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that is a pytree by the rule of this module."""
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    cls.__hash__ = _hash  # type: ignore[method-assign]
-    cls.__eq__ = _equal  # type: ignore[assignment, method-assign]
+    setattr(cls, "__hash__", _hash)  # noqa: B010 (mypy takes no assignment to a method)
+    setattr(cls, "__eq__", _equal)  # noqa: B010
     jax.tree_util.register_pytree_with_keys(
         cls, _flatten_with_keys, lambda aux, children: _unflatten(cls, aux, children)
     )
     _VALUES.add(cls)
     return cls
+
+
+def is_value(of: type) -> bool:
+    """Whether a class was made by `value`."""
+    return of in _VALUES
 
 
 def axes(of: T, **mapped: Any) -> T:

@@ -9,8 +9,8 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, cast
 
 import flax.errors
 import jax
@@ -339,9 +339,10 @@ class VAE:
         flat = z.reshape(-1, self.latent_dim)
         copies = len(flat) // z.shape[-2]
         repeated, mask = jax.tree.map(lambda leaf: jnp.tile(leaf, (copies, *[1] * (leaf.ndim - 1))), (condition, mask))
+        noise = None
         if keys is not None and draws is not None:
-            keys = jax.vmap(lambda number: _fold(keys, number))(draws).reshape(-1)
-        outputs, updates = _apply(self.decoder, _of(variables, "decoder"), flat, train, repeated, mask, keys)
+            noise = jax.vmap(partial(_fold, keys))(draws).reshape(-1)
+        outputs, updates = _apply(self.decoder, _of(variables, "decoder"), flat, train, repeated, mask, noise)
         return outputs.reshape(*z.shape[:-1], *outputs.shape[1:]), updates
 
     def _of_batch(self, batch: Batch) -> dict[str, Any]:
@@ -428,7 +429,7 @@ def _apply(
 ) -> tuple[Array, Variables]:
     """The outputs of a network, and the collections that it changes in training."""
     if not train:
-        return network.apply(variables, inputs, **arguments), {}
+        return cast(Array, network.apply(variables, inputs, **arguments)), {}
     mutable = [collection for collection in variables if collection != "params"]
     if mask is not None and mutable:
         if not _takes(network, "mask"):
