@@ -294,7 +294,7 @@ def importance_estimate(
     require_values(known, model.likelihood.domain)
     leaves, structure = jax.tree.flatten(batch)
 
-    def run(first: int, *block_of_leaves: Array) -> ImportanceEstimate:
+    def run(first: int, *block_of_leaves: Any) -> ImportanceEstimate:
         own = jax.tree.unflatten(structure, block_of_leaves)
         return _importance_estimate(first, own, key=key, variables=variables, model=model, samples=samples, rows=rows)
 
