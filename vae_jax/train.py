@@ -26,7 +26,7 @@ from vae_jax.description import describe
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, NotFiniteError, StoppedError, require_not_negative, require_positive_int
 from vae_jax.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
-from vae_jax.observation import Observe, as_split, default_transform
+from vae_jax.observation import Examples, Observe, as_split, default_transform
 from vae_jax.progress import Progress
 from vae_jax.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
 from vae_jax.step import OBSERVATION, ChecksData, Metrics, Step, TrainState, describe_step, member, stream
@@ -106,7 +106,7 @@ def _chunk(
 def fit(
     state: TrainState,
     step: Step,
-    data: Split | np.ndarray,
+    data: Examples,
     *,
     observe: Observe | None = None,
     epochs: int,

@@ -323,6 +323,8 @@ class VAE:
         if batch.x.shape[1:] != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
             raise InputError(f"x has shape {batch.x.shape}; expected [batch, {expected}]")
+        if batch.observed is not None and batch.observed.shape != batch.x.shape:
+            raise InputError(f"observed has shape {batch.observed.shape}; expected that of x, {batch.x.shape}")
         x = batch.x if batch.observed is None else jnp.where(batch.observed > 0, batch.x, 0)
         extra = {"observed": batch.observed} if batch.observed is not None and _takes(self.encoder, "observed") else {}
         noise = None if key is None or not train else _fold(_network_keys(key, len(x)), 1)
