@@ -8,6 +8,7 @@ program, it refuses what the distribution is not defined on.
 from vae_jax.likelihoods.base import Distribution, ImageDistribution, Likelihood
 from vae_jax.likelihoods.bernoulli import Bernoulli, BernoulliImage, ContinuousBernoulli, ContinuousBernoulliImage
 from vae_jax.likelihoods.gaussian import Gaussian, GaussianImage, LearnedGaussian, OptimalGaussian
+from vae_jax.likelihoods.independent import Independent
 from vae_jax.likelihoods.laplace import Laplace, LaplaceImage
 from vae_jax.likelihoods.logistic import DiscretisedLogistic, DiscretisedLogisticImage
 
@@ -22,6 +23,7 @@ __all__ = [
     "Gaussian",
     "GaussianImage",
     "ImageDistribution",
+    "Independent",
     "Laplace",
     "LaplaceImage",
     "LearnedGaussian",
