@@ -21,7 +21,7 @@ from vae_jax.attributes import AttributeJudge, Edits, at_share, edit, train_attr
 from vae_jax.errors import require_positive, require_positive_int
 from vae_jax.experiment import Run, run_script
 from vae_jax.figures import images_figure, rows_figure
-from vae_jax.latents import attribute_vector
+from vae_jax.latents import attribute_counts, attribute_vector
 from vae_jax.observation import Mirrored
 from vae_jax.options import Options
 from vae_jax.plots import drift_figure
@@ -103,6 +103,7 @@ def main(config: Config) -> None:
             "test_kl_label": run.label(vae.vae.likelihood),
             "judge_balanced_accuracy": accuracy,
             "attributes": effects,
+            "images_by_combination": {name: counts_by_combination(run.data.train, name) for name in CONFOUNDERS},
             "seconds_per_epoch": {"ae": ae.seconds_per_epoch, "vae": vae.seconds_per_epoch},
         }
     )
@@ -151,10 +152,20 @@ def pca_squared_error(run: Run, components: int) -> float:
 
 def attribute_vectors(encodings: np.ndarray, split: vj.Split, name: str) -> dict[str, np.ndarray]:
     """Of training images: the plain difference of means, and the one balanced over the attribute's confounders."""
-    assert split.attributes is not None
-    confounders = np.stack([split.attributes[other] for other in CONFOUNDERS[name]], axis=1)
-    has = split.attributes[name]
+    has, confounders = with_confounders(split, name)
     return {"plain": attribute_vector(encodings, has), "balanced": attribute_vector(encodings, has, confounders)}
+
+
+def counts_by_combination(split: vj.Split, name: str) -> list[dict[str, int]]:
+    """Images with and without an attribute for each combination of its confounders, from all absent to all present."""
+    counts = attribute_counts(*with_confounders(split, name))
+    return [{"with": n1, "without": n0} for n1, n0 in counts]
+
+
+def with_confounders(split: vj.Split, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each image has the attribute [n], and its confounders [n, confounders]."""
+    assert split.attributes is not None
+    return split.attributes[name], np.stack([split.attributes[other] for other in CONFOUNDERS[name]], axis=1)
 
 
 def measure(

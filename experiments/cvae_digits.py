@@ -4,6 +4,7 @@ The label, one-hot, enters encoder and decoder. A classifier trained apart says 
 asked for, and the encodings say how much of the label the latent still holds, against the same VAE without labels.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import numpy as np
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.evaluate import require_labels
 from vae_jax.experiment import Run, run_script
 from vae_jax.figures import clouds_figure, images_figure
 from vae_jax.latents import class_separation, nearest_mean_accuracy
@@ -41,16 +41,15 @@ def main(config: Config) -> None:
     """Train with and without labels, draw what is asked for, judge it, report."""
     require_positive_int(classes=config.classes, latent_dim=config.latent_dim)
     run = Run.start("cvae_digits", config)
+    conditional = vj.mlp_vae(run.data.image_shape, config.latent_dim, classes=config.classes)
     for split in (run.data.train, run.data.test):
-        require_labels(split, config.classes)
+        conditional.require_inputs(split)
     judge, accuracy = run.judge()
     *train_keys, grid_key, draw_key, encode_key = jax.random.split(run.key, 5)
-    kinds = {"conditional": config.classes, "unconditional": None}
+    kinds = {"conditional": conditional, "unconditional": dataclasses.replace(conditional, classes=None)}
     models = {
-        name: run.train(
-            key, vj.mlp_vae(run.data.image_shape, config.latent_dim, classes=classes), vj.ELBO(), title=f"{name} VAE"
-        )
-        for key, (name, classes) in zip(train_keys, kinds.items(), strict=True)
+        name: run.train(key, vae, vj.ELBO(), title=f"{name} VAE")
+        for key, (name, vae) in zip(train_keys, kinds.items(), strict=True)
     }
     numbers: dict[str, Any] = {
         "label_agreement": agreement(draw_key, models["conditional"], judge, config.classes),

@@ -135,7 +135,6 @@ def train(
         schedule=config.schedule,
         kl_warm_up=config.kl_warm_up,
         epochs=how.epochs,
-        batch_size=how.batch_size,
     )
 
     def test_bound(state: vj.TrainState) -> dict[str, float]:

@@ -9,6 +9,7 @@ from flax import linen as nn
 import vae_jax as vj
 from vae_jax.attributes import (
     GREATEST_WEIGHT,
+    AttributeCrossEntropy,
     AttributeJudge,
     Edits,
     _independence_weights,
@@ -16,7 +17,7 @@ from vae_jax.attributes import (
     edit,
     train_attribute_judge,
 )
-from vae_jax.latents import attribute_vector
+from vae_jax.latents import attribute_counts, attribute_vector
 
 # In rows: attribute, confounder, and how many have that combination.
 TABLE = np.array([(0, 0, 30), (0, 1, 10), (1, 0, 5), (1, 1, 15)])
@@ -46,12 +47,24 @@ def test_a_combination_with_one_side_alone_is_left_out():
     np.testing.assert_allclose(both, attribute_vector(encodings[kept], attribute[kept]))
 
 
+def test_combinations_count_by_the_precision_of_their_differences():
+    """Of a linear model with an intercept for each combination, the vector is the least-squares coefficient."""
+    generator = np.random.default_rng(0)
+    attribute, confounder = crowd()
+    encodings = generator.normal(size=(60, 3))
+    design = np.stack([attribute, ~confounder, confounder], axis=1).astype(float)
+    expected = np.linalg.lstsq(design, encodings, rcond=None)[0][0]
+    np.testing.assert_allclose(attribute_vector(encodings, attribute, confounder[:, None]), expected)
+    assert attribute_counts(attribute, confounder[:, None]) == [(5, 30), (15, 10)]
+    assert attribute_counts(attribute) == [(20, 40)]
+
+
 @pytest.mark.parametrize(
     ("attribute", "confounders", "message"),
     [
         (np.zeros(4, bool), None, "no combination"),
         (np.ones(4, bool), None, "no combination"),
-        (np.array([True, False, True]), None, "4 encodings, 3 values"),
+        (np.array([True, False, True]), None, "4 encodings but 3 values"),
         (np.array([True, False] * 2), np.array([[True], [False]] * 2), "no combination"),
     ],
 )
@@ -96,6 +109,34 @@ def test_a_judge_learns_attributes():
     accuracy = judge.accuracy(split(64, seed=1))
     assert min(accuracy.values()) > 0.95
     assert judge(data.images / np.float32(255)).features.shape == (256, 128)
+
+
+def test_the_loss_of_an_example_is_weighted_by_its_combination():
+    classifier = vj.Classifier((2, 2, 1), classes=2, hidden=(4,))
+    variables = classifier.init(jax.random.key(0))
+    batch = vj.Batch(jax.random.uniform(jax.random.key(1), (4, 2, 2, 1)), label=jnp.array([0, 1, 2, 3]))
+    weights = jnp.array([1.0, 2.0, 0.0, 0.5])
+    weighted, plain = (
+        AttributeCrossEntropy(of_each)(jax.random.key(2), classifier, variables, batch, jnp.int32(0)).per_example
+        for of_each in (weights, jnp.ones(4))
+    )
+    np.testing.assert_allclose(weighted, weights * plain, rtol=1e-6)
+
+
+def test_a_judge_of_correlated_attributes_does_not_tell_one_by_the_other():
+    """The second attribute is not to be seen, but 90 % of the images have both or neither."""
+    generator = np.random.default_rng(0)
+    top = np.arange(256) % 2 == 0
+    values = np.stack([top, top ^ (generator.random(256) < 0.1)], axis=1)
+    images = np.zeros((256, 8, 8, 3), np.uint8)
+    images[top, :4] = 255
+    data = vj.Split(images, attributes=vj.Attributes(("Top", "Hidden"), values))
+    judge = train_attribute_judge(
+        jax.random.key(0), data, ("Top", "Hidden"), steps=320, batch_size=32, convolutions=(32,), progress=False
+    )
+    of_top, of_others = judge(images[:2] / np.float32(255)).probabilities
+    assert of_top[0] > 0.9 > 0.1 > of_others[0]
+    np.testing.assert_allclose([of_top[1], of_others[1]], 0.5, atol=0.1)  # without the weights 0.9 and 0.1
 
 
 def test_a_judge_without_an_opinion_has_half():

@@ -135,7 +135,8 @@ def test_another_state_is_refused_by_its_first_leaf(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("found", "remedy"), [(1, "take the older version that wrote it"), (3, "this version reads 2; take a newer")]
+    ("found", "remedy"),
+    [(1, "take the older"), (2, "take the older version that wrote it"), (4, "this version reads 3; take a newer")],
 )
 def test_another_format_is_a_sentence(tmp_path, monkeypatch, found, remedy):
     monkeypatch.setattr("vae_jax.sealed._FORMAT", found)
@@ -206,6 +207,17 @@ def test_a_broken_best_is_told_and_replaced(tmp_path):
         store.restore(fresh())
     store.save(3, fresh(3), NOTES, record={"loss": 5.0})
     assert names_in(tmp_path / "best") == ["3"]
+
+
+def test_a_broken_checkpoint_of_the_same_number_is_replaced(tmp_path):
+    for step in (1, 2):
+        store_of(tmp_path).save(step, fresh(step), NOTES)
+    shutil.rmtree(tmp_path / "2" / "state")
+    store = store_of(tmp_path)
+    with pytest.warns(vj.CheckpointWarning, match="checkpoint 2 is broken: .*going on from step 1"):
+        store.restore(fresh())
+    store.save(2, fresh(5), NOTES)
+    assert same(store_of(tmp_path).restore(fresh())[0], fresh(5))
 
 
 def test_a_record_without_the_number_names_what_it_has(tmp_path):
@@ -462,7 +474,7 @@ def test_a_run_that_fails_before_it_trains_releases_its_folder(tmp_path):
     def fail(state, batch):
         raise TypeError("no step")
 
-    store = store_of(tmp_path)  # which stays alive
+    store = store_of(tmp_path, step="one that fails")  # which stays alive
     with pytest.raises(TypeError, match="no step"):
         vj.fit(fresh(), fail, DATA, epochs=1, batch_size=16, progress=False, store=store)
     run(fresh(), 1, store=store_of(tmp_path))
@@ -523,6 +535,35 @@ def test_a_broken_file_is_named(tmp_path):
     with pytest.raises(vj.InputError, match=rf"checkpoint 4 is broken: variables/d/{file.name} is missing"):
         vj.restore_model(tmp_path)
     assert same(store_of(tmp_path).restore(fresh())[0], fresh()), "a state is whole without the variables for use"
+
+
+def test_arrays_are_compared_with_their_own_digest_where_the_list_of_files_is_missing(tmp_path):
+    tree = {"bits": jax.random.bits(jax.random.key(0), (10_000,))}  # random bits: compression leaves them as they are
+    store_of(tmp_path).save(4, tree, NOTES)
+    (tmp_path / "4" / "files.json").unlink()
+    assert same(store_of(tmp_path).restore(tree)[0], tree)
+    chunk = max((tmp_path / "4" / "state").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(chunk.read_bytes())
+    assert len(content) > 40_000
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(vj.InputError, match="checkpoint 4 is broken: its arrays are not those that were saved"):
+        store_of(tmp_path).restore(tree)
+
+
+def test_notes_are_compared_with_their_own_digest_and_number(tmp_path):
+    store_of(tmp_path).save(4, fresh(), NOTES)
+    (tmp_path / "4").rename(tmp_path / "7")
+    with pytest.raises(vj.InputError, match="checkpoint 7 is broken: it is the one of number 4"):
+        store_of(tmp_path).restore(fresh())
+    (tmp_path / "7").rename(tmp_path / "4")
+    (tmp_path / "4" / "files.json").unlink()
+    notes = tmp_path / "4" / "notes" / "metadata"
+    content = notes.read_text()
+    assert content.count("2.5") == 1
+    notes.write_text(content.replace("2.5", "2.6"))
+    with pytest.raises(vj.InputError, match="checkpoint 4 is broken: its notes are not those that were saved"):
+        store_of(tmp_path).restore(fresh())
 
 
 def test_what_is_killed_before_its_files_are_sealed_is_whole(tmp_path):

@@ -23,6 +23,26 @@ def test_the_judge_learns_and_is_the_same_each_time():
     np.testing.assert_array_equal(again(GREY).probabilities, judgement.probabilities)
 
 
+@pytest.mark.parametrize(("batch_size", "epochs"), [(32, 3), (256, 7)])
+def test_at_least_as_many_steps_are_taken_in_whole_epochs(monkeypatch, batch_size, epochs):
+    runs = []
+    monkeypatch.setattr("vae_jax.classifier.fit", lambda state, *args, **settings: (state, runs.append(settings)))
+    vj.train_judge(jax.random.key(0), DATA, steps=7, batch_size=batch_size)
+    (run,) = runs
+    assert (run["epochs"], run["batch_size"]) == (epochs, min(batch_size, 96))
+
+
+def test_features_are_the_last_hidden_layer_after_its_relu():
+    classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
+    variables = classifier.init(jax.random.key(0))
+    hidden = variables["params"]["MLP_0"]["Dense_0"]["kernel"]  # biases are 0 at first
+    expected = jnp.maximum(GREY.reshape(96, -1) @ hidden, 0)
+    features = classifier.features(variables, jnp.asarray(GREY))
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    logits = classifier.logits(variables, jnp.asarray(GREY))
+    np.testing.assert_allclose(logits, expected @ variables["params"]["Dense_0"]["kernel"], rtol=1e-4, atol=1e-5)
+
+
 def test_cross_entropy_is_minus_the_log_probability_of_the_label():
     classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
     variables = classifier.init(jax.random.key(0))

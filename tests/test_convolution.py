@@ -99,5 +99,17 @@ def test_upsampled_values_keep_their_scale():
 
 
 def test_odd_sizes_are_refused():
-    with pytest.raises(InputError, match="5 x 8 pixels cannot be halved"):
-        downsample(jnp.zeros((1, 5, 8, 3)), jnp.zeros((4, 4, 3, 2)))
+    for height, width in ((5, 8), (8, 5)):
+        with pytest.raises(InputError, match=f"{height} x {width} pixels cannot be halved"):
+            downsample(jnp.zeros((1, height, width, 3)), jnp.zeros((4, 4, 3, 2)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_types_are_kept_where_float64_is_enabled(dtype):
+    with jax.enable_x64(True):
+        x, kernel, y = (array.astype(dtype) for array in draws(*SIZES[0]))
+        for found in (downsample(x, kernel), upsample(y, kernel), correlate(x, y)):
+            assert found.dtype == dtype
+        gradient = jax.grad(lambda kernel: jnp.sum(downsample(x, kernel) * y))(kernel)
+        assert gradient.dtype == dtype
+        np.testing.assert_allclose(gradient, correlate(x, y), rtol=1e-5)

@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import json
+import os
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from conftest import idx_bytes, small_split, write_idx
 import vae_jax as vj
 from vae_jax.data import idx, load_or_stand_in, tfds
 from vae_jax.data.cache import cache_dir
+from vae_jax.data.digits import _enlarge as enlarge
 
 TRAIN, TEST = small_split(20), small_split(8)
 
@@ -35,6 +37,14 @@ def test_idx_files_are_read_with_and_without_gz(tmp_path, suffix):
     assert "by their MD5 not the published MNIST" in dataset.source
     assert dataset.image_shape == (6, 6, 1)
     assert dataset.train.labels.dtype == np.int32
+
+
+def test_the_height_of_idx_images_comes_before_their_width(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 1), dtype=np.uint8)
+    split = vj.Split(images, np.arange(4, dtype=np.int32))
+    dataset = vj.load("mnist", write_idx(tmp_path, split, split))
+    assert dataset.image_shape == (5, 7, 1)
+    np.testing.assert_array_equal(dataset.train.images, images)
 
 
 def test_any_name_does_in_a_subfolder_or_with_a_dot_for_the_dash(tmp_path):
@@ -274,6 +284,15 @@ def test_changed_files_are_decoded_again(tmp_path):
     assert len(dataset.train) == len(TEST)
 
 
+def test_changed_files_of_the_same_size_are_decoded_again(tmp_path):
+    folder = write_idx(tmp_path, TRAIN, TEST, suffix="")
+    vj.load("mnist", folder)
+    path = folder / "train-images-idx3-ubyte"
+    path.write_bytes(idx_bytes(255 - TRAIN.images[..., 0]))
+    os.utime(path, (0, 0))
+    np.testing.assert_array_equal(vj.load("mnist", folder).train.images, 255 - TRAIN.images)
+
+
 @pytest.mark.parametrize("how", ["truncated", "flipped byte", "no manifest", "manifest of another kind"])
 def test_a_damaged_cache_is_decoded_again(tmp_path, how):
     folder = write_idx(tmp_path, TRAIN, TEST)
@@ -315,6 +334,25 @@ def test_bundled_digits_look_like_mnist():
     assert np.corrcoef(coarse.ravel(), original.ravel())[0, 1] > 0.97
 
 
+def test_digits_are_enlarged_about_their_centre():
+    small = np.random.default_rng(0).integers(0, 17, (3, 8, 8)).astype(float)
+    turned = enlarge(small[:, ::-1, ::-1])[:, ::-1, ::-1].astype(int)
+    np.testing.assert_allclose(turned, enlarge(small), atol=1)
+
+
+def test_the_digest_is_of_shapes_pixels_and_labels():
+    images, labels = np.arange(48, dtype=np.uint8).reshape(2, 4, 6, 1), np.array([0, 1], np.int32)
+    variants = [
+        vj.Split(images, labels),
+        vj.Split(images),
+        vj.Split(images, labels[::-1]),
+        vj.Split(images[:, ::-1], labels),
+        vj.Split(images.reshape(2, 6, 4, 1), labels),
+    ]
+    assert len({split.digest for split in variants}) == len(variants)
+    assert vj.Split(images.copy(), labels.copy()).digest == variants[0].digest
+
+
 def from_arrays(images, labels=None):
     return vj.Dataset.from_arrays("own", images, labels, test_images=np.zeros((2, 4, 4), np.uint8))
 
@@ -346,6 +384,11 @@ def test_ones_own_arrays():
 def test_arrays_that_are_no_images_are_refused(images, labels, message):
     with pytest.raises(vj.DataError, match=message):
         from_arrays(images, labels)
+
+
+def test_a_negative_label_is_refused():
+    with pytest.raises(vj.DataError, match="the smallest label is -1"):
+        vj.Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, -1], np.int32))
 
 
 def test_hold_out_takes_the_end_of_the_training_images():

@@ -14,7 +14,9 @@ def test_nearest_distance_is_brute_force():
     differences = images[:, None] - references[None]
     expected = np.sqrt((differences**2).sum(axis=(2, 3, 4))).min(axis=1)
     np.testing.assert_allclose(nearest_distance(images, references), expected, rtol=1e-4)
-    np.testing.assert_allclose(nearest_distance(references[:2], references), 0, atol=1e-2)
+    np.testing.assert_array_equal(nearest_distance(references[:2], references), 0)
+    bright = np.full((1, 28, 28, 1), 0.9, np.float32)  # whose square is large beside the distance
+    assert nearest_distance(bright + 1e-4, np.concatenate([bright, 0 * bright])) == pytest.approx(28e-4, rel=1e-3)
 
 
 def test_frechet_distance_is_the_formula():

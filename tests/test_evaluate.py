@@ -1,6 +1,7 @@
 """Bounds and likelihoods of any number of examples."""
 
 import warnings
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import scipy.stats
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax.distributions import DiagonalGaussian
+from vae_jax.distributions import DiagonalGaussian, example_keys
 from vae_jax.evaluate import BLOCK, block_of, in_blocks, warn_if_collapsed
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
@@ -57,6 +58,15 @@ def test_terms_do_not_depend_on_the_blocks():
     np.testing.assert_allclose(other.kl, whole.kl, rtol=1e-5)
 
 
+def test_an_image_is_observed_and_encoded_by_two_streams_of_the_key():
+    observation_keys, noise_keys = (example_keys(jax.random.fold_in(jax.random.key(1), i), 50) for i in range(2))
+    x = vj.Binarize()(observation_keys, jnp.asarray(DATA.images)).x
+    expected = jax.jit(vj.elbo_terms, static_argnums=1)(noise_keys, VAE, VARIABLES, x)
+    terms = vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, observe=vj.Binarize())
+    np.testing.assert_allclose(terms.log_px_z, expected.log_px_z, rtol=1e-5)
+    np.testing.assert_allclose(terms.kl, expected.kl, rtol=1e-5)
+
+
 def test_encodings_and_decoded_images_are_those_of_the_model():
     x = jnp.asarray(DATA.images) / jnp.float32(255)
     posterior = vj.encode_all(jax.random.key(0), VAE, VARIABLES, DATA, block=13)
@@ -82,7 +92,7 @@ def test_a_conditional_model_is_evaluated_with_its_labels():
     with pytest.raises(vj.InputError, match="need"):
         vj.evaluate(jax.random.key(1), vae, variables, vj.Split(DATA.images))
     few = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=2)
-    with pytest.raises(vj.InputError, match="labels run up to 2, but the model has 2 classes"):
+    with pytest.raises(vj.InputError, match="labels run from 0 to 2; expected 0 to 1"):
         vj.encode_all(jax.random.key(1), few, few.init(jax.random.key(0)), DATA)
 
 
@@ -91,7 +101,9 @@ def test_estimate_is_the_mean_and_its_standard_error():
     mean, error = vj.estimate(values)
     assert mean == pytest.approx(values.mean())
     assert error == pytest.approx(scipy.stats.sem(values))
-    assert vj.estimate(np.array([5.0])) == (5.0, 0.0)
+    mean, error = vj.estimate(np.array([5.0]))
+    assert mean == 5.0
+    assert np.isnan(error), "one value tells nothing of the spread"
 
 
 X = vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize())
@@ -100,6 +112,10 @@ X = vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize())
 def test_what_is_observed_does_not_depend_on_the_blocks():
     whole, cut = (vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize(), block=block) for block in (50, 13))
     np.testing.assert_array_equal(whole, cut)
+    whole, cut = (
+        vj.encode_all(jax.random.key(3), VAE, VARIABLES, DATA, observe=vj.Binarize(), block=block) for block in (50, 13)
+    )
+    np.testing.assert_allclose(whole.mean, cut.mean, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("samples", "block", "rows"), [(1, 50, 4000), (37, 13, 60), (37, 50, 1), (37, 7, 4000)])
@@ -155,14 +171,82 @@ def test_active_units_are_those_that_change_with_the_image():
         warn_if_collapsed(DiagonalGaussian(0 * mean, np.zeros_like(mean)))
 
 
+class Wide(vj.Dequantize):
+    """Bytes spread over a range of width 2, on which the uniform density is 1/2."""
+
+    support = vj.Support(-1.0, 1.0)
+
+
 def test_bits_per_dimension_of_noise_are_eight_and_one():
     """Uniform bytes have eight bits each, whether as levels or as a density on [0, 1); fair binary pixels have one."""
     density = vj.mlp_vae((6, 6, 1), likelihood=vj.ContinuousBernoulli())
     uniform = density.likelihood(jnp.zeros((1, 6, 6, 1))).log_prob(jnp.full((1, 6, 6, 1), 0.3))
     np.testing.assert_allclose(vj.bits_per_dim(uniform, density, vj.Dequantize()), 8, atol=1e-6)
+    wide = vj.mlp_vae((6, 6, 1), likelihood=vj.Gaussian())
+    np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(2)), wide, Wide()), 8, atol=1e-6)
     levels = vj.mlp_vae((6, 6, 1), likelihood=vj.DiscretisedLogistic())
     np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(256)), levels, vj.Scale()), 8)
     np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(2)), VAE, vj.Binarize()), 1)
     for vae, observe in ((VAE, vj.Scale()), (density, vj.Scale()), (levels, vj.Dequantize())):
         with pytest.raises(vj.InputError, match="no likelihood"):
             vj.bits_per_dim(uniform, vae, observe)
+
+
+class Corrupted(vj.Scale):
+    """A denoiser's transform: noisy images in, clean images to be explained."""
+
+    def __call__(self, keys, images, labels=None):
+        clean = super().__call__(keys, images, labels)
+        noise = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, clean.x.shape[1:]))(keys)
+        return vj.Batch(clean.x * noise, target=clean.x, label=labels)
+
+
+def test_a_denoiser_is_scored_by_its_targets():
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), posterior=vj.Delta)
+    variables = vae.init(jax.random.key(0))
+    terms = vj.evaluate(jax.random.key(1), vae, variables, DATA, observe=Corrupted())
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), i))(jnp.arange(50))
+    batch = Corrupted()(keys, jnp.asarray(DATA.images))
+    decoded = vae.decode(variables, vae.encode(variables, batch.x).mean)
+    np.testing.assert_allclose(terms.log_px_z, decoded.log_prob(batch.target), rtol=1e-5)
+    assert not np.allclose(terms.log_px_z, decoded.log_prob(batch.x), rtol=1e-2)
+
+
+def test_values_that_the_likelihood_does_not_take_are_refused_before_anything_is_computed():
+    with pytest.raises(vj.InputError, match="likelihood takes values from 0 to 1, but what is observed are 256 levels"):
+        vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, observe=vj.Scale(-1.0, 1.0))
+    with pytest.raises(vj.InputError, match=r"images have shape \(5, 5, 1\), but the model takes \(6, 6, 1\)"):
+        vj.evaluate(jax.random.key(1), VAE, VARIABLES, small_split(10, size=5))
+
+
+@dataclass(frozen=True)
+class Impossible(vj.Bernoulli):
+    """Probability 0 for what is bright, 1 for all else: a likelihood with -inf in it."""
+
+    def __call__(self, outputs, variables=None):
+        return Excluding(outputs)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Excluding:
+    mean: jax.Array
+
+    def sample(self, key):
+        return self.mean
+
+    def log_prob(self, x):
+        dark = jnp.where(x.sum((-3, -2, -1)) > 0, -jnp.inf, 0.0)
+        return jnp.broadcast_to(dark, self.mean.shape[:-3])
+
+
+@pytest.mark.parametrize("rows", [1, 4000])
+def test_images_without_any_weight_have_minus_infinity_and_not_nan(rows):
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), likelihood=Impossible())
+    x = np.zeros((2, 6, 6, 1), np.float32)
+    x[1] = 1
+    with jax.debug_nans(True):
+        found = vj.importance_estimate(jax.random.key(4), vae, VARIABLES, x, samples=5, rows=rows)
+    assert np.isfinite(found.log_px[0])
+    assert found.log_px[1] == -np.inf
+    assert found.effective_samples[1] == 0 < found.effective_samples[0]

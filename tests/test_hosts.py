@@ -95,3 +95,8 @@ def test_processes_that_disagree_are_told(hosts):
     for number, host in enumerate(hosts):
         assert "the processes disagree on their data: process 1 has another than process 0" in host["disagreement"]
         assert host["disagreement"].endswith(f"this one has that of {number}")
+
+
+def test_what_the_first_process_refuses_of_its_store_all_refuse(hosts):
+    for host in hosts:
+        assert host["refusal"].startswith("the step has no description")

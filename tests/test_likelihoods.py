@@ -100,11 +100,11 @@ def test_the_optimal_variance_is_the_batchs_own_in_training_and_the_running_one_
     likelihood = vj.OptimalGaussian(momentum=0.9)
     means, x = jax.random.normal(jax.random.key(0), (2, 5, 3, 3, 1)), jax.random.normal(jax.random.key(1), (5, 3, 3, 1))
     batch = vj.Batch(x, mask=jnp.array([1.0, 1, 1, 1, 0]))
-    p_x, first = likelihood.in_training(means, likelihood.init(), batch)
+    px_z, first = likelihood.in_training(means, likelihood.init(), batch)
     best = float(((means - x[None]) ** 2)[:, :4].mean())
-    np.testing.assert_allclose(p_x.variance, best, rtol=1e-5)
+    np.testing.assert_allclose(px_z.variance, best, rtol=1e-5)
     others = [vj.Gaussian(best * factor)(means[:, :4]).log_prob(x[:4]).sum() for factor in (0.98, 1.02)]
-    assert p_x.log_prob(x)[:, :4].sum() > max(others), "another variance fits better"
+    assert px_z.log_prob(x)[:, :4].sum() > max(others), "another variance fits better"
     np.testing.assert_allclose(likelihood(means, first).variance, best, rtol=1e-5)
     _, second = likelihood.in_training(0 * means, first, batch)
     later = float((x[:4] ** 2).mean())
@@ -226,3 +226,29 @@ def test_a_likelihoods_own_variables_are_trained_with_the_rest(likelihood):
     assert history[-1]["loss"] < history[0]["loss"]
     terms = vj.evaluate(jax.random.key(1), vae, after.variables, data)
     assert -terms.log_px_z.mean() == pytest.approx(-history[-1]["log_px_z"], abs=5)
+
+
+def test_a_perfect_fit_has_a_finite_density_in_use_as_in_training():
+    likelihood, x = vj.OptimalGaussian(), pixels([0.2, 0.7])
+    px_z, variables = likelihood.in_training(x[None], likelihood.init(), vj.Batch(x))
+    best = scipy.stats.norm.logpdf(0, 0, 1e-4)
+    np.testing.assert_allclose(px_z.log_prob(x)[0], best, rtol=1e-5)
+    np.testing.assert_allclose(likelihood(x, variables).log_prob(x), best, rtol=1e-5)
+
+
+def test_laplace_draws_are_finite_at_the_end_of_the_uniform_numbers():
+    """The seed is one whose bits contain the smallest uniform number, which occurs about once in 2^23 pixels."""
+    draws = vj.Laplace()(jnp.zeros((1, 64, 64, 3))).sample(jax.random.key(593))
+    bits = jax.random.bits(jax.random.fold_in(jax.random.key(593), 0), (64, 64, 3), jnp.uint32)
+    assert (bits >> 9).min() == 0, "the seed no longer meets the end"
+    assert np.isfinite(draws).all()
+
+
+@pytest.mark.parametrize("logit", [0.59, 0.61, 30.0, 1e4, 1e6])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_continuous_bernoulli_is_exact_at_large_logits(logit, sign):
+    x = np.array([0.0, 1e-3, 0.25, 0.999, 1.0], np.float32).astype(np.float64)
+    away = np.float64(logit) * (1 - x if sign > 0 else x)  # the logit times the distance from the likelier end
+    expected = np.log(np.float64(logit)) - away - np.log1p(-np.exp(-np.float64(logit)))
+    found = vj.ContinuousBernoulli()(pixels([sign * logit] * 5)).log_prob(pixels(x))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-6)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.experiment import Run, _run_together
-from vae_jax.members import mean_and_deviation, run_members, scalars, together
+from vae_jax.members import _MEMBER, mean_and_deviation, run_members, scalars, together
 from vae_jax.options import Options
 from vae_jax.plots import with_bands
 
@@ -29,6 +29,19 @@ def test_members_meet_in_the_order_of_their_numbers_and_in_the_main_thread():
     run_members(main, 3)
     assert served == [(True, [0, 1, 2]), (True, [1, 2, 3])]
     assert ended == {0: [0, 10], 1: [10, 20], 2: [20, 30]}
+
+
+def test_what_members_bring_is_in_the_order_of_their_numbers_whoever_comes_first():
+    served = []
+
+    def main(number):
+        if number == 0:
+            meeting = _MEMBER.get().meeting
+            meeting._baton.wait_for(lambda: len(meeting._requests) == 2)
+        assert together(lambda brought: served.append(brought) or brought, 5 + number) == 5 + number
+
+    run_members(main, 3)
+    assert served == [[5, 6, 7]]
 
 
 def test_one_member_needs_no_meeting():

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 import vae_jax as vj
+from vae_jax.convolution import downsample, upsample
 
 
 def test_a_vae_is_a_value():
@@ -24,7 +25,7 @@ def test_shapes_of_everything():
     assert widths == [(36, 8), (8, 4), (4, 6), (3, 4), (4, 8), (8, 36)]
     forward = vae.forward(jax.random.key(1), variables, vj.Batch(jnp.zeros((5, 6, 6, 1))), samples=4)
     assert forward.z.shape == (4, 5, 3)
-    assert forward.p_x.mean.shape == (4, 5, 6, 6, 1)
+    assert forward.px_z.mean.shape == (4, 5, 6, 6, 1)
     assert vae.decode(variables, jnp.zeros((2, 3))).mean.shape == (2, 6, 6, 1)
     assert len(np.unique(forward.z)) == forward.z.size, "samples of an example share noise"
 
@@ -110,13 +111,13 @@ CONDITIONAL = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,), classes=3)
 def test_labels_enter_both_networks():
     variables = CONDITIONAL.init(jax.random.key(0))
     x, z, labels = jnp.ones((2, 6, 6, 1)), jnp.ones((2, 2)), jnp.array([0, 2])
-    posterior, p_x = CONDITIONAL.encode(variables, x, labels), CONDITIONAL.decode(variables, z, labels)
+    posterior, px_z = CONDITIONAL.encode(variables, x, labels), CONDITIONAL.decode(variables, z, labels)
     assert not np.allclose(posterior.mean[0], posterior.mean[1]), "the encoder does not see the label"
-    assert not np.allclose(p_x.mean[0], p_x.mean[1]), "the decoder does not see the label"
+    assert not np.allclose(px_z.mean[0], px_z.mean[1]), "the decoder does not see the label"
     forward = CONDITIONAL.forward(jax.random.key(1), variables, vj.Batch(x, label=labels), samples=3, train=False)
     for sample in range(3):
         alone = CONDITIONAL.decode(variables, forward.z[sample], labels).mean
-        np.testing.assert_allclose(forward.p_x.mean[sample], alone, rtol=1e-5)
+        np.testing.assert_allclose(forward.px_z.mean[sample], alone, rtol=1e-5)
 
 
 def test_labels_that_do_not_fit_are_refused():
@@ -143,7 +144,8 @@ def test_batch_norm_vae_normalises_by_the_batch_in_training_and_by_running_stati
     statistics = updates["batch_stats"]["encoder"]["BatchNorm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.7 * h.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(statistics["var"], 0.3 + 0.7 * h.var(axis=0), rtol=1e-3)
-    assert np.abs(vae.decode(variables, jnp.full((1, 3), 9.0)).mean).max() <= 1
+    far = 1e3 * jax.random.normal(jax.random.key(3), (16, 3))
+    assert 0.99 < np.abs(vae.decode(variables, far).mean).max() <= 1, "tanh is the decoder's last activation"
     alone, together = vae.encode(variables, x[:1]), vae.encode(variables, x)
     np.testing.assert_allclose(alone.mean[0], together.mean[0], rtol=1e-4, atol=1e-5)
     with pytest.raises(vj.InputError, match="momentum"):
@@ -159,6 +161,32 @@ def test_a_convolutional_vae_and_its_mirror_image():
     x = jax.random.uniform(jax.random.key(1), (2, 16, 8, 3))
     assert vae.encode(variables, x).mean.shape == (2, 5)
     assert vae.decode(variables, jnp.zeros((7, 2, 5))).mean.shape == (7, 2, 16, 8, 3)
+
+
+def test_the_activation_follows_each_hidden_layer():
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8, 4), activation=jnp.tanh)
+    variables = vae.init(jax.random.key(0))
+    first, second, last = variables["params"]["encoder"].values()
+    x = jax.random.normal(jax.random.key(1), (5, 6, 6, 1))
+    h = jnp.tanh(x.reshape(5, -1) @ first["kernel"])  # biases are 0 at first
+    expected = jnp.tanh(h @ second["kernel"]) @ last["kernel"]
+    np.testing.assert_allclose(vae.encode(variables, x).mean, expected[:, :3], rtol=1e-4, atol=1e-6)
+
+
+def test_relu_follows_each_convolution_but_the_decoders_last():
+    vae = vj.conv_vae((8, 8, 3), latent_dim=5, features=(4, 6))
+    variables = vae.init(jax.random.key(0))
+    encoder, decoder = variables["params"]["encoder"], variables["params"]["decoder"]
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    h = nn.relu(downsample(x, encoder["Downsample_0"]["kernel"]))
+    h = nn.relu(downsample(h, encoder["Downsample_1"]["kernel"])).reshape(2, -1)
+    expected = (h @ encoder["Dense_0"]["kernel"])[:, :5]
+    np.testing.assert_allclose(vae.encode(variables, x).mean, expected, rtol=1e-4, atol=1e-5)
+    z = jax.random.normal(jax.random.key(2), (2, 5))
+    h = nn.relu(z @ decoder["Dense_0"]["kernel"]).reshape(2, 2, 2, 6)
+    h = nn.relu(upsample(h, decoder["Upsample_0"]["kernel"]))
+    expected = upsample(h, decoder["Upsample_1"]["kernel"])
+    np.testing.assert_allclose(vae.decode(variables, z).mean, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_linear_path_adds_a_centred_linear_map():
@@ -205,3 +233,34 @@ def test_a_linear_path_adds_a_centred_linear_map():
 def test_convolutions_that_do_not_fit_are_refused(options, message):
     with pytest.raises(vj.InputError, match=message):
         vj.conv_vae(**options)
+
+
+def test_padding_does_not_enter_the_batch_statistics():
+    vae = vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8, 4))
+    variables = vae.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (16, 6, 6, 1))
+    padded = jnp.concatenate([x, jnp.full((4, 6, 6, 1), 50.0)])
+    mask = jnp.concatenate([jnp.ones(16), jnp.zeros(4)])
+    step = jnp.int32(0)
+    alone = vj.ELBO(samples=2)(jax.random.key(2), vae, variables, vj.Batch(x), step)
+    filled = vj.ELBO(samples=2)(jax.random.key(2), vae, variables, vj.Batch(padded, mask=mask), step)
+    np.testing.assert_allclose(filled.per_example[:16], alone.per_example, rtol=1e-4)
+    for ours, theirs in zip(jax.tree.leaves(filled.updates), jax.tree.leaves(alone.updates), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_that_cannot_leave_padding_out_is_refused():
+    batch = vj.Batch(jnp.zeros((4, 6, 6, 1)), mask=jnp.array([1.0, 1, 1, 0]))
+    own = vj.VAE(Normalised((2, 2)), Normalised((6, 6, 1)), (6, 6, 1), 2)
+    with pytest.raises(vj.InputError, match="mask, but Normalised, which has batch statistics, takes none"):
+        own.forward(jax.random.key(2), own.init(jax.random.key(0)), batch)
+    mapped = vj.batch_norm_vae((6, 6, 1), latent_dim=2, hidden=(4,), axis_name="devices")
+    with pytest.raises(vj.InputError, match="batch norm under pmap"):
+        mapped.forward(jax.random.key(2), mapped.init(jax.random.key(0)), batch)
+
+
+def test_the_former_name_of_the_likelihood_of_a_pass_warns():
+    vae = vj.mlp_vae((6, 6, 1), hidden=(4,))
+    forward = vae.forward(jax.random.key(1), vae.init(jax.random.key(0)), vj.Batch(jnp.zeros((1, 6, 6, 1))))
+    with pytest.warns(DeprecationWarning, match="px_z"):
+        assert forward.p_x is forward.px_z

@@ -1,6 +1,7 @@
 """Losses per example, in nats, made of the terms they say."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,15 @@ def test_the_target_is_what_is_explained(objective):
     clean = 1 - X
     with_target = loss(objective, vj.Batch(X, target=clean))
     encoded = VAE.forward(jax.random.key(2), VARIABLES, vj.Batch(X))
-    np.testing.assert_allclose(with_target.terms["log_px_z"], encoded.p_x.log_prob(clean)[0], rtol=1e-6)
+    np.testing.assert_allclose(with_target.terms["log_px_z"], encoded.px_z.log_prob(clean)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("doubly_reparameterised", [False, True])
+def test_the_importance_weights_are_of_the_target(doubly_reparameterised):
+    """With one draw the bound is the ELBO with a sampled KL."""
+    denoised = vj.Batch(X, target=1 - X)
+    one = loss(vj.IWAE(1, doubly_reparameterised), denoised).per_example
+    np.testing.assert_allclose(one, loss(vj.ELBO(kl=vj.SampledKL()), denoised).per_example, rtol=1e-5)
 
 
 def test_nats_are_summed_over_pixels_and_latents():
@@ -68,7 +77,7 @@ def test_more_samples_of_the_elbo_are_the_mean_of_single_ones():
     keys = example_keys(jax.random.key(2), 5)
     forward = VAE.forward(keys, VARIABLES, BATCH, samples=3)
     kl = forward.posterior.kl().sum(-1)
-    log_px_z = forward.p_x.log_prob(X)
+    log_px_z = forward.px_z.log_prob(X)
     np.testing.assert_allclose(loss(vj.ELBO(samples=3)).per_example, kl - log_px_z.mean(axis=0), rtol=1e-6)
     sampled = loss(vj.ELBO(kl=vj.SampledKL(), samples=3)).per_example
     np.testing.assert_allclose(sampled, -weights(3).mean(axis=0), rtol=1e-5)
@@ -103,6 +112,24 @@ def test_free_bits_are_paid_whether_used_or_not():
     np.testing.assert_allclose(paid, jnp.maximum(means, free * 1.01).sum(), rtol=1e-5)
     np.testing.assert_allclose(found.terms["kl"], kl.sum(-1), rtol=1e-6)
     np.testing.assert_allclose(loss(vj.ELBO(free_bits=0.0)).per_example, loss(vj.ELBO()).per_example, rtol=1e-6)
+
+
+def test_devices_decide_on_free_bits_by_the_mean_over_all_of_them():
+    """The means of the two devices lie on both sides of the free bits, the mean over the whole batch above."""
+    keys, x = example_keys(jax.random.key(2), 20), jax.random.uniform(jax.random.key(8), (20, 6, 6, 1))
+    kl = np.asarray(VAE.encode(VARIABLES, x).kl()[:, 0])
+    x = x[np.argsort(kl)]
+    low, high = np.sort(kl).reshape(2, 10).mean(axis=1)
+    free_bits = (low + (low + high) / 2) / 2
+    assert low < free_bits < (low + high) / 2 < high
+
+    def per_example(axis_name, keys, x):
+        objective = vj.ELBO(free_bits=float(free_bits), axis_name=axis_name)
+        return objective(keys, VAE, VARIABLES, vj.Batch(x), jnp.int32(0)).per_example
+
+    spread = jax.jit(jax.vmap(partial(per_example, "devices"), axis_name="devices"))
+    together = spread(keys.reshape(2, 10), x.reshape(2, 10, 6, 6, 1))
+    np.testing.assert_allclose(together.reshape(-1), jax.jit(partial(per_example, None))(keys, x), rtol=1e-5)
 
 
 def test_the_importance_weighted_bound_is_the_log_of_the_mean_weight():

@@ -67,6 +67,9 @@ def test_each_device_keeps_its_part_of_the_optimizers_state():
     weights = placed.opt_state[0].trace["encoder"]["Dense_0"]["kernel"]
     assert weights.shape == (39, 8)
     assert weights.addressable_shards[0].data.shape == (39, 2)
+    weights = placed.opt_state[0].trace["decoder"]["Dense_1"]["kernel"]
+    assert weights.shape == (8, 36)
+    assert weights.addressable_shards[0].data.shape == (8, 9), "split along the longest axis"
 
 
 def test_take_is_indexing():

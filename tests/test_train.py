@@ -65,6 +65,21 @@ def test_loss_is_the_negative_elbo_of_the_batch():
     assert not any(np.array_equal(a, b) for a, b in pairs)
 
 
+def test_the_key_of_a_run_is_not_the_key_of_its_variables():
+    state = fresh()
+    variables_key, run_key = jax.random.split(jax.random.key(0))
+    assert_same(state.variables, VAE.init(variables_key))
+    assert_same(state.key, run_key)
+
+
+def test_changed_batch_statistics_are_kept():
+    vae = vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8,))
+    state = vj.init(jax.random.key(0), vae, PLAIN)
+    after, _ = jax.jit(vj.make_train_step(vae, vj.ELBO(), PLAIN))(state, batch())
+    pairs = zip(*(jax.tree.leaves(s.variables["batch_stats"]) for s in (state, after)), strict=True)
+    assert not any(np.array_equal(a, b) for a, b in pairs)
+
+
 def test_each_step_draws_new_noise():
     state = fresh()
     losses = [JITTED(replace(state, step=jnp.int32(step)), batch())[1]["loss"] for step in range(3)]
@@ -168,6 +183,24 @@ def test_fit_learns_and_leaves_its_argument_alone():
     assert history[-1]["loss"] < history[0]["loss"] - 2
     assert history[-1]["steps"] == 180
     assert np.isfinite(leaves(state)[0]).all(), "the state given to fit was donated"
+
+
+def test_fit_is_a_python_loop_over_epochs_and_batches():
+    """Each step observes with keys of its own, from another stream than its noise."""
+    together, history = fit(fresh(), 2, observe=vj.Binarize())
+    state = fresh()
+    order, observation = (jax.random.fold_in(state.key, stream) for stream in (1, 2))  # 0 is the noise of the step
+    losses = []
+    for epoch in range(2):
+        permutation = jax.random.permutation(jax.random.fold_in(order, epoch), len(DATA))
+        for number in range(6):
+            images = jnp.asarray(DATA.images)[permutation[16 * number : 16 * number + 16]]
+            keys = example_keys(jax.random.fold_in(observation, 6 * epoch + number), 16)
+            state, metrics = JITTED(state, vj.Batch(vj.Binarize()(keys, images).x))
+            losses.append(float(metrics["loss"]))
+    assert_close(together, state)
+    means = np.mean(np.reshape(losses, (2, 6)), axis=1)
+    np.testing.assert_allclose([record["loss"] for record in history], means, rtol=1e-5)
 
 
 def test_the_step_follows_the_gradient_of_the_mean():
@@ -341,3 +374,28 @@ def test_a_conditional_model_trains_by_its_labels():
     drawn = vj.decode_all(vae, state.variables, np.zeros((3, 2), np.float32), np.arange(3))
     rows = drawn[..., 0].mean(axis=2).reshape(3, 3, 2).mean(axis=2)  # each class has its own two bright rows
     np.testing.assert_array_equal(rows.argmax(axis=1), [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("vae", "data", "observe", "message"),
+    [
+        (vj.mlp_vae((6, 6, 1), 2, (4,)), small_split(), vj.Scale(-1.0, 1.0), "likelihood takes values from 0 to 1"),
+        (vj.mlp_vae((6, 6, 1), 2, (4,), classes=2), small_split(), vj.Scale(), "labels run from 0 to 2"),
+        (vj.mlp_vae((6, 6, 1), 2, (4,), classes=3), vj.Split(small_split().images), vj.Scale(), "no labels"),
+        (vj.mlp_vae((6, 6, 1), 2, (4,)), small_split(size=5), vj.Scale(), r"shape \(5, 5, 1\)"),
+    ],
+)
+def test_data_that_the_model_does_not_take_are_refused_before_anything_is_compiled(vae, data, observe, message):
+    optimizer = optax.adam(1e-3)
+
+    def uncompiled(*arguments):
+        raise AssertionError("a step was traced")
+
+    step = vj.make_train_step(vae, uncompiled, optimizer)
+    settings = {"observe": observe, "epochs": 1, "batch_size": 16, "progress": False}
+    with pytest.raises(vj.InputError, match=message):
+        vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data, **settings)
+    members = vj.init_members(jax.random.split(jax.random.key(0)), vae, optimizer, settings=jnp.array([0.5, 1.0]))
+    of_settings = vj.with_settings(lambda beta: vj.make_train_step(vae, uncompiled, optimizer))
+    with pytest.raises(vj.InputError, match=message):
+        vj.fit(members, of_settings, data, **settings)

@@ -5,6 +5,7 @@ python train_on_hosts.py PORT PROCESSES NUMBER
 
 import json
 import sys
+import tempfile
 
 import jax
 
@@ -51,6 +52,12 @@ def main(port: int, processes: int, number: int) -> None:
         require_same(seed="0", data=f"that of {number}")
     except vj.InputError as error:
         found["disagreement"] = str(error)
+    with tempfile.TemporaryDirectory() as folder:
+        store = vj.Checkpoints(folder, {}) if is_first_process() else vj.NoCheckpoints()
+        try:
+            fit(fresh(), 1, step=lambda state, batch: (state, {}), store=store)
+        except vj.InputError as error:
+            found["refusal"] = str(error)
     print(json.dumps(found))
 
 

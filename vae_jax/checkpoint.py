@@ -4,7 +4,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from numbers import Real
 from operator import attrgetter
@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from vae_jax.description import build, describe
+from vae_jax.description import build, describe, own_packages
+from vae_jax.differences import difference
 from vae_jax.errors import CheckpointWarning, InputError, require_not_negative, require_positive_int
 from vae_jax.likelihoods.base import Variables
 from vae_jax.lock import FolderLock
@@ -24,6 +25,9 @@ from vae_jax.sealed import SealedFolder, by_name
 Notes = Mapping[str, Any]
 
 _BEST = "best"
+_OF_STEP = ("model", "objective", "optimizer")
+_LENGTHS = {"batch_size", "steps_per_epoch"}
+_ALLOWED = ("config", "data", "transform", "key", "settings", *_OF_STEP, "step")
 
 
 class Checkpoints:
@@ -32,6 +36,9 @@ class Checkpoints:
     `fit(state, ..., store=Checkpoints(folder, config))` goes on from them and adds to them. The state may be any tree
     of arrays; a checkpoint's number is that of the steps behind it.
 
+    A folder with checkpoints of another run is refused: `fit` compares the data, the batch size, the transform, the
+    run's key, the settings, and the model, objective and optimizer of the step with those in the checkpoint.
+
     One run at a time writes to the folder, which is locked from `open` to `close`: `fit` calls both, and a `save` that
     finds it open leaves it so, unless it waits. To read takes no lock. What can't be written does not end a run: there
     is one `CheckpointWarning` until a write succeeds again, `save` tries again when it is next called for a checkpoint
@@ -39,15 +46,23 @@ class Checkpoints:
 
     Args:
       folder: made if need be.
-      config: what the run is, as JSON can hold it; a folder with checkpoints of another one is refused.
-      model: if given, `restore_model` makes it again from the checkpoints alone.
+      config: what else the run is, as JSON can hold it; it is compared too.
+      allow: what may differ from the checkpoint that the run goes on from: any of "config", "data", "transform", "key",
+        "settings", "model", "objective", "optimizer" and "step". What is given now takes effect. Neither the batch size
+        nor the number of steps in an epoch can differ, since `state.step` counts such steps.
+      step: what the step is, as JSON can hold it, in place of the step's own `description`; a step written by hand has
+        none. Entries "model", "objective" and "optimizer" can be allowed to differ by these names, anything else by
+        "step".
+      model: if given, `restore_model` makes it again from the checkpoints alone; code of your own in it has to be in
+        modules, which `restore_model(folder, modules=)` is told to trust.
       variables: those of a state with which the model is used, `averaged_variables` say.
       every_seconds: least time between two, of which one may fall within a long epoch; 0 keeps one of each epoch.
       keep: how many are kept.
       best: the name of a number in the records. The state with the least so far is kept too, in a folder of its own.
 
     Raises:
-      InputError: the folder can't be written or holds something else; the model can't be made from its description.
+      InputError: the folder can't be written or holds something else; the model can't be made from its description;
+        JSON can't hold the config or the step; `allow` has another name.
     """
 
     def __init__(
@@ -55,6 +70,8 @@ class Checkpoints:
         folder: Path | str,
         config: Mapping[str, Any],
         *,
+        allow: Collection[str] = (),
+        step: Any = None,
         model: Any = None,
         variables: Callable[[Any], Variables] = attrgetter("variables"),
         every_seconds: float = 60.0,
@@ -63,9 +80,13 @@ class Checkpoints:
     ) -> None:
         require_positive_int(keep=keep)
         require_not_negative(every_seconds=every_seconds)
-        self._config = json.loads(json.dumps(config))
+        if unknown := set(allow) - set(_ALLOWED):
+            raise InputError(f"allow has {', '.join(sorted(unknown))}; expected some of {', '.join(_ALLOWED)}")
+        self._allow = set(allow)
+        self._config, self._run = _plain("config", config), dict[str, Any]()
+        self._step = _plain("step", step)
         self._model = describe(model)
-        build(self._model, "model")  # what can't be made again is refused now, and not when it is wanted
+        build(self._model, "model", own_packages(self._model))  # to refuse now what can't be made again
         self._variables = variables
         self._every_seconds = every_seconds
         self._saved_at = time.monotonic()
@@ -140,7 +161,8 @@ class Checkpoints:
         trees = {"state": by_name(state)}
         if self._model is not None:
             trees["variables"] = by_name(self._variables(state))
-        content = {"config": self._config, "model": self._model, "members": _members(state), "notes": notes}
+        content = {"config": self._config, "run": self._run, "model": self._model}
+        content |= {"members": _members(state), "notes": notes}
         if measured < self._least:  # first, for what is behind the newest checkpoint is never measured again
             self._best.write(step, trees, content | {"best_by": self._best_by, "least": measured})
             self._least = measured
@@ -168,23 +190,30 @@ class Checkpoints:
         if self.failure is not None and not warned:
             warnings.warn(f"{self.failure}; the next save tries again", CheckpointWarning, stacklevel=3)
 
-    def restore(self, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    def restore(self, state: PyTree, run: Mapping[str, Any] | None = None) -> tuple[PyTree, dict[str, Any]]:
         """The newest checkpoint that is whole, each leaf checked by its SHA-256, and its notes.
 
         Args:
           state: of the same run, for its shapes, types and places on the devices; what comes back, with no notes, where
             there is no checkpoint.
+          run: what the run is, by `fit`, with "step" for the step's description; it is compared with what the
+            checkpoint says, and kept with each checkpoint from now on. Without it only `config` is compared.
 
         Raises:
-          InputError: the folder holds checkpoints of another configuration, another format or a state of other shapes,
-            or none of those in it is whole.
+          InputError: the folder holds checkpoints of another run, another format or a state of other shapes, or none of
+            those in it is whole; the step of the run has no description.
         """
+        self._run = {} if run is None else _plain("the run", self._with_step(run))
+        named = by_name(state)
+        changed = self._allow & {"key", "settings"} if self._run else set()
 
         def read(folder: SealedFolder, step: int) -> tuple[PyTree, dict[str, Any]]:
             content = folder.read_content(step)
             self._require_same_run(folder, content)
-            leaves = folder.read_tree(step, content, "state", by_name(state))
-            return jax.tree.unflatten(jax.tree.structure(state), leaves), content
+            leaves = folder.read_tree(step, content, "state", named)
+            stored = dict(zip(named, leaves, strict=True))
+            chosen = [(named if name.split(".")[0] in changed else stored)[name] for name in named]
+            return jax.tree.unflatten(jax.tree.structure(state), chosen), content
 
         self._finish()
         if self._best_by is not None:
@@ -209,15 +238,40 @@ class Checkpoints:
             raise InputError(f"best is {self._best_by!r}, which is no number in the record; choose one of {names}")
         return float(value)
 
+    def _with_step(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """The run with its step's parts, if it tells them by their names, among its other entries."""
+        others: dict[str, Any] = {name: value for name, value in run.items() if name != "step"}
+        step: Any = run["step"] if self._step is None else self._step
+        if step is None:
+            raise InputError(
+                "the step has no description by which its checkpoints could be told from those of another; say what it "
+                'is with Checkpoints(..., step={"objective": "mine", "learning_rate": 1e-3})'
+            )
+        by_part = isinstance(step, Mapping) and step.keys() <= set(_OF_STEP)
+        return others | (dict(step) if by_part else {"step": step})
+
     def _require_same_run(self, folder: SealedFolder, content: Mapping[str, Any]) -> None:
-        there, here = content["config"], self._config
+        there, here = {"config": content["config"]}, {"config": self._config} | self._run
+        if self._run:
+            there |= content["run"]
         if folder is self._best:
             there, here = there | {"best": content["best_by"]}, here | {"best": self._best_by}
-        if there != here:
-            raise InputError(
-                f"{folder.path} holds checkpoints of another run ({_difference(there, here)}); choose another folder, "
-                "or the same options"
+        different = [name for name in here | there if there.get(name) != here.get(name) and name not in self._allow]
+        if not different:
+            return
+        if _LENGTHS & set(different):
+            remedy = (
+                "state.step counts steps of that length: choose the same one, or start a new run from the state, with "
+                "its step set to 0, in another folder"
             )
+        elif set(different) <= set(_ALLOWED):
+            remedy = f"choose another folder, the same options, or Checkpoints(..., allow={tuple(different)})"
+        else:
+            remedy = "choose another folder, or the same options"
+        what = ", ".join(
+            difference("" if name == "config" else name, there.get(name), here.get(name)) for name in different
+        )
+        raise InputError(f"{folder.path} holds checkpoints of another run ({what}); {remedy}")
 
 
 class NoCheckpoints:
@@ -245,25 +299,31 @@ class NoCheckpoints:
     def close(self) -> None:
         """Nothing is waited for."""
 
-    def restore(self, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    def restore(self, state: PyTree, run: Mapping[str, Any] | None = None) -> tuple[PyTree, dict[str, Any]]:
         """`state` itself, with nothing behind it."""
         return state, {}
 
 
-def restore_model(folder: Path | str, *, best: bool = False, member: int | None = None) -> tuple[Any, Variables]:
+def restore_model(
+    folder: Path | str, *, best: bool = False, member: int | None = None, modules: Collection[str] = ()
+) -> tuple[Any, Variables]:
     """A model and its variables for use, from the checkpoints of a run that was given it: `Checkpoints(..., model=)`.
 
-    They are those of the newest checkpoint that is whole, checked by their SHA-256. To make the model, code is imported
-    from where its description says.
+    They are those of the newest checkpoint that is whole, checked by their SHA-256. The model may consist of values and
+    numeric functions of this library, JAX, Flax and optax, so that no checkpoint can choose what code is run; any other
+    code has to be allowed by `modules`.
 
     Args:
       folder: of the checkpoints.
       best: whether to take the best checkpoint rather than the newest.
       member: which one, of a run of several; without it their variables come together, along the first axis.
+      modules: names of the packages or modules of your own that define networks or functions of the model, such as
+        ("mine",). They are trusted with their submodules: they are imported, and the classes and functions that they
+        define may be called.
 
     Raises:
       InputError: there is no such checkpoint, none of them is whole, none knows its model, or the model's code is not
-        here or has changed.
+        here, is not trusted or has changed.
     """
     stored = SealedFolder(Path(folder) / _BEST if best else Path(folder))
 
@@ -275,7 +335,7 @@ def restore_model(folder: Path | str, *, best: bool = False, member: int | None 
         if member is not None and (members is None or not 0 <= member < members):
             there = "one model, without members" if members is None else f"members 0 to {members - 1}"
             raise InputError(f"member is {member}, but {stored.path} holds {there}")
-        model = build(content["model"], "model")
+        model = build(content["model"], "model", modules)
         leading = () if members is None else (members,)
         like = jax.tree.map(
             lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype),
@@ -336,16 +396,9 @@ def _members(state: PyTree) -> int | None:
     return shape[0] if shape else None
 
 
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    there, here = dict(_flat(there)), dict(_flat(here))
-    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    return ", ".join(f"{name} is {there.get(name)!r} there and {here.get(name)!r} here" for name in names)
-
-
-def _flat(values: Mapping[str, Any], within: str = "") -> list[tuple[str, Any]]:
-    """The values that are no mappings, by their paths."""
-    return [
-        pair
-        for name, value in values.items()
-        for pair in (_flat(value, f"{within}{name}.") if isinstance(value, Mapping) else [(f"{within}{name}", value)])
-    ]
+def _plain(name: str, value: Any) -> Any:
+    """The value as it comes back from JSON, a NaN as text, so that it equals itself."""
+    try:
+        return json.loads(json.dumps(value), parse_constant=str)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} can't be kept as JSON ({error}); give numbers, text, lists and dicts") from error

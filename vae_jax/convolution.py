@@ -9,6 +9,8 @@ so that the gradients of each are the other two. XLA's native convolution serves
 gradients many times slower: there each function is a copy of pixels into rows and a matrix product, or the reverse.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 
 import jax
@@ -126,7 +128,7 @@ def _correlate_by_products(x: Array, y: Array) -> Array:
     # there. A product with the identity is a transpose that it leaves alone, at F / 16 C of the whole's cost.
     transposed = [_last_with_last(jnp.eye(features, dtype=y.dtype), _flat(part)) for part in _halves(y)]
     patches = [_flat(_patches(part)) for part in _halves(x)]
-    matrix = sum((left @ right for left, right in zip(transposed, patches, strict=True)), start=jnp.zeros(()))
+    matrix = _sum([left @ right for left, right in zip(transposed, patches, strict=True)])
     return matrix.reshape(features, 2, 2, 2, 2, channels).transpose(1, 3, 2, 4, 5, 0).reshape(4, 4, channels, features)
 
 
@@ -150,9 +152,7 @@ def _image(patches: Array) -> Array:
     batch, h, w, width = patches.shape
     channels = width // 16
     corners = zip([(0, 0), (0, 1), (1, 0), (1, 1)], jnp.split(patches, 4, axis=-1), strict=True)
-    blocks = sum(
-        (jnp.pad(part, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for (i, j), part in corners), start=jnp.zeros(())
-    )
+    blocks = _sum([jnp.pad(part, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for (i, j), part in corners])
     pairs = blocks.reshape(batch, h + 1, w + 1, 2, 2 * channels).transpose(0, 1, 3, 2, 4)
     return pairs.reshape(batch, 2 * h + 2, 2 * w + 2, channels)[:, 1:-1, 1:-1]
 
@@ -161,6 +161,11 @@ def _matrix(kernel: Array) -> Array:
     """[4, 4, C, F] -> [16 C, F], its rows in the order of a patch."""
     channels, features = kernel.shape[2:]
     return kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5).reshape(16 * channels, features)
+
+
+def _sum(terms: list[Array]) -> Array:
+    """In the type of the terms, which a sum that starts from a zero of its own would promote."""
+    return functools.reduce(operator.add, terms)
 
 
 def _flat(x: Array) -> Array:

@@ -9,6 +9,7 @@ Each member is trained as `fit` would train it alone: its own order of data, its
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,8 +20,8 @@ from jaxtyping import Array, Key, PyTree
 
 from vae_jax.data import Split
 from vae_jax.errors import InputError
-from vae_jax.observation import Batch
-from vae_jax.step import Metrics, Model, Step, TrainState, init, member
+from vae_jax.observation import Batch, Observe
+from vae_jax.step import ChecksData, Metrics, Model, Step, TrainState, describe_step, init, member
 from vae_jax.train import Measure, Record, fit
 
 
@@ -45,13 +46,35 @@ def init_members(
     return jax.vmap(lambda key, own: init(key, model, optimizer, own))(keys, settings)
 
 
-def with_settings(make: Callable[[PyTree], Step]) -> Step:
+@dataclass(frozen=True, eq=False)
+class StepOfSettings:
+    """The step of `with_settings`; two of them are equal only if they are one object, as two functions are."""
+
+    make: Callable[[PyTree], Step]
+
+    def description(self, settings: PyTree) -> Any:
+        """That of the step which `make` makes of traced settings: of numbers made of them it has type and shape only.
+
+        The settings' values are no part of it, since the state holds them.
+        """
+        found = []
+        jax.eval_shape(lambda settings: found.append(describe_step(self.make(settings), settings)), settings)
+        return found[0]
+
+    def require_data(self, data: Split, observe: Observe, settings: PyTree) -> None:
+        """Raise `InputError` unless the model of the step takes the data as `observe` makes them."""
+        step = self.make(settings)
+        if isinstance(step, ChecksData):
+            step.require_data(data, observe, settings)
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """The state after the step made of its settings, and the metrics."""
+        return self.make(state.settings)(state, batch)
+
+
+def with_settings(make: Callable[[PyTree], Step]) -> StepOfSettings:
     """A step that is made of its state's settings."""
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return make(state.settings)(state, batch)
-
-    return step
+    return StepOfSettings(make)
 
 
 def fit_together(

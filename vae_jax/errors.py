@@ -86,12 +86,21 @@ def require_not_negative(**values: Any) -> None:
             raise InputError(f"{name} is {value!r}; expected a number from 0")
 
 
+def is_traced(tree: Any) -> bool:
+    """Whether a leaf of the tree has no value yet, since a program that computes it is being traced.
+
+    What is not traced may be looked at even within a traced function, under `jax.ensure_compile_time_eval`.
+    """
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
 def require_finite(variables: Any) -> None:
-    """Raise `InputError` where a leaf of the tree is NaN or infinite; leaves of a traced program pass."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        if not isinstance(leaf, jax.core.Tracer) and not jnp.all(jnp.isfinite(leaf)):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise InputError(f"the variable {name} holds NaN or infinite values; this model has not survived training")
+    """Raise `InputError` where a leaf of the tree is NaN or infinite; traced leaves pass."""
+    with jax.ensure_compile_time_eval():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+            if not is_traced(leaf) and not jnp.all(jnp.isfinite(leaf)):
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                raise InputError(f"the variable {name} holds NaN or infinite values; its training has diverged")
 
 
 def require_writable_folder(path: Path) -> None:

@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
 from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import InputError, require_finite, require_positive_int
+from vae_jax.errors import InputError, is_traced, require_finite, require_positive_int
 from vae_jax.likelihoods.base import require_values
 from vae_jax.model import VAE, Labels, Variables
-from vae_jax.objectives import ELBOTerms, elbo_terms, log_weights_of
+from vae_jax.objectives import ELBOTerms, elbo_terms_of, log_weights_of
 from vae_jax.observation import LEVELS, Observe, Scale
 
 BLOCK = 1_000
@@ -28,6 +28,11 @@ def block_of(*shapes: tuple[int, ...]) -> int:
     return max(1, min(BLOCK, 2**20 // max(math.prod(shape) for shape in shapes)))
 
 
+def on_host(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
+    """The array as NumPy's, unless it is traced."""
+    return array if is_traced(array) else np.asarray(array)
+
+
 class Estimate(NamedTuple):
     """A mean over examples and its standard error."""
 
@@ -36,9 +41,13 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Shaped[Any, " n"]) -> Estimate:
-    """The mean of one number per example, in float64, and the standard error of that mean over the examples."""
+    """The mean of one number per example, in float64, and the standard error of that mean over the examples.
+
+    The standard error of a single value is NaN.
+    """
     values = np.asarray(values, np.float64)
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0)
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Estimate(float(values.mean()), float(error))
 
 
 def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], block: int | None = None) -> PyTree:
@@ -53,7 +62,7 @@ def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], bl
       block: examples in a block; by default what `block_of` says of the arrays.
 
     Returns:
-      The tree, its leaves [n, ...] on the host.
+      The tree, its leaves [n, ...] on the host, or traced where the function's results are.
 
     Raises:
       InputError: no examples.
@@ -67,8 +76,9 @@ def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], bl
         rows = np.minimum(np.arange(start, start + size), total - 1)
         kept = min(size, total - start)
         result = function(start, *(array[rows] for array in arrays))
-        results.append(jax.tree.map(lambda leaf, kept=kept: np.asarray(leaf[:kept]), result))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+        results.append(jax.tree.map(lambda leaf, kept=kept: on_host(leaf[:kept]), result))
+    join = jnp.concatenate if is_traced(results) else np.concatenate
+    return jax.tree.map(lambda *leaves: join(leaves), *results)
 
 
 @partial(jax.jit, static_argnames=("vae", "observe"))
@@ -85,8 +95,7 @@ def _elbo_terms(
     observation_keys, noise_keys = (
         example_keys(jax.random.fold_in(key, stream), len(images), first) for stream in range(2)
     )
-    batch = observe(observation_keys, images, labels)
-    return elbo_terms(noise_keys, vae, variables, batch.x, batch.label)
+    return elbo_terms_of(noise_keys, vae, variables, observe(observation_keys, images, labels))
 
 
 def evaluate(
@@ -106,27 +115,19 @@ def evaluate(
       `log_px_z` and `kl`, float32 [N] on the host; `estimate` takes their means.
 
     Raises:
-      InputError: no images, labels that are missing, or variables that are not finite.
+      InputError: no images or some of another shape, values that the likelihood does not take, labels that are missing
+        or above the model's classes, or variables that are not finite.
     """
     require_finite(variables)
+    vae.require_data(data, observe)
     run = partial(_elbo_terms, key=key, variables=variables, vae=vae, observe=observe)
     return in_blocks(run, *_inputs(vae, data), block=block)
 
 
 def _inputs(vae: VAE, data: Split) -> list[np.ndarray]:
     """The images, and their labels if the model is conditional."""
-    if vae.classes is None:
-        return [data.images]
-    require_labels(data, vae.classes)
-    return [data.images, np.asarray(data.labels)]
-
-
-def require_labels(data: Split, classes: int) -> None:
-    """Raise `InputError` unless each image has a label of one of that many classes."""
-    if data.labels is None:
-        raise InputError("the images have no labels, and a conditional model needs them")
-    if data.labels.max() >= classes:
-        raise InputError(f"labels run up to {data.labels.max()}, but the model has {classes} classes")
+    vae.require_inputs(data)
+    return [data.images] if vae.classes is None else [data.images, np.asarray(data.labels)]
 
 
 @partial(jax.jit, static_argnames=("vae", "observe"))
@@ -170,7 +171,7 @@ def decode_all(
     labels: Int[Any, " n"] | None = None,
     *,
     block: int | None = None,
-) -> Float[np.ndarray, "n height width channels"]:
+) -> Float[Any, "n height width channels"]:
     """E[x|z] of each latent, on the host."""
     inputs = [z] if labels is None else [z, labels]
     run = partial(_decode, variables=variables, vae=vae)
@@ -184,7 +185,7 @@ def _observe(first: int | Array, images: Array, *, key: Array, observe: Observe)
 
 def observe_all(
     key: Key[Array, ""], data: Split, *, observe: Observe = Scale(), block: int | None = None
-) -> Float[np.ndarray, "n height width channels"]:
+) -> Float[Any, "n height width channels"]:
     """What the model sees of each image, on the host: one draw for each where observing has chance in it."""
     return in_blocks(partial(_observe, key=key, observe=observe), data.images, block=block)
 
@@ -195,7 +196,7 @@ class ImportanceEstimate(NamedTuple):
     Attributes:
       log_px: log of the mean importance weight, in nats: in expectation a lower bound that tightens with the samples.
       effective_samples: 1 over the sum of the squared normalised weights, from 1 to the number of samples; near 1 the
-        estimate hangs on a single draw and is far too low.
+        estimate hangs on a single draw, and log p(x) is underestimated. 0 where every weight is 0.
     """
 
     log_px: Float[Any, " n"]
@@ -225,12 +226,16 @@ def _importance_estimate(
         log_w = log_weights_of(posterior, z, vae.decode(variables, z, labels), x)
         log_w = jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)
         new = jnp.maximum(greatest, log_w.max(axis=0))
-        weight, shrink = jnp.exp(log_w - new[None]), jnp.exp(greatest - new)
+        unit = jnp.where(jnp.isneginf(new), 0.0, new)  # while all weights are 0, inf - inf would be NaN
+        weight, shrink = jnp.exp(log_w - unit[None]), jnp.exp(greatest - unit)
         return (new, weights * shrink + weight.sum(axis=0), squares * shrink**2 + (weight**2).sum(axis=0)), None
 
     empty = jnp.full(len(x), -jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype), jnp.zeros(len(x), x.dtype)
     (greatest, weights, squares), _ = jax.lax.scan(add, empty, jnp.arange(0, samples, size))
-    return ImportanceEstimate(greatest + jnp.log(weights / samples), weights**2 / squares)
+    none = jnp.isneginf(greatest)
+    return ImportanceEstimate(
+        greatest + jnp.log(weights / samples), jnp.where(none, 0.0, weights**2 / jnp.where(none, 1.0, squares))
+    )
 
 
 def importance_estimate(
@@ -268,8 +273,8 @@ def importance_estimate(
     require_finite(variables)
     if x.shape[1:] != vae.image_shape:
         raise InputError(f"x has shape {x.shape}; expected [n, {', '.join(map(str, vae.image_shape))}]")
-    inputs = [np.asarray(x)] if label is None else [np.asarray(x), np.asarray(label)]
-    require_values(inputs[0], vae.likelihood.domain)
+    require_values(x, vae.likelihood.domain)
+    inputs = [on_host(x)] if label is None else [on_host(x), on_host(label)]
     run = partial(_importance_estimate, key=key, variables=variables, vae=vae, samples=samples, rows=rows)
     return in_blocks(run, *inputs, block=block)
 
@@ -281,7 +286,7 @@ def log_likelihood(
     x: Float[Any, "n height width channels"],
     samples: int = 5_000,
     label: Int[Any, " n"] | None = None,
-) -> Float[np.ndarray, " n"]:
+) -> Float[Any, " n"]:
     """`importance_estimate`'s log p(x) of each image, in nats."""
     return importance_estimate(key, vae, variables, x, samples, label).log_px
 

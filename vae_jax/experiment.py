@@ -149,7 +149,6 @@ class Run:
         title: str = "VAE",
     ) -> Trained:
         """Train on this run's data by its options."""
-        choices = {"objective": objective, "observe": observe, "augmented": augmented}
         chooses = self.options.hold_out and self.options.members == 1  # by the test split nothing is chosen
         return train_vae(
             key,
@@ -167,7 +166,7 @@ class Run:
                 model=vae,
                 variables=averaged_variables,
                 best="test_negative_elbo" if chooses else None,
-                **{name: describe(value) for name, value in choices.items()},
+                observe=describe(observe),  # what is measured; `augmented` may be what is trained on
             ),
             title=title,
             fit=self.fit,
@@ -202,7 +201,8 @@ class Run:
           model: if `restore_model` shall make it again.
           variables: those of a state with which it is used.
           best: the number of a record of which the least is kept apart.
-          **config: how the model is trained, and what it is, beyond this run's options, as JSON can hold it.
+          **config: options that decide how the model is trained or measured, beyond those that all scripts share, as
+            JSON can hold them. `fit` itself compares data, batch size, model, objective and optimizer.
         """
         if self.options.checkpoint_dir is None or not is_first_process():
             return NoCheckpoints()
@@ -210,13 +210,11 @@ class Run:
         of_run = {
             "experiment": self.name,
             "epochs": self.epochs,
-            "batch_size": self.batch_size,
             **{name: getattr(self.options, name) for name in options},
-            "data": self.data.train.digest,
         }
         store = Checkpoints(
             self.options.checkpoint_dir / file_name(title),
-            of_run | {"model": describe(model)} | config,
+            of_run | config,
             model=model,
             variables=variables,
             every_seconds=60 * self.options.checkpoint_minutes,

@@ -1,6 +1,7 @@
 """The latent space: where the encodings lie, the circle that holds them, the lattice inscribed in it."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -113,8 +114,10 @@ def attribute_vector(
 ) -> Float[np.ndarray, " latent"]:
     """The mean encoding of the images with an attribute minus that of those without it.
 
-    With confounders the difference is taken within each of their combinations, and the mean of these differences is the
-    vector: both sides then have the same share of each combination, so what goes along with a confounder cancels.
+    With confounders the difference is taken within each of their combinations, so that what goes along with a
+    confounder cancels. The vector is the mean of these differences weighted by n1 n0 / (n1 + n0), n1 and n0 the images
+    of the combination with and without the attribute: by the inverse of each difference's variance, as in a regression
+    with an intercept for each combination (`attribute_counts` tells n1 and n0).
 
     Args:
       encodings: of training images.
@@ -125,20 +128,39 @@ def attribute_vector(
       InputError: numbers of examples that differ, or no combination in which some have the attribute and some have not.
     """
     encodings, attribute = np.asarray(encodings, np.float64), np.asarray(attribute)
-    others = np.zeros((len(encodings), 0), bool) if confounders is None else np.asarray(confounders)
-    if not len(encodings) == len(attribute) == len(others):
-        raise InputError(
-            f"there are {len(encodings)} encodings, {len(attribute)} values of the attribute and {len(others)} of its "
-            "confounders; expected as many of each"
-        )
-    differences = []
-    for combination in np.unique(others, axis=0):
-        here = np.all(others == combination, axis=1)
-        if 0 < attribute[here].sum() < here.sum():
+    if len(encodings) != len(attribute):
+        raise InputError(f"there are {len(encodings)} encodings but {len(attribute)} values of the attribute")
+    differences, weights = [], []
+    for here, (n1, n0) in _combinations(attribute, confounders):
+        if n1 and n0:
             differences.append(encodings[here & attribute].mean(axis=0) - encodings[here & ~attribute].mean(axis=0))
+            weights.append(n1 * n0 / (n1 + n0))
     if not differences:
         raise InputError("no combination of the confounders has images with the attribute and images without it")
-    return np.mean(differences, axis=0)
+    return np.average(differences, axis=0, weights=weights)
+
+
+def attribute_counts(
+    attribute: Bool[Any, " n_attribute"], confounders: Bool[Any, "n_confounders confounders"] | None = None
+) -> list[tuple[int, int]]:
+    """Images with and without the attribute, for each combination of the confounders that occurs, in sorted order.
+
+    Raises:
+      InputError: numbers of examples that differ.
+    """
+    return [counts for _, counts in _combinations(np.asarray(attribute), confounders)]
+
+
+def _combinations(
+    attribute: Bool[np.ndarray, " n_attribute"], confounders: Bool[Any, "n_confounders confounders"] | None
+) -> Iterator[tuple[Bool[np.ndarray, " n_attribute"], tuple[int, int]]]:
+    """For each combination of the confounders: which images it holds, and how many with and without the attribute."""
+    others = np.zeros((len(attribute), 0), bool) if confounders is None else np.asarray(confounders)
+    if len(attribute) != len(others):
+        raise InputError(f"there are {len(attribute)} values of the attribute but {len(others)} of its confounders")
+    for combination in np.unique(others, axis=0):
+        here = np.all(others == combination, axis=1)
+        yield here, (int(attribute[here].sum()), int((~attribute[here]).sum()))
 
 
 @dataclass(frozen=True)

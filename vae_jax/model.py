@@ -5,6 +5,8 @@ others such as "batch_stats"; in each collection, one entry for the encoder and 
 """
 
 import functools
+import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +16,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from vae_jax.data import Split
 from vae_jax.distributions import Delta, DiagonalGaussian, Posterior, example_keys
-from vae_jax.errors import InputError, require_positive_int
+from vae_jax.errors import InputError, is_traced, require_positive_int
 from vae_jax.likelihoods import Bernoulli, Gaussian, ImageDistribution, Likelihood
 from vae_jax.likelihoods.base import Variables
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, identity
-from vae_jax.observation import Batch
+from vae_jax.observation import Batch, Observe
 
 Labels = Int[Array, " batch"] | None
 
@@ -32,14 +35,20 @@ class Forward:
     Attributes:
       posterior: q(z|x), [batch, latent].
       z: draws from it, [samples, batch, latent].
-      p_x: p(x|z) of each draw, [samples, batch, ...].
+      px_z: p(x|z) of each draw, [samples, batch, ...].
       updates: collections that the pass has changed, such as batch statistics; empty for most networks.
     """
 
     posterior: Posterior
     z: Float[Array, "samples batch latent"]
-    p_x: ImageDistribution
+    px_z: ImageDistribution
     updates: PyTree
+
+    @property
+    def p_x(self) -> ImageDistribution:
+        """`px_z`, by its former name."""
+        warnings.warn("Forward.p_x is now called px_z, as it is p(x|z)", DeprecationWarning, stacklevel=2)
+        return self.px_z
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,24 @@ class VAE:
         _require_shape("encoder", parameters, (1, self.posterior.parameters, self.latent_dim))
         _require_shape("decoder", pixels, (1, *self.image_shape))
         return _by_collection(encoder=dict(encoder), decoder=dict(decoder), likelihood=self.likelihood.init())
+
+    def require_data(self, data: Split, observe: Observe) -> None:
+        """Raise `InputError` unless the model takes the images of a split as `observe` makes them."""
+        self.require_inputs(data)
+        if not self.likelihood.domain.holds(observe.support):
+            raise InputError(
+                f"the likelihood takes {self.likelihood.domain}, but what is observed are {observe.support}; choose "
+                "another likelihood or another range"
+            )
+
+    def require_inputs(self, data: Split) -> None:
+        """Raise `InputError` unless the images are of the model's shape, each with a label if it is conditional."""
+        if data.image_shape != self.image_shape:
+            raise InputError(f"the images have shape {data.image_shape}, but the model takes {self.image_shape}")
+        if self.classes is not None:
+            if data.labels is None:
+                raise InputError("the images have no labels, and a conditional model needs them")
+            require_classes(data.labels, self.classes)
 
     def encode(
         self, variables: Variables, x: Float[Array, "batch height width channels"], label: Labels = None
@@ -135,12 +162,12 @@ class VAE:
             their gradient apart here.
         """
         label = None if self.classes is None else batch.label
-        posterior, encoder_updates = self._encode(variables, batch.x, label, train)
+        posterior, encoder_updates = self._encode(variables, batch.x, label, train, batch.mask)
         z = through(self.draw(key, posterior, jnp.arange(samples)))
-        outputs, decoder_updates = self._decode(variables, z, label, train)
-        p_x, likelihood_updates = self._likelihood(outputs, variables, batch, train)
+        outputs, decoder_updates = self._decode(variables, z, label, train, batch.mask)
+        px_z, likelihood_updates = self._likelihood(outputs, variables, batch, train)
         updates = _by_collection(encoder=encoder_updates, decoder=decoder_updates, likelihood=likelihood_updates)
-        return Forward(posterior, z, p_x, updates)
+        return Forward(posterior, z, px_z, updates)
 
     def _likelihood(
         self, outputs: Array, variables: Variables, batch: Batch, train: bool
@@ -148,20 +175,25 @@ class VAE:
         own = _of(variables, "likelihood")
         return self.likelihood.in_training(outputs, own, batch) if train else (self.likelihood(outputs, own), {})
 
-    def _encode(self, variables: Variables, x: Array, label: Labels, train: bool) -> tuple[Posterior, Variables]:
+    def _encode(
+        self, variables: Variables, x: Array, label: Labels, train: bool, mask: Array | None = None
+    ) -> tuple[Posterior, Variables]:
         if x.shape[1:] != self.image_shape:
             raise InputError(f"x has shape {x.shape}; expected [batch, {', '.join(map(str, self.image_shape))}]")
         condition = self._condition(label, len(x))
-        outputs, updates = _apply(self.encoder, _of(variables, "encoder"), x, train, condition)
+        outputs, updates = _apply(self.encoder, _of(variables, "encoder"), x, train, condition, mask)
         return self.posterior.from_network(outputs), updates
 
-    def _decode(self, variables: Variables, z: Array, label: Labels, train: bool) -> tuple[Array, Variables]:
+    def _decode(
+        self, variables: Variables, z: Array, label: Labels, train: bool, mask: Array | None = None
+    ) -> tuple[Array, Variables]:
         if z.ndim < 2 or z.shape[-1] != self.latent_dim:
             raise InputError(f"z has shape {z.shape}; expected [batch, {self.latent_dim}]")
         flat = z.reshape(-1, self.latent_dim)
         condition = self._condition(label, z.shape[-2])
         repeated = {name: jnp.tile(value, (len(flat) // len(value), 1)) for name, value in condition.items()}
-        outputs, updates = _apply(self.decoder, _of(variables, "decoder"), flat, train, repeated)
+        mask = None if mask is None else jnp.tile(mask, len(flat) // len(mask))
+        outputs, updates = _apply(self.decoder, _of(variables, "decoder"), flat, train, repeated, mask)
         return outputs.reshape(*z.shape[:-1], *self.image_shape), updates
 
     def _condition(self, label: Labels, batch: int) -> dict[str, Any]:
@@ -174,8 +206,7 @@ class VAE:
             raise InputError(f"the model is conditional on {self.classes} classes, but no labels were given")
         if label.shape != (batch,):
             raise InputError(f"labels have shape {label.shape}; expected ({batch},)")
-        if not isinstance(label, jax.core.Tracer) and batch and not 0 <= label.min() <= label.max() < self.classes:
-            raise InputError(f"labels run from {label.min()} to {label.max()}; expected 0 to {self.classes - 1}")
+        require_classes(label, self.classes)
         return {"condition": jax.nn.one_hot(label, self.classes)}
 
 
@@ -288,16 +319,46 @@ def _require_shape(name: str, outputs: Any, expected: tuple[int, ...]) -> None:
 
 
 def _apply(
-    network: nn.Module, variables: Variables, inputs: Array, train: bool, condition: dict[str, Any]
+    network: nn.Module,
+    variables: Variables,
+    inputs: Array,
+    train: bool,
+    condition: dict[str, Any],
+    mask: Array | None,
 ) -> tuple[Array, Variables]:
     outputs: Any
     updates: Any = {}
     if train:
         mutable = [collection for collection in variables if collection != "params"]
-        outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable, **condition)
+        arguments = condition if mask is None or not mutable else condition | {"mask": _accepted(network, mask)}
+        outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable, **arguments)
     else:
         outputs = network.apply(variables, inputs, **condition)
     return outputs, dict(updates)
+
+
+def _accepted(network: nn.Module, mask: Array) -> Array:
+    """The mask, given to a network whose variables change in training: padding must not enter its statistics.
+
+    Raises:
+      InputError: the network takes none.
+    """
+    if "mask" not in inspect.signature(type(network).__call__).parameters:
+        raise InputError(
+            f"the batch has a mask, but {type(network).__name__}, which has batch statistics, takes none; give its "
+            "__call__ an argument `mask`, for nn.BatchNorm to leave the padding out"
+        )
+    return mask
+
+
+def require_classes(labels: Int[Any, " n"], classes: int) -> None:
+    """Raise `InputError` unless each label is one of that many classes; traced labels pass."""
+    if is_traced(labels) or not len(labels):
+        return
+    with jax.ensure_compile_time_eval():
+        low, high = int(labels.min()), int(labels.max())
+    if not 0 <= low <= high < classes:
+        raise InputError(f"labels run from {low} to {high}; expected 0 to {classes - 1}, of {classes} classes")
 
 
 def _of(variables: Variables, part: str) -> Variables:

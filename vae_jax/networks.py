@@ -1,7 +1,8 @@
 """Linen networks, deterministic: x -> parameters of q(z|x), z -> parameters of p(x|z). No sampling inside.
 
 A network of one's own needs one method, `__call__(self, inputs, train=False)`, and a third argument `condition` where
-the model is conditional. `train` is True only in a train step: that is where batch statistics may be updated.
+the model is conditional. `train` is True only in a train step: that is where batch statistics may be updated. A network
+with batch statistics also takes `mask` [batch], which is 0 for the examples that are padding.
 """
 
 import math
@@ -9,9 +10,10 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from vae_jax.convolution import Downsample, Upsample
+from vae_jax.errors import InputError
 
 _LINEAR_SCALE = 4.0
 
@@ -48,8 +50,12 @@ class MLP(nn.Module):
         inputs: Float[Array, "batch ..."],
         train: bool = False,
         condition: Float[Array, "batch classes"] | None = None,
+        mask: Shaped[Array, " batch"] | None = None,
     ) -> Float[Array, "batch ..."]:
-        """Outputs of one batch, [batch, *output_shape]; `condition` joins the inputs."""
+        """Outputs of one batch, [batch, *output_shape].
+
+        `condition` joins the inputs. Examples where `mask` is 0 do not enter the batch statistics.
+        """
         h = inputs.reshape(len(inputs), -1)  # [B, pixels] or [B, Z]
         if condition is not None:
             h = jnp.concatenate([h, condition], axis=-1)
@@ -57,15 +63,21 @@ class MLP(nn.Module):
         for width in self.hidden:
             h = nn.Dense(width, kernel_init=kernel_init)(h)
             if self.batch_norm is not None:
-                h = self._normalised(h, train, self.batch_norm)
+                h = self._normalised(h, train, self.batch_norm, mask)
             h = self.activation(h)
         outputs = self.output_activation(nn.Dense(math.prod(self.output_shape))(h))
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 
-    def _normalised(self, h: Array, train: bool, momentum: float) -> Array:
+    def _normalised(self, h: Array, train: bool, momentum: float, mask: Array | None) -> Array:
         # While the variables are made there is no axis to take a mean over.
         axis_name = None if self.is_initializing() else self.axis_name
-        return nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=axis_name)(h)
+        if axis_name is not None and mask is not None:
+            raise InputError(
+                "batch norm under pmap takes the mean of the devices' means, so it can't leave masked examples out; "
+                "drop the mask, or share the batch by fit(mesh=vj.device_mesh())"
+            )
+        normalise = nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=axis_name)
+        return normalise(h, mask=None if mask is None else mask[:, None] > 0)
 
 
 class ConvEncoder(nn.Module):

@@ -64,8 +64,13 @@ def elbo_terms(
       InputError: x of another shape or with values that the likelihood doesn't take, or variables that are not finite.
     """
     require_finite(variables)
-    forward = vae.forward(key, variables, Batch(x, label=label), train=False)
-    return ELBOTerms(forward.p_x.log_prob(x)[0], forward.posterior.kl().sum(axis=-1))
+    return elbo_terms_of(key, vae, variables, Batch(x, label=label))
+
+
+def elbo_terms_of(key: Key[Array, "*keys"], vae: VAE, variables: Variables, batch: Batch) -> ELBOTerms:
+    """`elbo_terms` of a batch: log p(x|z) is that of its targets."""
+    forward = vae.forward(key, variables, batch, train=False)
+    return ELBOTerms(forward.px_z.log_prob(batch.targets)[0], forward.posterior.kl().sum(axis=-1))
 
 
 def log_weights(
@@ -87,11 +92,11 @@ def log_weights(
     require_positive_int(samples=samples)
     require_finite(variables)
     forward = vae.forward(key, variables, Batch(x, label=label), samples=samples, train=False)
-    return log_weights_of(forward.posterior, forward.z, forward.p_x, x)
+    return log_weights_of(forward.posterior, forward.z, forward.px_z, x)
 
 
 def log_weights_of(
-    posterior: Posterior, z: Float[Array, "samples batch latent"], p_x: ImageDistribution, target: Array
+    posterior: Posterior, z: Float[Array, "samples batch latent"], px_z: ImageDistribution, target: Array
 ) -> Float[Array, "samples batch"]:
     """log p(x|z) + log p(z) - log q(z|x) at draws already made and decoded.
 
@@ -100,7 +105,7 @@ def log_weights_of(
     """
     if isinstance(posterior, Delta):
         raise InputError("a plain autoencoder has no importance weights, for its posterior has no density")
-    return p_x.log_prob(target) - posterior.log_ratio(z).sum(axis=-1)
+    return px_z.log_prob(target) - posterior.log_ratio(z).sum(axis=-1)
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ class ELBO:
     ) -> Loss:
         """-log p(x|z) + beta KL, means over the draws of each example."""
         forward = model.forward(key, variables, batch, samples=self.samples)
-        log_px_z = forward.p_x.log_prob(batch.targets).mean(axis=0)
+        log_px_z = forward.px_z.log_prob(batch.targets).mean(axis=0)
         by_dimension = self.kl(forward.posterior, forward.z).mean(axis=0)  # [B, Z]
         kl, paid = by_dimension.sum(axis=-1), self._paid(by_dimension, batch).sum(axis=-1)
         beta = self.beta(step) if callable(self.beta) else self.beta
@@ -203,7 +208,7 @@ class IWAE:
     ) -> Loss:
         """-log 1/K sum of the weights; the term "elbo" is the mean of their logs."""
         forward = model.forward(key, variables, batch, samples=self.samples)
-        log_w = log_weights_of(forward.posterior, forward.z, forward.p_x, batch.targets)
+        log_w = log_weights_of(forward.posterior, forward.z, forward.px_z, batch.targets)
         if self.doubly_reparameterised:
             share = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))[..., None]
             # The same pass again, which the compiler sees; only its gradient differs.
@@ -211,7 +216,7 @@ class IWAE:
                 key, variables, batch, samples=self.samples, through=lambda z: _scale_gradient(z, share)
             )
             fixed = jax.lax.stop_gradient(forward.posterior)
-            log_w = log_weights_of(fixed, forward.z, forward.p_x, batch.targets)
+            log_w = log_weights_of(fixed, forward.z, forward.px_z, batch.targets)
         bound = jax.nn.logsumexp(log_w, axis=0) - jnp.log(self.samples)
         return Loss(-bound, {"elbo": log_w.mean(axis=0)}, forward.updates)
 
@@ -242,5 +247,5 @@ class Reconstruction:
     ) -> Loss:
         """-log p(x|z) at one draw of z, which is the encoding itself under a `Delta` posterior."""
         forward = model.forward(key, variables, batch)
-        log_px_z = forward.p_x.log_prob(batch.targets)[0]
+        log_px_z = forward.px_z.log_prob(batch.targets)[0]
         return Loss(-log_px_z, {"log_px_z": log_px_z}, forward.updates)

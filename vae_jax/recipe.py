@@ -66,8 +66,8 @@ def train_vae(
     if batch_size > len(data.train):
         raise InputError(f"batch_size is {batch_size} but there are only {len(data.train)} training images")
     augmented = augmented or observe
-    require_support(vae, observe)
-    require_support(vae, augmented)
+    for transform in (observe, augmented):
+        vae.require_data(data.train, transform)
     optimizer = averaged_adamw(learning_rate, weight_decay, steps=epochs * (len(data.train) // batch_size))
     step = make_train_step(vae, objective, optimizer)
 
@@ -104,15 +104,6 @@ def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e
 
     schedule = warm_up_then_cosine(peak, steps)
     return averaged(optax.adamw(schedule, eps=eps, weight_decay=weight_decay, mask=is_matrix))
-
-
-def require_support(vae: VAE, observe: Observe) -> None:
-    """Raise `InputError` where the likelihood doesn't take what `observe` makes: such a loss has no lower bound."""
-    if not vae.likelihood.domain.holds(observe.support):
-        raise InputError(
-            f"the likelihood takes {vae.likelihood.domain}, but what is observed are {observe.support}; choose "
-            "another likelihood or another range"
-        )
 
 
 def bound_in_numbers(

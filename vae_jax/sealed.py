@@ -25,7 +25,7 @@ from jaxtyping import Array, PyTree
 from vae_jax.errors import InputError, require_writable_folder
 from vae_jax.lock import FolderLock
 
-_FORMAT = 2
+_FORMAT = 3
 _FILES = "files.json"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}

@@ -16,17 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, PyTree
 
 from vae_jax.checkpoint import Checkpoints, NoCheckpoints
 from vae_jax.data import Split
+from vae_jax.description import describe
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, NotFiniteError, StoppedError, require_not_negative, require_positive_int
 from vae_jax.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
 from vae_jax.observation import Observe, Scale
 from vae_jax.progress import Progress
 from vae_jax.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
-from vae_jax.step import OBSERVATION, Metrics, Step, TrainState, member, stream
+from vae_jax.step import OBSERVATION, ChecksData, Metrics, Step, TrainState, describe_step, member, stream
 from vae_jax.stopping import StopSignals
 
 _CHUNK_SECONDS = 2.0  # how often the host hears from the device
@@ -129,8 +130,9 @@ def fit(
       batch_size: images a step, over all devices; an epoch leaves out the remainder.
       measure: called with the state after each epoch, or with each member's, who may have one each; its numbers join
         the epoch's record.
-      store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`. What it
-        can't write gives a warning, and is the store's `failure` if it was the last one.
+      store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`. One of
+        another run is refused (see `Checkpoints`); to know, all images are read once. What it can't write gives a
+        warning, and is the store's `failure` if it was the last one.
       mesh: the devices that share each batch, or the members; None is one device.
       shard_optimizer: whether each device keeps a part of the optimizer's state only.
       stream_above: bytes of images above which they stay on the host and stream to the devices in windows; by default
@@ -143,8 +145,9 @@ def fit(
       measuring), the mean of each metric, and what was measured; of several members a list of each but the first two.
 
     Raises:
-      InputError: no epochs, no batch, a batch larger than the data, what the devices can't share, or a store in which
-        another run is being kept.
+      InputError: no epochs, no batch, a batch larger than the data, data that the model doesn't take, what the devices
+        can't share, a store with checkpoints of another run or in which another run is being kept, or a store and a
+        step without a description.
       NotFiniteError: a loss or a gradient was not finite; the message tells the step, its `state` is the last good one.
       StoppedError: Ctrl-C or SIGTERM came; the steps under way were finished, and the store was given the state.
     """
@@ -156,8 +159,13 @@ def fit(
     layout.require_divisible(**{"members": state.step.size} if state.step.ndim else {"batch_size": batch_size})
     steps_per_epoch = len(data) // batch_size
     total = epochs * steps_per_epoch
+    settings = member(state.settings, 0) if state.step.ndim else state.settings
+    if isinstance(step, ChecksData):
+        step.require_data(data, observe, settings)
+    state = jax.tree.map(jnp.asarray, state)  # settings may be plain numbers
     with closing(store):
-        state, notes = _restored(store, state)
+        # Within the call, so that the state that is replaced can be freed.
+        state, notes = _restored(store, state, partial(_described, state, step, settings, data, observe, batch_size))
         records, chunks = notes.get("history", []), notes.get("chunks", [])  # the latter of the epoch under way
         feeder = _feeder(data, batch_size, layout, state.key, stream_above)
         state = layout.place(state)  # a copy, for the first chunk donates it
@@ -210,13 +218,31 @@ def fit(
     return layout.fetch(state), records
 
 
-def _restored(store: Checkpoints | NoCheckpoints, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """What the first process finds in its store, which it opens, in every process."""
+def _described(
+    state: TrainState, step: Step, settings: PyTree, data: Split, observe: Observe, batch_size: int
+) -> dict[str, Any]:
+    """What a run is, so that it is never gone on with as another one; `settings` are those of one member."""
+    return {
+        "data": data.digest,
+        "batch_size": batch_size,
+        "steps_per_epoch": len(data) // batch_size,
+        "transform": describe(observe),
+        "key": describe(state.key),
+        "settings": describe(state.settings),
+        "step": describe_step(step, settings),
+    }
+
+
+def _restored(
+    store: Checkpoints | NoCheckpoints, state: TrainState, described: Callable[[], dict[str, Any]]
+) -> tuple[TrainState, dict[str, Any]]:
+    """What the first process finds in its store, which it opens, of the run that is so described, in every process."""
     found: dict[str, Any] = {"notes": {}, "error": None}
     if is_first_process():
         try:
             store.open()
-            state, found["notes"] = store.restore(state)
+            # Without a store, nothing is described: the digest of the data takes a while.
+            state, found["notes"] = store.restore(state, described() if store.where else None)
         except InputError as error:
             found["error"] = str(error)
     state, text = from_first_process(state, json.dumps(found))

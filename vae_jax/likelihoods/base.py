@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from vae_jax.distributions import example_keys, soft_clip
-from vae_jax.errors import InputError
+from vae_jax.errors import InputError, is_traced
 from vae_jax.observation import Batch, Support
 
 _LOG_SCALE_BOUND = 10.0  # scales from 4.5e-5 to 2.2e4
@@ -81,24 +81,24 @@ def sum_over_pixels(
     pixels = parameters.shape[-3:]
     if pixels != x.shape[-3:]:
         raise InputError(f"x has images of shape {x.shape[-3:]}; p(x|z) is over images of {pixels}")
-    if not isinstance(x, jax.core.Tracer):
-        require_values(x, support)
+    require_values(x, support)
     leading = jnp.broadcast_shapes(parameters.shape[:-3], x.shape[:-3])
     rows = [jnp.broadcast_to(array, (*leading, *pixels)).reshape(-1, math.prod(pixels)) for array in (parameters, x)]
     return log_density(*rows).sum(axis=-1).reshape(leading)
 
 
 def require_values(x: Float[Any, "*shape"], support: Support) -> None:
-    """Raise `InputError` unless each value is one of the support."""
-    if not x.size:
+    """Raise `InputError` unless each value is one of the support; traced values pass."""
+    if not x.size or is_traced(x):
         return
-    low, high = float(x.min()), float(x.max())
-    if not (support.low <= low <= high <= support.high and high - low < math.inf):  # so written, it refuses NaN
-        raise InputError(f"x runs from {low:g} to {high:g}; this p(x|z) takes {support}")
-    if support.levels is not None:
-        level = (x - support.low) * ((support.levels - 1) / (support.high - support.low))
-        if abs(level - level.round()).max() > 1e-2:
-            raise InputError(f"x has values between the levels; this p(x|z) takes {support}, no others")
+    with jax.ensure_compile_time_eval():
+        low, high = float(x.min()), float(x.max())
+        if not (support.low <= low <= high <= support.high and high - low < math.inf):  # so written, it refuses NaN
+            raise InputError(f"x runs from {low:g} to {high:g}; this p(x|z) takes {support}")
+        if support.levels is not None:
+            level = (x - support.low) * ((support.levels - 1) / (support.high - support.low))
+            if abs(level - level.round()).max() > 1e-2:
+                raise InputError(f"x has values between the levels; this p(x|z) takes {support}, no others")
 
 
 def uniform_like(values: Float[Array, "*shape"], key: Key[Array, "*keys"]) -> Float[Array, "*shape"]:

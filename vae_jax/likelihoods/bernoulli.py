@@ -12,6 +12,7 @@ from vae_jax.likelihoods.base import Likelihood, Variables, sum_over_pixels, uni
 from vae_jax.observation import Support
 
 UNIT = Support(0.0, 1.0)
+_NEAR = 0.6  # below this |logit|, the continuous Bernoulli's normaliser is a power series
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,21 @@ class ContinuousBernoulliImage:
         return 0.5 + jax.grad(lambda a: _log_sinhc(a / 2).sum())(self.logits)
 
     def log_prob(self, x: Float[Array, "*samples height width channels"]) -> Float[Array, "*batch"]:
-        """Sum of a (x - 1/2) - log(sinh(a/2) / (a/2))."""
-        return sum_over_pixels(lambda a, x: a * (x - 0.5) - _log_sinhc(a / 2), self.logits, x, UNIT)
+        """Sum of log(a e^(a x) / (e^a - 1)).
+
+        Near a = 0 it is taken as a (x - 1/2) - log(sinh(a/2) / (a/2)). Elsewhere, with s = |a| and y the distance of x
+        from the end that a prefers, it is log s - s y - log(1 - e^-s): there, no two large terms cancel.
+        """
+
+        def log_density(a: Array, x: Array) -> Array:
+            size = jnp.abs(a)
+            near = size < _NEAR
+            away = jnp.where(near, 1.0, size)
+            distance = jnp.where(a > 0, 1 - x, x)
+            tail = jnp.log(away) - away * distance - jnp.log1p(-jnp.exp(-away))
+            return jnp.where(near, a * (x - 0.5) - _log_sinhc_near_zero(jnp.where(near, a / 2, 0.0)), tail)
+
+        return sum_over_pixels(log_density, self.logits, x, UNIT)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
         """log(1 + u (e^a - 1)) / a, the inverse of the distribution function, by whichever sign is stable."""
@@ -117,8 +131,13 @@ class ContinuousBernoulliImage:
 def _log_sinhc(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """log(sinh(u) / u), with gradients, from 0 to infinity on both sides."""
     size = jnp.abs(u)
-    near = size < 0.3
-    square = jnp.where(near, u, 0.0) ** 2
-    series = square * (1 / 6 + square * (-1 / 180 + square * (1 / 2835 - square / 37800)))
+    near = 2 * size < _NEAR
     away = jnp.where(near, 1.0, size)
-    return jnp.where(near, series, away + jnp.log1p(-jnp.exp(-2 * away)) - jnp.log(2 * away))
+    far = away + jnp.log1p(-jnp.exp(-2 * away)) - jnp.log(2 * away)
+    return jnp.where(near, _log_sinhc_near_zero(jnp.where(near, u, 0.0)), far)
+
+
+def _log_sinhc_near_zero(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Its Taylor series; exact to 1e-7 up to |u| = 0.3."""
+    square = u**2
+    return square * (1 / 6 + square * (-1 / 180 + square * (1 / 2835 - square / 37800)))

@@ -20,6 +20,7 @@ from vae_jax.likelihoods.base import (
 from vae_jax.observation import Batch, Support
 
 REAL = Support(-math.inf, math.inf)
+_LEAST_VARIANCE = 1e-8  # of a fit without any error, the density would be infinite
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class OptimalGaussian(Likelihood):
         """The outputs are means; the variance is the running one, 1 before any training."""
         running = (variables or self.init())["batch_stats"]
         seen = running["weight"] > 0
-        return GaussianImage(outputs, jnp.where(seen, running["variance"] / jnp.where(seen, running["weight"], 1), 1.0))
+        variance = jnp.where(seen, running["variance"] / jnp.where(seen, running["weight"], 1), 1.0)
+        return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE))
 
     def in_training(
         self, outputs: Float[Array, "samples batch height width channels"], variables: Variables, batch: Batch
@@ -151,4 +153,4 @@ class OptimalGaussian(Likelihood):
         kept = {name: self.momentum * value for name, value in running.items()}
         fresh = {"variance": (1 - self.momentum) * variance, "weight": 1 - self.momentum}
         updates = {"batch_stats": {name: kept[name] + fresh[name] for name in kept}}
-        return GaussianImage(outputs, jnp.maximum(variance, 1e-8)), updates
+        return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE)), updates

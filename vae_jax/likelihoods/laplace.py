@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from vae_jax.distributions import example_keys
 from vae_jax.errors import require_positive
-from vae_jax.likelihoods.base import Likelihood, Variables, sum_over_pixels, uniform_like
+from vae_jax.likelihoods.base import Likelihood, Variables, sum_over_pixels
 from vae_jax.likelihoods.gaussian import REAL
 from vae_jax.observation import Support
 
@@ -55,6 +56,7 @@ class LaplaceImage:
         return sum_over_pixels(lambda mean, x: -jnp.abs(x - mean) / self.scale - constant, self.mean, x, REAL)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width channels"]:
-        """mean - scale sign(v) log(1 - 2 |v|), v uniform on (-1/2, 1/2)."""
-        centred = uniform_like(self.mean, key) - 0.5
-        return self.mean - self.scale * jnp.sign(centred) * jnp.log1p(-2 * jnp.abs(centred))
+        """mean + scale * Laplace(0, 1)."""
+        keys = example_keys(key, self.mean.shape[-4])
+        draw = jax.vmap(lambda k, m: jax.random.laplace(k, m.shape, m.dtype), in_axes=(0, -4), out_axes=-4)
+        return self.mean + self.scale * draw(keys, self.mean)

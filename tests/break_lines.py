@@ -1,0 +1,491 @@
+"""Break essential lines of vae_jax one at a time and check that the tests notice each.
+
+By hand: `python tests/break_lines.py`, about 15 minutes on two cores. Each row of `LINES` replaces a text that occurs
+exactly once in its file, and names a test file and, as `pytest -k` takes them, words of the tests in it that notice. A
+row whose text or test is not there any more is an error: update the row. A line that is not noticed needs a test,
+in the test file of its subject.
+
+Everything happens in temporary copies. The tests are run once without a broken line, for they must pass then. Exit
+status: 0 if each line is noticed, 1 if not, 2 if a row is out of date or a test fails without a broken line.
+"""
+
+import argparse
+import multiprocessing
+import os
+import queue
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("vae_jax", "tests", "experiments", "pyproject.toml", "README.md")
+PRELOADED = ["beartype", "flax.linen", "jax", "jaxtyping", "optax", "orbax.checkpoint", "pytest", "scipy.stats"]
+NOTICED = {1: "a test fails", 2: "a test file cannot be imported"}  # exit statuses of pytest
+
+
+class Line(NamedTuple):
+    """A text that occurs exactly once in a file of vae_jax, what replaces it, and the tests that notice."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    def __str__(self):
+        return f"{self.file}: {' '.join(self.old.split())!r} -> {' '.join(self.new.split())!r}"
+
+
+LINES = [
+    Line(file, *row)
+    for file, rows in {
+        "objectives.py": [
+            ("beta * paid - log_px_z", "paid - log_px_z", "test_objectives elbo_is_its_terms"),
+            ("(total, weight), self.axis_name)", "(total, weight), ())", "test_objectives free_bits"),
+            ("total > self.free_bits * weight", "total > self.free_bits", "test_objectives free_bits"),
+            ("mask @ kl, mask.sum()", "kl.sum(axis=0), mask.sum()", "test_objectives free_bits"),
+            (" - jnp.log(self.samples)", "", "test_objectives log_of_the_mean"),
+            ("jax.lax.stop_gradient(forward.posterior)", "forward.posterior", "test_linear_gaussian doubly"),
+            ("return gradient * factor, None", "return gradient, None", "test_objectives reparameterised_gradient"),
+            ("batch.targets).mean(axis=0)", "batch.x).mean(axis=0)", "test_objectives target"),
+            ("batch.targets)[0]", "batch.x)[0]", "test_objectives target"),
+            ("batch.targets)\n        if self.doubly", "batch.x)\n        if self.doubly", "test_objectives target"),
+            ("batch.targets)\n        bound", "batch.x)\n        bound", "test_objectives target"),
+            (
+                "- posterior.log_ratio(z).sum(axis=-1)",
+                "+ posterior.log_ratio(z).sum(axis=-1)",
+                "test_linear_gaussian every_weight",
+            ),
+            ("forward.z).mean(axis=0)", "forward.z)[0]", "test_objectives more_samples"),
+        ],
+        "likelihoods/base.py": [
+            ("(*rows).sum(axis=-1)", "(*rows).mean(axis=-1)", "test_likelihoods several_pixels"),
+            ("if pixels != x.shape[-3:]:", "if pixels[:2] != x.shape[-3:-1]:", "test_model other_channels"),
+            (
+                "return jnp.exp(soft_clip(log_scale,",
+                "return jnp.square(soft_clip(log_scale,",
+                "test_likelihoods real_line",
+            ),
+        ],
+        "likelihoods/bernoulli.py": [
+            ("0.5 * (logits + size)", "0.5 * (logits - size)", "test_likelihoods bernoulli"),
+            ("jnp.exp(-size))", "jnp.exp(size))", "test_likelihoods bernoulli"),
+            ("_log_sinhc(a / 2), self", "_log_sinhc(a), self", "test_likelihoods bernoulli"),
+            ("self.logits < 0, from_zero", "self.logits > 0, from_zero", "test_likelihoods bernoulli"),
+            ("-1 / 180", "1 / 180", "test_likelihoods bernoulli"),
+        ],
+        "likelihoods/gaussian.py": [
+            ("jnp.log(self.variance) + LOG_2PI", "jnp.log(self.variance)", "test_likelihoods real_line"),
+            ("jnp.sqrt(self.variance) * normal_like", "self.variance * normal_like", "test_likelihoods real_line"),
+            ("variables or self.init()) ** 2", "variables or self.init())", "test_likelihoods real_line"),
+            ("jnp.sum(squares * mask)", "jnp.sum(squares)", "test_likelihoods optimal_variance"),
+            ("(total, count), self.axis_name)", "(total, count), ())", "test_train under_pmap"),
+            ("(1 - self.momentum) * variance", "self.momentum * variance", "test_likelihoods optimal_variance"),
+        ],
+        "likelihoods/laplace.py": [("jnp.log(2 * self.scale)", "jnp.log(self.scale)", "test_likelihoods real_line")],
+        "likelihoods/logistic.py": [
+            ("half = 0.5 / (LEVELS - 1)", "half = 0.5 / LEVELS", "test_likelihoods discretised"),
+            ("jnp.where(x < half, below_upper", "jnp.where(x < half, above_lower", "test_likelihoods discretised"),
+            ("(level - 0.5) * step", "level * step", "test_likelihoods discretised"),
+            ("jnp.round(jnp.clip(", "jnp.floor(jnp.clip(", "test_likelihoods discretised"),
+        ],
+        "distributions.py": [
+            ("first + jnp.arange(batch)", "jnp.arange(batch)", "test_distributions position"),
+            ("jnp.exp(0.5 * log_variance) *", "jnp.exp(log_variance) *", "test_distributions samples_are_gaussian"),
+            ("- self.log_variance)", "+ self.log_variance)", "test_distributions kl"),
+            ("0.5 * (z**2 -", "0.5 * (z**2 +", "test_distributions log_ratio"),
+            ("inside + jnp.tanh(x - inside)", "inside", "test_distributions soft_clip"),
+            ("+ log_variance + LOG_2PI", "+ log_variance", "test_distributions log_prob"),
+        ],
+        "networks.py": [
+            ("use_running_average=not train", "use_running_average=False", "test_model batch"),
+            ("[h, condition]", "[h, 0 * condition]", "test_model labels"),
+            ("h = self.activation(h)", "h = nn.relu(h)", "test_model activation"),
+            ("= self.output_activation(", "= (", "test_model batch_norm"),
+            ("if self.is_initializing() else self.axis_name", "", "test_train under_pmap"),
+            ("nn.relu(Downsample(features)(h))", "Downsample(features)(h)", "test_model relu"),
+            ("Upsample(features)(nn.relu(h))", "Upsample(features)(h)", "test_model relu"),
+            ("inputs.reshape(len(inputs), -1) - 0.5", "inputs.reshape(len(inputs), -1)", "test_model linear_path"),
+            ("/ math.sqrt(inputs.shape[1])", "/ inputs.shape[1]", "test_model linear_path"),
+        ],
+        "convolution.py": [
+            ("x.shape[1] % 2 or x.shape[2] % 2", "x.shape[1] % 2", "test_convolution odd"),
+            (
+                "jnp.pad(x, ((0, 0), (1, 1), (1, 1),",
+                "jnp.pad(x, ((0, 0), (0, 2), (0, 2),",
+                "test_convolution same_values",
+            ),
+            ("[:, 1:-1, 1:-1]", "[:, :-2, :-2]", "test_convolution same_values"),
+            ("variance_scaling(8.0", "variance_scaling(2.0", "test_convolution scale"),
+            (".transpose(1, 3, 2, 4, 5, 0)", ".transpose(3, 1, 4, 2, 5, 0)", "test_convolution three_sides"),
+            (
+                "upsample(y, kernel) + _bias(self)",
+                "upsample(y, kernel) + 0 * _bias(self)",
+                "test_convolution same_values",
+            ),
+        ],
+        "model.py": [
+            ("posterior.sample(fold(keys, number))", "posterior.sample(keys)", "test_model shapes"),
+            ("through(self.draw(", "(self.draw(", "test_objectives reparameterised_gradient"),
+            (
+                "jnp.tile(value, (len(flat) // len(value), 1))",
+                "jnp.repeat(value, len(flat) // len(value), axis=0)",
+                "test_model labels",
+            ),
+            ('_require_shape("decoder", pixels, (1, *self.image_shape))', "", "test_model do_not_fit"),
+            ("MLP(tuple(reversed(hidden))", "MLP(tuple(hidden)", "test_model shapes"),
+            ("output_activation=jnp.tanh", "output_activation=identity", "test_model batch_norm"),
+            ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
+        ],
+        "evaluate.py": [
+            ("fold_in(key, stream), len(images)", "fold_in(key, 0), len(images)", "test_evaluate streams"),
+            ("stream), len(images), first)", "stream), len(images))", "test_evaluate blocks"),
+            ("first), images, labels)", "0), images, labels)", "test_evaluate blocks"),
+            ("first), images).x", "0), images).x", "test_evaluate blocks"),
+            ("example_keys(key, len(x), first)", "example_keys(key, len(x))", "test_evaluate however_it_is_cut"),
+            ("jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)", "log_w", "test_evaluate however_it_is_cut"),
+            ("squares * shrink**2", "squares * shrink", "test_evaluate however_it_is_cut"),
+            ("jnp.log(weights / samples)", "jnp.log(weights)", "test_evaluate however_it_is_cut"),
+            ("values.std(ddof=1)", "values.std(ddof=0)", "test_evaluate estimate"),
+            ("return np.var(", "return np.std(", "test_evaluate active"),
+            ("- math.log2(width)", "+ math.log2(width)", "test_evaluate bits"),
+            ("(values.high - values.low) / LEVELS", "1.0 / LEVELS", "test_evaluate bits"),
+            ("data.labels.max() >= classes", "data.labels.max() > classes", "test_evaluate conditional"),
+        ],
+        "step.py": [
+            ("jax.lax.axis_index(axis_name) * size", "0", "test_train pmap"),
+            ("NOISE, state.step)", "NOISE, 0)", "test_train new_noise"),
+            ("jnp.sum(values * mask)", "jnp.sum(values)", "test_train masked"),
+            ("_sum(mask.sum(), axis_name)", "mask.sum()", "test_train pmap"),
+            (" & jnp.isfinite(optax.tree.norm(gradient))", "", "test_train not_finite"),
+            ('variables | updates | {"params"', 'variables | {"params"', "test_train batch_statistics"),
+            (
+                "jax.random.fold_in(jax.random.fold_in(run_key, stream), number)",
+                "jax.random.fold_in(run_key, stream + number)",
+                "test_train python_loop",
+            ),
+            ("jnp.int32), run_key, settings)", "jnp.int32), variables_key, settings)", "test_train key_of_a_run"),
+            ("warmup_steps=round(warm_up * steps)", "warmup_steps=0", "test_train warm_up"),
+        ],
+        "train.py": [
+            ("stream(state.key, OBSERVATION,", "stream(state.key, 0,", "test_train python_loop"),
+            ("OBSERVATION, state.step)", "OBSERVATION, 0)", "test_train python_loop"),
+            ('np.all(metrics["finite"] == count)', 'np.any(metrics["finite"] == count)', "test_ensemble not_finite"),
+            ("(total / steps)", "total", "test_train python_loop"),
+            ("chunks.clear()", "", "test_train python_loop"),
+            (
+                "state = layout.place(state)",
+                "state = layout.place(state) if mesh else state",
+                "test_train argument_alone",
+            ),
+            ("layout.devices if keys.ndim == 0 else 1", "1", "test_feeding threshold"),
+            ("data.images.nbytes > threshold", "data.images.nbytes >= threshold", "test_feeding threshold"),
+        ],
+        "feeding.py": [
+            ("stream(run_key, ORDER, epoch)", "stream(run_key, ORDER, 0)", "test_train python_loop"),
+            ("step % steps_per_epoch * batch_size", "step % steps_per_epoch", "test_train every_image"),
+            ("place = step - self.first", "place = step", "test_feeding resident_one"),
+            (
+                "min(start + self._length, (epoch + 1) * self._steps_per_epoch)",
+                "start + self._length",
+                "test_feeding windows_hold",
+            ),
+            (" if first in (start, end)}", "}", "test_feeding never_three"),
+        ],
+        "sharding.py": [
+            ("rows - jax.lax.axis_index(AXIS) * len(part)", "rows", "test_sharding take"),
+            ("(place >= 0) & (place < len(part))", "(place < len(part))", "test_sharding take"),
+            ("max(axes, key=", "min(axes, key=", "test_sharding its_part"),
+            (
+                "jax.lax.with_sharding_constraint(leaf, self._sharding(path, leaf, False))",
+                "leaf",
+                "test_sharding any_number",
+            ),
+            (
+                "if not 0 <= process_id < num_processes:",
+                "if not 0 <= process_id <= num_processes:",
+                "test_members before_training",
+            ),
+        ],
+        "ensemble.py": [
+            ("[number].tolist()", "[0].tolist()", "test_members its_seed"),
+            ("init(key, model, optimizer, own)", "init(key, model, optimizer)", "test_ensemble several_settings"),
+            ("np.shape(leaf)[:1] != (len(keys),)", "not np.shape(leaf)", "test_ensemble settings"),
+        ],
+        "averaging.py": [
+            ("steps = state.steps + 1", "steps = state.steps", "test_averaging weighted_sum"),
+            ("optax.apply_updates(params, updates)", "params", "test_averaging weighted_sum"),
+            ("(1 + eta) / (steps + eta)", "1 / steps", "test_averaging weighted_sum"),
+        ],
+        "checkpoint.py": [
+            ('math.inf if best is None else best[1]["least"]', "math.inf", "test_checkpoint resume"),
+            ("if there != here:", "if there is None:", "test_checkpoint another_configuration"),
+            ("[leaf[member] for leaf", "[leaf[0] for leaf", "test_checkpoint one_member"),
+            ("0 <= member < members", "0 <= member <= members", "test_checkpoint one_member"),
+            ("step = max(untried)", "step = min(untried)", "test_checkpoint young"),
+            ("self._variables(state)", "state.variables", "test_checkpoint its_script"),
+        ],
+        "sealed.py": [
+            ('_digest(leaves) != content["trees"][tree]["sha256"]', "not leaves", "test_checkpoint own_digest"),
+            ('notes["sha256"] != _seal(content)', "not content", "test_checkpoint own_digest"),
+            ("_sha256(folder / name) != digest", "not digest", "test_checkpoint broken_file"),
+            ('content["number"] != number', "number < 0", "test_checkpoint own_digest"),
+            ("len(before) + 1 - self._keep", "len(before) - self._keep", "test_checkpoint young"),
+            (
+                "number in self.numbers() - self.broken.keys()",
+                "number in self.numbers()",
+                "test_checkpoint same_number",
+            ),
+        ],
+        "description.py": [
+            ("others, found) is value", "others, found) is not None", "test_description in_the_place"),
+            ('re.sub(r" at 0x[0-9a-f]+", "", repr(value))', "repr(value)", "test_description no_address"),
+            ("values |= inspect.getclosurevars(inner).nonlocals", "", "test_description differs"),
+            ("_DEFAULT if value is default and", "described if value is default and", "test_description every_model"),
+        ],
+        "data/idx.py": [
+            ("offset=header).reshape(shape)", "offset=header).reshape(shape[:1] + shape[:0:-1])", "test_data height"),
+            ("if len(content) != expected:", "if len(content) < expected:", "test_data damaged"),
+        ],
+        "data/cache.py": [
+            ("path.stat().st_mtime_ns", "0", "test_data changed"),
+            ("item.stat().st_mtime_ns", "0", "test_celeba changed"),
+            ('.items()} == manifest["sha256"]', ".items()}", "test_data damaged_cache"),
+        ],
+        "data/dataset.py": [
+            ("sha256(repr(self.images.shape).encode())", "sha256()", "test_data digest"),
+            ("sha.update(np.ascontiguousarray(self.labels).data)", "pass", "test_data digest"),
+            ("sha.update(repr(self.attributes.names).encode())", "pass", "test_celeba digest"),
+            ("self.train[:-count], self", "self.train[count:], self", "test_data hold_out"),
+            ("if self.labels.min() < 0:", "if self.labels.min() < -1:", "test_data negative_label"),
+        ],
+        "data/digits.py": [("* size / _BOX - 0.5", "* size / _BOX", "test_data enlarged")],
+        "data/images.py": [
+            ("width * (1 - self.width) / 2", "width * (1 - self.height) / 2", "test_celeba crop"),
+            ("{start + number: reason", "{number: reason", "test_celeba unreadable"),
+            ("np.delete(block.attributes, list(reasons), axis=0)", "block.attributes", "test_celeba unreadable"),
+        ],
+        "data/celeba.py": [
+            ("repr((options.size, options.crop))", "repr(options.size)", "test_celeba crop"),
+            ("attributes.values[block]", "attributes.values[: len(block)]", "test_celeba layouts"),
+        ],
+        "data/celeba_files.py": [
+            ("np.array(tenths) - 7", "np.array(tenths) - 8", "test_celeba partition"),
+            ("if count != len(rows):", "if count > len(rows):", "test_celeba as_published"),
+        ],
+        "data/attributes.py": [("values.all() or not values.any()", "not values.any()", "test_celeba every_image")],
+        "data/load.py": [
+            (
+                "if data_dir is not None:\n            raise",
+                "if not name:\n            raise",
+                "test_data even_for_auto",
+            )
+        ],
+        "latents.py": [
+            ("math.ceil(share", "math.floor(share", "test_latents sphere"),
+            ("sphere.radius / math.sqrt(2)", "sphere.radius / 2", "test_latents lattice"),
+            ("offsets[::-1, None]", "offsets[:, None]", "test_latents lattice"),
+            ("(1 - share) * start + share * end", "share * start + (1 - share) * end", "test_latents paths"),
+            ("here & ~attribute", "~attribute", "test_attributes vector"),
+            (" + np.diag(variance)", "", "test_latents aggregated"),
+            ("- len(self.mean) - log_det", "- len(self.mean) + log_det", "test_latents closed_form"),
+            ("noise @ root.T", "noise @ root", "test_latents moments"),
+        ],
+        "distances.py": [
+            ("- 2 * cross", "- cross", "test_distances frechet"),
+            ("np.sqrt(len(features) - 1)", "np.sqrt(len(features))", "test_distances frechet"),
+            (".min(axis=1)", ".max(axis=1)", "test_distances nearest"),
+        ],
+        "classifier.py": [
+            (".max(axis=-1) >= confidence", ".max(axis=-1) > confidence", "test_classifier counts"),
+            ("data.images / np.float32(255)", "data.images.astype(np.float32)", "test_classifier learns"),
+            ("-(-steps // steps_per_epoch)", "max(1, steps // steps_per_epoch)", "test_classifier as_many_steps"),
+            ("h = nn.relu(MLP(", "h = (MLP(", "test_classifier features"),
+        ],
+        "attributes.py": [
+            ("_independence_weights(attributes, codes))", "jnp.ones(2 ** len(names)))", "test_attributes correlated"),
+            ("self.weights[batch.label] * loss", "loss", "test_attributes weighted"),
+            (
+                "np.minimum(independent / np.maximum(joint, 1e-12), GREATEST_WEIGHT)",
+                "independent",
+                "test_attributes greatest",
+            ),
+            ("(~told[~has, i]).mean()", "told[~has, i].mean()", "test_attributes opinion"),
+            (
+                "self.probabilities[0, :, attribute] <=",
+                "self.probabilities[1, :, attribute] <=",
+                "test_attributes edits",
+            ),
+            ("values[before] + way", "values[after] + way", "test_attributes share"),
+        ],
+        "observation.py": [
+            (
+                "image.astype(jnp.float32) / (LEVELS - 1)",
+                "image.astype(jnp.float32) / LEVELS",
+                "test_observation binary",
+            ),
+            ("+ noise) / LEVELS", "+ noise) / (LEVELS - 1)", "test_observation dequantised"),
+            ("(keys, stream) for stream", "(keys, 0) for stream", "test_observation mirrored"),
+            ("images[:, :, ::-1]", "images[:, ::-1]", "test_observation mirrored"),
+            ("jax.random.key(self.seed)", "jax.random.key(0)", "test_observation static"),
+            ("if self.target is None else self.target", "", "test_observation target"),
+        ],
+        "recipe.py": [
+            ("averaged_variables(state), data.test", "state.variables, data.test", "test_recipe"),
+            ("Trained(vae, averaged_variables(state)", "Trained(vae, state.variables", "test_recipe"),
+            ("steps=epochs * (len(data.train) // batch_size)", "steps=epochs", "test_recipe"),
+            ("observe=augmented", "observe=observe", "test_recipe"),
+            ("leaf.ndim > 1", "leaf.ndim > 0", "test_averaging decay"),
+        ],
+        "members.py": [
+            ("dict(sorted(self._requests.items()))", "dict(self._requests.items())", "test_members brings or bring"),
+            ("values.std(axis=0, ddof=1)", "values.std(axis=0, ddof=0)", "test_members deviation_of_trees"),
+        ],
+    }.items()
+    for row in rows
+]
+
+
+def out_of_date(lines):
+    """A sentence for each row whose text does not occur exactly once."""
+    for line in lines:
+        times = (ROOT / "vae_jax" / line.file).read_text().count(line.old)
+        if times != 1:
+            yield f"{line} has a text that occurs {times} times in vae_jax/{line.file}; expected once"
+
+
+def pytest_arguments(tests):
+    name, _, words = tests.partition(" ")
+    return [f"tests/{name}.py", *(["-k", words] if words else [])]
+
+
+def together(lines):
+    """The tests of all rows by their file, as one run each."""
+    words = {}
+    for line in lines:
+        name, _, of_line = line.tests.partition(" ")
+        words.setdefault(name, set()).add(of_line)
+    return {name: name if "" in those else f"{name} {' or '.join(sorted(those))}" for name, those in words.items()}
+
+
+def run_pytest(copy, arguments):
+    """Run in a process that was forked after the imports of `PRELOADED`, which take longer than most tests."""
+    output = os.open(copy / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy)
+    sys.path.insert(0, str(copy))
+    import pytest
+
+    # jaxtyping has a pytest plugin, whose assertions are not rewritten when it is imported before.
+    settings = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    try:
+        status = int(pytest.main(["-x", "-q", *settings, *arguments]))
+    except BaseException:
+        traceback.print_exc()
+        status = 3  # an internal error, as pytest has it; 1 would be a failed test
+    sys.exit(status)
+
+
+class Copies:
+    """Copies of the repository, one for each test run at the same time.
+
+    Args:
+      place: a folder for the copies, and for a compilation cache that they share where the environment names none.
+      jobs: number of copies.
+      seconds: time limit of a test run.
+    """
+
+    def __init__(self, place, jobs, seconds):
+        self._free, self._seconds = queue.Queue(), seconds
+        os.environ |= {
+            # A bytecode file of the same second and size as the broken source would be taken for its own.
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(place / "cache")),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        self._processes = multiprocessing.get_context("forkserver")
+        self._processes.set_forkserver_preload(PRELOADED)
+        for number in range(jobs):
+            copy = place / f"copy{number}"
+            copy.mkdir()
+            for name in COPIED:
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(ROOT / name, copy)
+            self._free.put(copy)
+
+    def run(self, tests, line=None):
+        """The exit status of pytest (None beyond the time limit), the end of its output, and its seconds."""
+        copy, start = self._free.get(), time.monotonic()
+        source = line and copy / "vae_jax" / line.file
+        original = line and source.read_text()
+        try:
+            if line:
+                source.write_text(original.replace(line.old, line.new))
+            process = self._processes.Process(target=run_pytest, args=(copy, pytest_arguments(tests)))
+            process.start()
+            process.join(self._seconds)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                return None, f"no end after {self._seconds:.0f} s", self._seconds
+            return process.exitcode, (copy / "output").read_text()[-3_000:], time.monotonic() - start
+        finally:
+            if line:
+                source.write_text(original)
+            self._free.put(copy)
+
+
+def main(lines, jobs, seconds):
+    if errors := list(out_of_date(lines)):
+        print(*errors, sep="\n")
+        return 2
+    noticed, unnoticed = 0, []
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(jobs) as pool:
+        copies = Copies(Path(place), jobs, seconds)
+        of_line = {pool.submit(copies.run, line.tests, line): line for line in lines}
+        unbroken = {pool.submit(copies.run, tests): tests for tests in together(lines).values()}
+        for number, run in enumerate(as_completed(of_line | unbroken), 1):
+            line, (status, output, took) = of_line.get(run), run.result()
+            if line is None:
+                tests, outcome = unbroken[run], "passes" if status == 0 else f"FAILS, status {status}"
+                if status != 0:
+                    errors.append(f"without a broken line {tests} ends with status {status}")
+            else:
+                tests, outcome = line.tests, NOTICED.get(status, f"NOT NOTICED, status {status}")
+                if status in NOTICED:
+                    noticed += 1
+                elif status in (0, None):
+                    unnoticed.append(f"not noticed by {tests}: {line}")
+                else:
+                    errors.append(f"{line}: pytest ends with status {status}; are there tests named {tests}?")
+            print(
+                f"{number}/{len(of_line | unbroken)} {line or 'unbroken'}: {outcome} ({tests}, {took:.0f} s)",
+                flush=True,
+            )
+            if outcome not in ("passes", *NOTICED.values()):
+                print(output, flush=True)
+    print(*unnoticed, *errors, f"noticed {noticed} of {len(lines)}", sep="\n")
+    return 2 if errors else 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="only rows with this text in their file, texts or tests")
+    parser.add_argument("--jobs", type=int, default=2, help="test runs at the same time")
+    parser.add_argument("--seconds", type=float, default=900.0, help="time limit of a test run")
+    parser.add_argument("--list", action="store_true", help="print the rows and run nothing")
+    options = parser.parse_args()
+    chosen = [line for line in LINES if options.only in f"{line} {line.tests}"]
+    if options.list:
+        print(*chosen, sep="\n")
+    else:
+        sys.exit(main(chosen, options.jobs, options.seconds))
