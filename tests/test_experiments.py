@@ -159,7 +159,7 @@ def test_checkpoints_of_each_epoch_and_the_best_on_what_is_held_out(tiny, tmp_pa
     options = ("--data-dir", tiny, "--out", tmp_path, "--epochs", 3, "--batch-size", 40, "--checkpoint-dir", kept)
     run(monkeypatch, "mnist_samples", *options, *keeping)
     folder = kept / "20-D_VAE"
-    assert {path.name for path in folder.iterdir()} == {"4", "6", "best"}
+    assert {path.name for path in folder.iterdir()} == {".lock", "4", "6", "best"}
     bounds = json.loads((tmp_path / "mnist_samples_mnist_held_out.json").read_text())["test_negative_elbo_by_epoch"]
     assert [path.name for path in (folder / "best").iterdir()] == [str(2 * (1 + int(np.argmin(bounds))))]
     vae, _ = vj.restore_model(folder, best=True)
