@@ -28,6 +28,7 @@ CALLS = {
     "evaluate": lambda key, v, x, z: vj.evaluate(key, VAE, v, DATA),
     "encode_all": lambda key, v, x, z: vj.encode_all(key, VAE, v, DATA),
     "decode_all": lambda key, v, x, z: vj.decode_all(VAE, v, z),
+    "decode_all of labels": lambda key, v, x, z: vj.decode_all(CONDITIONAL, v, z, LABEL),
     "encode": lambda key, v, x, z: VAE.encode(v, x),
     "decode": lambda key, v, x, z: VAE.decode(v, z).log_prob(x),
     "decode of labels": lambda key, v, x, z: CONDITIONAL.decode(v, z, LABEL).mean,
