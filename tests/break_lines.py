@@ -104,6 +104,9 @@ LINES = [
             ),
             ("jnp.maximum(variance, _LEAST_VARIANCE)), updates", "variance), updates", "test_likelihoods perfect_fit"),
             ("_LEAST_VARIANCE = 1e-8", "_LEAST_VARIANCE = 1e-6", "test_likelihoods perfect_fit"),
+            ("jnp.ones_like(squares)", "jnp.ones(len(squares))", "test_likelihoods float64"),
+            ("batch.mask.astype(squares.dtype)", "batch.mask", "test_likelihoods float64"),
+            (".astype(running[name].dtype)", "", "test_likelihoods float64"),
         ],
         "likelihoods/laplace.py": [
             ("jnp.log(2 * self.scale)", "jnp.log(self.scale)", "test_likelihoods real_line"),
@@ -151,8 +154,8 @@ LINES = [
             ("variance_scaling(8.0", "variance_scaling(2.0", "test_convolution scale"),
             (".transpose(1, 3, 2, 4, 5, 0)", ".transpose(3, 1, 4, 2, 5, 0)", "test_convolution three_sides"),
             (
-                "upsample(y, kernel) + _bias(self)",
-                "upsample(y, kernel) + 0 * _bias(self)",
+                "upsample(*promote_dtype(y, kernel)) + _bias(self)",
+                "upsample(*promote_dtype(y, kernel)) + 0 * _bias(self)",
                 "test_convolution same_values",
             ),
             (
@@ -161,6 +164,11 @@ LINES = [
                 "test_convolution types_are_kept",
             ),
             ("jnp.eye(features, dtype=y.dtype)", "jnp.eye(features)", "test_convolution types_are_kept"),
+            ("downsample(*promote_dtype(x, kernel))", "downsample(x, kernel)", "test_convolution promote"),
+            ("upsample(*promote_dtype(y, kernel)) +", "upsample(y, kernel) +", "test_convolution promote"),
+            ("self.features), jnp.float32)", "self.features))", "test_convolution promote"),
+            ("y.shape[-1]), jnp.float32)", "y.shape[-1]))", "test_convolution promote"),
+            ("(module.features,), jnp.float32)", "(module.features,))", "test_convolution promote"),
         ],
         "model.py": [
             ("posterior.sample(fold(keys, number))", "posterior.sample(keys)", "test_model shapes"),
@@ -200,6 +208,7 @@ LINES = [
             ("vae.require_data(data, observe)", "", "test_evaluate does_not_take"),
             ("vae.require_labels(labels, len(z))", "", "test_evaluate labels_that_a_model"),
             ("vae.require_labels(label, len(x))", "", "test_evaluate labels_that_a_model"),
+            ("jnp.zeros_like(posterior.mean,", "jnp.zeros_like(x,", "test_transformations float64"),
         ],
         "step.py": [
             ("jax.lax.axis_index(axis_name) * size", "0", "test_train pmap"),
@@ -415,6 +424,8 @@ LINES = [
             ("images[:, :, ::-1]", "images[:, ::-1]", "test_observation mirrored"),
             ("jax.random.key(self.seed)", "jax.random.key(0)", "test_observation static"),
             ("if self.target is None else self.target", "", "test_observation target"),
+            ("image.shape, jnp.float32)", "image.shape)", "test_observation float64"),
+            ("jax.random.bernoulli, p=jnp.float32(0.5)", "jax.random.bernoulli", "test_observation float64"),
         ],
         "recipe.py": [
             ("averaged_variables(state), data.test", "state.variables, data.test", "test_recipe"),
@@ -422,7 +433,7 @@ LINES = [
             ("steps=epochs * (len(data.train) // batch_size)", "steps=epochs", "test_recipe"),
             ("observe=augmented", "observe=observe", "test_recipe"),
             ("leaf.ndim > 1", "leaf.ndim > 0", "test_averaging decay"),
-            ("vae.require_data(data.train, transform)", "pass", "test_recipe"),
+            ("vae.require_data(data.train, transform)", "pass", "test_recipe range"),
         ],
         "errors.py": [
             ("with jax.ensure_compile_time_eval():", "if True:", "test_transformations jit"),

@@ -235,8 +235,10 @@ def _importance_estimate(
         weight, shrink = jnp.exp(log_w - unit[None]), jnp.exp(greatest - unit)
         return (new, weights * shrink + weight.sum(axis=0), squares * shrink**2 + (weight**2).sum(axis=0)), None
 
-    empty = jnp.full(len(x), -jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype), jnp.zeros(len(x), x.dtype)
-    (greatest, weights, squares), _ = jax.lax.scan(add, empty, jnp.arange(0, samples, size))
+    zeros = jnp.zeros_like(posterior.mean, shape=len(x))
+    (greatest, weights, squares), _ = jax.lax.scan(
+        add, (jnp.full_like(zeros, -jnp.inf), zeros, zeros), jnp.arange(0, samples, size)
+    )
     none = jnp.isneginf(greatest)
     return ImportanceEstimate(greatest + jnp.log(weights / samples), weights**2 / jnp.where(none, 1.0, squares))
 
