@@ -172,7 +172,12 @@ def decode_all(
     *,
     block: int | None = None,
 ) -> Float[Any, "n height width channels"]:
-    """E[x|z] of each latent, on the host."""
+    """E[x|z] of each latent, on the host.
+
+    Raises:
+      InputError: no latents or some of another dimension, or labels that the model does not take.
+    """
+    vae.require_labels(labels, len(z))
     inputs = [z] if labels is None else [z, labels]
     run = partial(_decode, variables=variables, vae=vae)
     return in_blocks(run, *inputs, block=block or block_of(vae.image_shape))
@@ -230,12 +235,12 @@ def _importance_estimate(
         weight, shrink = jnp.exp(log_w - unit[None]), jnp.exp(greatest - unit)
         return (new, weights * shrink + weight.sum(axis=0), squares * shrink**2 + (weight**2).sum(axis=0)), None
 
-    empty = jnp.full(len(x), -jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype), jnp.zeros(len(x), x.dtype)
-    (greatest, weights, squares), _ = jax.lax.scan(add, empty, jnp.arange(0, samples, size))
-    none = jnp.isneginf(greatest)
-    return ImportanceEstimate(
-        greatest + jnp.log(weights / samples), jnp.where(none, 0.0, weights**2 / jnp.where(none, 1.0, squares))
+    zeros = jnp.zeros_like(posterior.mean, shape=len(x))
+    (greatest, weights, squares), _ = jax.lax.scan(
+        add, (jnp.full_like(zeros, -jnp.inf), zeros, zeros), jnp.arange(0, samples, size)
     )
+    none = jnp.isneginf(greatest)
+    return ImportanceEstimate(greatest + jnp.log(weights / samples), weights**2 / jnp.where(none, 1.0, squares))
 
 
 def importance_estimate(
@@ -265,8 +270,8 @@ def importance_estimate(
       rows: latents decoded at once; by default few enough that what is made of them stays in a CPU's cache.
 
     Raises:
-      InputError: no samples, images of another shape or with values that the likelihood doesn't take, labels that are
-        missing, variables with NaN, or a plain autoencoder.
+      InputError: no samples, images of another shape or with values that the likelihood doesn't take, labels that the
+        model does not take, variables with NaN, or a plain autoencoder.
     """
     rows = 4 * block_of(vae.image_shape) if rows is None else rows
     require_positive_int(samples=samples, block=block, rows=rows)
@@ -274,6 +279,7 @@ def importance_estimate(
     if x.shape[1:] != vae.image_shape:
         raise InputError(f"x has shape {x.shape}; expected [n, {', '.join(map(str, vae.image_shape))}]")
     require_values(x, vae.likelihood.domain)
+    vae.require_labels(label, len(x))
     inputs = [on_host(x)] if label is None else [on_host(x), on_host(label)]
     run = partial(_importance_estimate, key=key, variables=variables, vae=vae, samples=samples, rows=rows)
     return in_blocks(run, *inputs, block=block)

@@ -114,6 +114,21 @@ class VAE:
                 raise InputError("the images have no labels, and a conditional model needs them")
             require_classes(data.labels, self.classes)
 
+    def require_labels(self, labels: Int[Any, " n"] | None, count: int) -> None:
+        """Raise `InputError` unless there is a label of a class for each of `count` examples, or no labels.
+
+        A conditional model needs them and another one takes none.
+        """
+        if self.classes is None:
+            if labels is not None:
+                raise InputError("labels were given, but the model is not conditional; make it with classes=")
+            return
+        if labels is None:
+            raise InputError(f"the model is conditional on {self.classes} classes, but no labels were given")
+        if labels.shape != (count,):
+            raise InputError(f"labels have shape {labels.shape}; expected ({count},)")
+        require_classes(labels, self.classes)
+
     def encode(
         self, variables: Variables, x: Float[Array, "batch height width channels"], label: Labels = None
     ) -> Posterior:
@@ -198,16 +213,8 @@ class VAE:
 
     def _condition(self, label: Labels, batch: int) -> dict[str, Any]:
         """The networks' further arguments."""
-        if self.classes is None:
-            if label is not None:
-                raise InputError("labels were given, but the model is not conditional; make it with classes=")
-            return {}
-        if label is None:
-            raise InputError(f"the model is conditional on {self.classes} classes, but no labels were given")
-        if label.shape != (batch,):
-            raise InputError(f"labels have shape {label.shape}; expected ({batch},)")
-        require_classes(label, self.classes)
-        return {"condition": jax.nn.one_hot(label, self.classes)}
+        self.require_labels(label, batch)
+        return {} if self.classes is None else {"condition": jax.nn.one_hot(label, self.classes)}
 
 
 def mlp_vae(

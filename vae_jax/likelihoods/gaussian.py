@@ -128,7 +128,7 @@ class OptimalGaussian(Likelihood):
 
     def init(self) -> Variables:
         """{"batch_stats": {"variance": [], "weight": []}}: a decaying sum and the sum of its weights."""
-        return {"batch_stats": {"variance": jnp.zeros(()), "weight": jnp.zeros(())}}
+        return {"batch_stats": {"variance": jnp.float32(0), "weight": jnp.float32(0)}}
 
     def __call__(
         self, outputs: Float[Array, "*batch height width channels"], variables: Variables | None = None
@@ -143,8 +143,8 @@ class OptimalGaussian(Likelihood):
         self, outputs: Float[Array, "samples batch height width channels"], variables: Variables, batch: Batch
     ) -> tuple["GaussianImage", Variables]:
         """With the batch's own variance, which enters the running one."""
-        mask = jnp.ones(len(batch.x)) if batch.mask is None else batch.mask
         squares = jnp.mean((outputs - batch.targets[None]) ** 2, axis=(0, -3, -2, -1))  # [B]
+        mask = jnp.ones_like(squares) if batch.mask is None else batch.mask.astype(squares.dtype)
         total, count = jnp.sum(squares * mask), jnp.sum(mask)
         if self.axis_name is not None:
             total, count = jax.lax.psum((total, count), self.axis_name)
@@ -152,5 +152,5 @@ class OptimalGaussian(Likelihood):
         running = variables["batch_stats"]
         kept = {name: self.momentum * value for name, value in running.items()}
         fresh = {"variance": (1 - self.momentum) * variance, "weight": 1 - self.momentum}
-        updates = {"batch_stats": {name: kept[name] + fresh[name] for name in kept}}
+        updates = {"batch_stats": {name: (kept[name] + fresh[name]).astype(running[name].dtype) for name in kept}}
         return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE)), updates
