@@ -288,12 +288,18 @@ def no_space(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def half_written(folder):
+    """A failure that leaves a folder as Orbax does."""
+    (folder.parent / f"{folder.name}.orbax-checkpoint-tmp").mkdir()
+    no_space()
+
+
 def test_writes_that_fail_give_one_warning_and_leave_no_files(tmp_path, monkeypatch):
     store = store_of(tmp_path, best="loss")
     store.save(1, fresh(1), NOTES, record={"loss": 4.0})
     assert store.failure is None
     with monkeypatch.context() as patch:
-        patch.setattr("vae_jax.sealed._seal_files", no_space)
+        patch.setattr("vae_jax.sealed._seal_files", half_written)
         newest = (
             rf"checkpoint 2 can't be written to {tmp_path} \(No space left on device\); checkpoint 1 is still there"
         )

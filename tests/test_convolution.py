@@ -113,3 +113,15 @@ def test_types_are_kept_where_float64_is_enabled(dtype):
         gradient = jax.grad(lambda kernel: jnp.sum(downsample(x, kernel) * y))(kernel)
         assert gradient.dtype == dtype
         np.testing.assert_allclose(gradient, correlate(x, y), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("layer", "size"), [(Downsample(5), (3, 4, 4, 5)), (Upsample(5), (3, 16, 16, 5))])
+def test_layers_promote_inputs_to_the_type_of_their_parameters_as_linens_own(layer, size):
+    with jax.enable_x64(True):
+        x = jnp.ones((3, 8, 8, 2), jnp.float32)
+        variables = layer.init(jax.random.key(0), x)
+        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+        wide = layer.apply(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables), x)
+        assert wide.dtype == jnp.float64
+        np.testing.assert_allclose(wide, layer.apply(variables, x), rtol=1e-5, atol=1e-6)
+        assert wide.shape == size

@@ -135,6 +135,17 @@ def test_log_likelihood_of_a_conditional_model():
     np.testing.assert_allclose(found, jax.nn.logsumexp(log_w, axis=0) - np.log(20), rtol=1e-5)
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_a_model_does_not_take_are_refused_before_anything_is_computed(label):
+    vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=3)
+    variables = vae.init(jax.random.key(0))
+    labels = np.where(np.arange(50) == 7, label, DATA.labels)
+    with pytest.raises(vj.InputError, match="labels run from"):
+        vj.log_likelihood(jax.random.key(4), vae, variables, X, 20, labels)
+    with pytest.raises(vj.InputError, match="labels run from"):
+        vj.decode_all(vae, variables, np.zeros((50, 3), np.float32), labels)
+
+
 def test_what_has_no_likelihood_is_refused_at_once():
     key = jax.random.key(0)
     with pytest.raises(vj.InputError, match="samples is 0"):

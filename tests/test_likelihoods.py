@@ -236,6 +236,18 @@ def test_a_perfect_fit_has_a_finite_density_in_use_as_in_training():
     np.testing.assert_allclose(likelihood(x, variables).log_prob(x), best, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("mask", [None, [1, 0], [True, False], [1.0, 0.0]])
+def test_the_optimal_variance_keeps_its_type_where_float64_is_enabled(dtype, mask):
+    with jax.enable_x64(True):
+        x, mask = pixels([0.2, 0.7]).astype(dtype), mask and jnp.asarray(mask)
+        likelihood = vj.OptimalGaussian()
+        assert {leaf.dtype for leaf in jax.tree.leaves(likelihood.init())} == {np.dtype(np.float32)}
+        before = jax.tree.map(lambda leaf: leaf.astype(dtype), likelihood.init())
+        px_z, after = likelihood.in_training(0.5 * x[None], before, vj.Batch(x, mask=mask))
+        assert {leaf.dtype for leaf in jax.tree.leaves((px_z, after))} == {np.dtype(dtype)}
+
+
 def test_laplace_draws_are_finite_at_the_end_of_the_uniform_numbers():
     """The seed is one whose bits contain the smallest uniform number, which occurs about once in 2^23 pixels."""
     draws = vj.Laplace()(jnp.zeros((1, 64, 64, 3))).sample(jax.random.key(593))

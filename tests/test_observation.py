@@ -35,6 +35,18 @@ def test_a_range_that_is_none_is_refused(low, high):
         vj.Scale(low, high)
 
 
+@pytest.mark.parametrize(
+    "observe", [vj.Scale(-1.0, 1.0), vj.Binarize(), vj.StaticBinarize(), vj.Dequantize(), vj.Mirrored()]
+)
+def test_batches_are_the_same_where_float64_is_enabled(observe):
+    images = jnp.arange(36 * 20).reshape(20, 6, 6, 1).astype(jnp.uint8)
+    expected = observe(example_keys(jax.random.key(1), 20), images).x
+    with jax.enable_x64(True):
+        found = observe(example_keys(jax.random.key(1), 20), images).x
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_binary_pixels_are_one_with_the_probability_of_their_grey():
     images = jnp.tile(BYTES, (4000, 1, 1, 1))
     for observe in (vj.Binarize(), vj.StaticBinarize(3)):

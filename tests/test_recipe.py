@@ -36,6 +36,14 @@ def test_the_averaged_parameters_are_measured_and_returned():
     assert numbers["test_negative_elbo"] != pytest.approx(measured(variables=last.variables)["test_negative_elbo"])
 
 
+@pytest.mark.parametrize("transforms", [(vj.Scale(-1.0, 1.0), vj.Scale()), (vj.Scale(), vj.Scale(-1.0, 1.0))])
+def test_neither_what_is_measured_nor_what_is_trained_on_may_leave_the_likelihoods_range(transforms):
+    observe, augmented = transforms
+    settings = {"epochs": 1, "batch_size": 16, "learning_rate": 0.1, "fit": pytest.fail}
+    with pytest.raises(vj.InputError, match="likelihood takes values from 0 to 1"):
+        train_vae(jax.random.key(0), VAE, vj.ELBO(), DATA, observe=observe, augmented=augmented, **settings)
+
+
 def test_the_schedule_ends_with_the_run_and_augmented_images_are_for_training_alone(monkeypatch):
     runs = []
 

@@ -28,6 +28,7 @@ CALLS = {
     "evaluate": lambda key, v, x, z: vj.evaluate(key, VAE, v, DATA),
     "encode_all": lambda key, v, x, z: vj.encode_all(key, VAE, v, DATA),
     "decode_all": lambda key, v, x, z: vj.decode_all(VAE, v, z),
+    "decode_all of labels": lambda key, v, x, z: vj.decode_all(CONDITIONAL, v, z, LABEL),
     "encode": lambda key, v, x, z: VAE.encode(v, x),
     "decode": lambda key, v, x, z: VAE.decode(v, z).log_prob(x),
     "decode of labels": lambda key, v, x, z: CONDITIONAL.decode(v, z, LABEL).mean,
@@ -88,6 +89,22 @@ def test_export_with_closed_over_variables(name, platform):
     exported = jax.export.export(jax.jit(lambda x, z: call(key, variables, x, z)), platforms=[platform])(x, z)
     if platform == "cpu":
         assert_close(exported.call(x, z), call(key, variables, x, z))
+
+
+DETERMINISTIC = {"encode", "encode_all", "decode", "decode of labels", "decode_all", "decode_all of labels"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_results_are_float64_where_variables_are(name, of_images):
+    call, (key, variables, x, z) = given(name)
+    expected = call(key, variables, x, z)
+    with jax.enable_x64(True):
+        variables, z = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (variables, z))
+        found = call(key, variables, x, z)  # images in float32, as transforms make them
+        assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float64)}
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
+        if name in DETERMINISTIC:  # others draw other noise in float64
+            assert_close(found, expected)
 
 
 def test_a_jitted_log_likelihood_takes_its_static_arguments():

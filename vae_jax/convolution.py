@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from vae_jax.errors import InputError
@@ -70,8 +71,8 @@ class Downsample(nn.Module):
     @nn.compact
     def __call__(self, x: Image) -> Half:
         """Outputs of one batch."""
-        kernel = self.param("kernel", nn.initializers.he_normal(), (4, 4, x.shape[-1], self.features))
-        return downsample(x, kernel) + _bias(self)
+        kernel = self.param("kernel", nn.initializers.he_normal(), (4, 4, x.shape[-1], self.features), jnp.float32)
+        return downsample(*promote_dtype(x, kernel)) + _bias(self)
 
 
 class Upsample(nn.Module):
@@ -90,12 +91,12 @@ class Upsample(nn.Module):
     def __call__(self, y: Half) -> Float[Array, "batch 2*h 2*w {self.features}"]:
         """Outputs of one batch."""
         init = nn.initializers.variance_scaling(8.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2)
-        kernel = self.param("kernel", init, (4, 4, self.features, y.shape[-1]))
-        return upsample(y, kernel) + _bias(self)
+        kernel = self.param("kernel", init, (4, 4, self.features, y.shape[-1]), jnp.float32)
+        return upsample(*promote_dtype(y, kernel)) + _bias(self)
 
 
 def _bias(module: Downsample | Upsample) -> Array:
-    return module.param("bias", nn.initializers.zeros, (module.features,)).reshape(1, 1, 1, -1)
+    return module.param("bias", nn.initializers.zeros, (module.features,), jnp.float32).reshape(1, 1, 1, -1)
 
 
 def _downsample_natively(x: Array, kernel: Array) -> Array:

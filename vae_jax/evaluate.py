@@ -185,7 +185,12 @@ def decode_all(
     *,
     block: int | None = None,
 ) -> Float[Any, "n ..."]:
-    """E[x|z] of each latent, on the host."""
+    """E[x|z] of each latent, on the host.
+
+    Raises:
+      InputError: no latents or some of another dimension, or a condition that the model does not take.
+    """
+    vae.require_condition(condition, len(z))
     inputs = [z] if condition is None else [z, condition]
     run = partial(_decode, variables=variables, vae=vae)
     return in_blocks(run, *inputs, block=block or block_of(vae.event_shape))
@@ -234,22 +239,23 @@ def _importance_estimate(
     code = model.code(variables, batch)
     size = min(samples, max(1, rows // count))
 
+    def log_weights(numbers: Array) -> Array:
+        return log_weights_of(model.terms(keys, variables, batch, numbers, code=code))
+
     def add(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:
         greatest, weights, squares = sums
         numbers = start + jnp.arange(size)
-        log_w = log_weights_of(model.terms(keys, variables, batch, numbers, code=code))
+        log_w = log_weights(numbers)
         log_w = jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)
         new = jnp.maximum(greatest, log_w.max(axis=0))
         unit = jnp.where(jnp.isneginf(new), 0.0, new)  # while all weights are 0, inf - inf would be NaN
         weight, shrink = jnp.exp(log_w - unit[None]), jnp.exp(greatest - unit)
         return (new, weights * shrink + weight.sum(axis=0), squares * shrink**2 + (weight**2).sum(axis=0)), None
 
-    zeros = jnp.zeros(count, batch.x.dtype)
+    zeros = jnp.zeros(count, jax.eval_shape(log_weights, jnp.arange(size)).dtype)
     (greatest, weights, squares), _ = jax.lax.scan(add, (zeros - jnp.inf, zeros, zeros), jnp.arange(0, samples, size))
     none = jnp.isneginf(greatest)
-    return ImportanceEstimate(
-        greatest + jnp.log(weights / samples), jnp.where(none, 0.0, weights**2 / jnp.where(none, 1.0, squares))
-    )
+    return ImportanceEstimate(greatest + jnp.log(weights / samples), weights**2 / jnp.where(none, 1.0, squares))
 
 
 @renamed(label="condition")
@@ -281,8 +287,8 @@ def importance_estimate(
       rows: latents decoded at once; by default few enough that what is made of them stays in a CPU's cache.
 
     Raises:
-      InputError: no samples, examples of another shape or with values that the likelihood doesn't take, labels that are
-        missing, variables with NaN, or a plain autoencoder.
+      InputError: no samples, examples of another shape or with values that the likelihood doesn't take, a condition that
+        the model does not take, variables with NaN, or a plain autoencoder.
     """
     rows = 4 * block_of(model.event_shape) if rows is None else rows
     require_positive_int(samples=samples, block=block, rows=rows)
@@ -290,6 +296,8 @@ def importance_estimate(
     batch = as_batch(model, x, condition)
     if batch.x.shape[1:] != model.event_shape:
         raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")
+    if isinstance(model, VAE):
+        model.require_condition(batch.label if model.classes is not None else batch.condition, len(batch.x))
     known = batch.targets if batch.observed is None else batch.targets[batch.observed > 0]
     require_values(known, model.likelihood.domain)
     leaves, structure = jax.tree.flatten(batch)

@@ -208,7 +208,7 @@ class Dequantize:
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """x = (byte + u) / 256, u uniform on [0, 1)."""
-        noise = jax.vmap(lambda key, image: jax.random.uniform(key, image.shape))(keys, images)
+        noise = jax.vmap(lambda key, image: jax.random.uniform(key, image.shape, jnp.float32))(keys, images)
         return Batch((images.astype(jnp.float32) + noise) / LEVELS, label=labels)
 
 
@@ -278,7 +278,7 @@ class Mirrored:
     ) -> Batch:
         """Mirror, then observe."""
         mirror_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, stream) for stream in range(2))
-        mirrored = jax.vmap(jax.random.bernoulli)(mirror_keys)
+        mirrored = jax.vmap(partial(jax.random.bernoulli, p=jnp.float32(0.5)))(mirror_keys)
         return self.observe(keys, jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images), labels)
 
 

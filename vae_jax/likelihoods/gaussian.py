@@ -139,7 +139,7 @@ class OptimalGaussian(Likelihood):
 
     def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
         """{"batch_stats": {"variance": [], "weight": []}}: a decaying sum and the sum of its weights."""
-        return {"batch_stats": {"variance": jnp.zeros(()), "weight": jnp.zeros(())}}
+        return {"batch_stats": {"variance": jnp.float32(0), "weight": jnp.float32(0)}}
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
@@ -154,19 +154,19 @@ class OptimalGaussian(Likelihood):
         self, outputs: Float[Array, "samples batch ..."], variables: Variables, batch: Batch, event_ndim: int = 3
     ) -> tuple["GaussianImage", Variables]:
         """With the batch's own variance, which enters the running one."""
-        mask = jnp.ones(len(batch.x)) if batch.mask is None else batch.mask
         event = tuple(range(-event_ndim, 0))
-        squares = (outputs - batch.targets[None]) ** 2
+        squares = jnp.mean((outputs - batch.targets[None]) ** 2, axis=0)  # [B, *event]
+        weights = jnp.ones(len(squares), squares.dtype) if batch.mask is None else batch.mask.astype(squares.dtype)
         if batch.observed is None:
-            total, count = jnp.sum(jnp.mean(squares, axis=(0, *event)) * mask), jnp.sum(mask)
+            total, count = jnp.sum(squares.mean(axis=event) * weights), jnp.sum(weights)
         else:
-            entries = batch.observed * mask.reshape(-1, *[1] * event_ndim)
-            total, count = jnp.sum(jnp.where(entries > 0, squares.mean(axis=0), 0) * entries), jnp.sum(entries)
+            entries = batch.observed * weights.reshape(-1, *[1] * event_ndim)
+            total, count = jnp.sum(jnp.where(entries > 0, squares, 0) * entries), jnp.sum(entries)
         if self.axis_name is not None:
             total, count = jax.lax.psum((total, count), self.axis_name)
         variance = jax.lax.stop_gradient(total / count)
         running = variables["batch_stats"]
         kept = {name: self.momentum * value for name, value in running.items()}
         fresh = {"variance": (1 - self.momentum) * variance, "weight": 1 - self.momentum}
-        updates = {"batch_stats": {name: kept[name] + fresh[name] for name in kept}}
+        updates = {"batch_stats": {name: (kept[name] + fresh[name]).astype(running[name].dtype) for name in kept}}
         return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE), event_ndim), updates

@@ -362,6 +362,10 @@ class VAE:
             return {}
         return self._given(batch.label if self.classes is not None else batch.condition, len(batch.x))
 
+    def require_condition(self, condition: PyTree, count: int) -> None:
+        """Raise `InputError` unless the condition is one of `count` examples, or None for a model without."""
+        self._given(condition, count)
+
     def _given(self, condition: PyTree, batch: int) -> dict[str, Any]:
         """The networks' argument `condition`, from what the user gives."""
         if not self.is_conditional:
