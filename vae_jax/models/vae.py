@@ -29,7 +29,7 @@ from vae_jax.distributions import (
     kl_divergence,
     log_ratio,
 )
-from vae_jax.errors import InputError, is_traced, renamed, require_positive_int
+from vae_jax.errors import InputError, is_traced, renamed, require_not_negative, require_positive_int
 from vae_jax.likelihoods import Bernoulli, Distribution, Likelihood
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables
 from vae_jax.networks import identity
@@ -39,7 +39,8 @@ from vae_jax.values import parameter, value
 LAYER = "z"
 """The name of a VAE's one latent layer."""
 
-_NETWORK = 2**31 - 1  # stream of the networks' own noise, beside the numbers of the draws
+# Streams of an example's key beside the numbers of the draws: the networks' own noise, and that of a prior's encodings.
+_NETWORK, _PSEUDO = 2**31 - 1, 2**31 - 2
 
 Inputs = Float[Array, "batch ..."]
 
@@ -140,7 +141,8 @@ class VAE:
           data: training examples as the encoder takes them, [n, *event], for a prior that starts from some.
 
         Raises:
-          InputError: a network emits another shape than the posterior or the likelihood takes.
+          InputError: a network emits another shape than the posterior or the likelihood takes, or the prior can't be
+            that of this model.
         """
         encoder_key, decoder_key, posterior_key, prior_key = jax.random.split(key, 4)
         x, z = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self.latent_dim))
@@ -149,13 +151,15 @@ class VAE:
         outputs, decoder = self.decoder.init_with_output(decoder_key, z, **condition)
         _require_shape("encoder", parameters, (1, *self.posterior.output_shape(self.latent_dim)))
         _require_shape("decoder", outputs, (1, *self.likelihood.output_shape(self.event_shape)))
-        return _by_collection(
+        variables = _by_collection(
             encoder=dict(encoder),
             decoder=dict(decoder),
             likelihood=self.likelihood.init(self.event_shape),
             posterior=self.posterior.init(posterior_key, self.latent_dim),
             prior=self.prior.init(prior_key, self.latent_dim, self.event_shape, data),
         )
+        jax.eval_shape(lambda variables: self._prior(variables, False, None).log_prob(z), variables)
+        return variables
 
     def require_data(self, data: Split, observe: Observe) -> None:
         """Raise `InputError` unless the model takes the examples of a split as `observe` makes them."""
@@ -192,15 +196,19 @@ class VAE:
         self, variables: Variables, batch: Batch, train: bool = False, key: Key[Array, "*keys"] | None = None
     ) -> Code:
         """q(z|x) and p(z), with what the encoder has changed; `key` is for the encoder's own noise in training."""
-        condition = self._of_batch(batch)
-        posterior, updates = self._encode(variables, batch, condition, train, key)
+        posterior, updates = self._encode(variables, batch, self._of_batch(batch), train, key)
+        return Code(posterior, self._prior(variables, train, key), updates)
+
+    def _prior(self, variables: Variables, train: bool, key: Key[Array, "*keys"] | None) -> Prior:
+        """p(z); what is encoded for it draws the noise of its networks from the first example's key."""
 
         def encode(x: Array) -> Posterior:
             if self.is_conditional:
                 raise InputError("a prior made of encodings can't be that of a conditional model; take another prior")
-            return self._encode(variables, Batch(x), {}, train, key)[0]
+            own = None if key is None else jax.random.fold_in(key.reshape(-1)[0], _PSEUDO)
+            return self._encode(variables, Batch(x), {}, train, own)[0]
 
-        return Code(posterior, self.prior(_of(variables, "prior"), self.latent_dim, encode), updates)
+        return self.prior(_of(variables, "prior"), self.latent_dim, encode)
 
     def draw(
         self, key: Key[Array, "*keys"], posterior: Posterior, numbers: Int[Array, " samples"]
@@ -259,16 +267,12 @@ class VAE:
           InputError: no draws, a negative temperature, or a layer that there is not.
         """
         require_positive_int(count=count)
-        if not is_traced(temperature) and temperature < 0:
-            raise InputError(f"temperature is {temperature}; expected a number from 0")
+        require_not_negative(temperature=temperature)
         if given and given.keys() != {LAYER}:
             raise InputError(f"layers {', '.join(given)} are given; this model has one, {LAYER!r}")
-
-        def encode(x: Array) -> Posterior:
-            return self._encode(variables, Batch(x), {}, False, None)[0]
-
-        prior = self.prior(_of(variables, "prior"), self.latent_dim, encode)
-        z = given[LAYER] if given else prior.sample(key, count, temperature)
+        if given and given[LAYER].shape != (count, self.latent_dim):
+            raise InputError(f"z has shape {given[LAYER].shape}; expected ({count}, {self.latent_dim})")
+        z = given[LAYER] if given else self._prior(variables, False, None).sample(key, count, temperature)
         return Draws({LAYER: z}, self.decode(variables, z, condition))
 
     def forward(
