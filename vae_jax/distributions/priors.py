@@ -46,7 +46,7 @@ class GaussianMixture:
     """
 
     components: int = 10
-    spread: float = parameter(default=1.0)
+    spread: float | Float[Array, "..."] = parameter(default=1.0)
 
     def __post_init__(self) -> None:
         require_positive_int(components=self.components)

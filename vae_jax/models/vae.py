@@ -5,7 +5,6 @@ others such as "batch_stats"; in each collection, one entry for each of encoder,
 prior that has variables there.
 """
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from vae_jax.distributions import (
 from vae_jax.errors import InputError, is_traced, renamed, require_not_negative, require_positive_int
 from vae_jax.likelihoods import Bernoulli, Distribution, Likelihood
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables
-from vae_jax.networks import identity
+from vae_jax.networks import NNXNetwork, identity, takes
 from vae_jax.observation import Batch, Observe
 from vae_jax.values import parameter, value
 
@@ -147,8 +146,8 @@ class VAE:
         encoder_key, decoder_key, posterior_key, prior_key = jax.random.split(key, 4)
         x, z = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self.latent_dim))
         condition = {"condition": self._blank_condition()} if self.is_conditional else {}
-        parameters, encoder = self.encoder.init_with_output(encoder_key, x, **condition)
-        outputs, decoder = self.decoder.init_with_output(decoder_key, z, **condition)
+        parameters, encoder = self.encoder.init_with_output(_rngs(encoder_key), x, **condition)
+        outputs, decoder = self.decoder.init_with_output(_rngs(decoder_key), z, **condition)
         _require_shape("encoder", parameters, (1, *self.posterior.output_shape(self.latent_dim)))
         _require_shape("decoder", outputs, (1, *self.likelihood.output_shape(self.event_shape)))
         variables = _by_collection(
@@ -319,7 +318,7 @@ class VAE:
             expected = ", ".join(map(str, self.event_shape))
             raise InputError(f"x has shape {batch.x.shape}; expected [batch, {expected}]")
         x = batch.x if batch.observed is None else jnp.where(batch.observed > 0, batch.x, 0)
-        extra = {"observed": batch.observed} if batch.observed is not None and _takes(self.encoder, "observed") else {}
+        extra = {"observed": batch.observed} if batch.observed is not None and takes(self.encoder, "observed") else {}
         noise = None if key is None or not train else _fold(_network_keys(key, len(x)), 1)
         outputs, updates = _apply(
             self.encoder, _of(variables, "encoder"), x, train, condition | extra, batch.mask, noise
@@ -436,7 +435,7 @@ def _apply(
         return cast(Array, network.apply(variables, inputs, **arguments)), {}
     mutable = [collection for collection in variables if collection != "params"]
     if mask is not None and mutable:
-        if not _takes(network, "mask"):
+        if not takes(network, "mask"):
             raise InputError(
                 f"the batch has a mask, but {type(network).__name__}, which has batch statistics, takes none; give its "
                 "__call__ an argument `mask`, for nn.BatchNorm to leave the padding out"
@@ -449,20 +448,27 @@ def _apply(
         return outputs, dict(updates)
     if mutable:  # statistics of the whole batch: its noise has one key too
         outputs, updates = network.apply(
-            variables, inputs, train=True, mutable=mutable, rngs={"params": keys[0]}, **arguments
+            variables, inputs, train=True, mutable=mutable, rngs=_rngs(keys[0]), **arguments
         )
         return outputs, dict(updates)
 
     def one(key: Array, x: Array, own: dict[str, Any]) -> Array:
         alone = jax.tree.map(lambda leaf: leaf[None], (x, own))
-        return network.apply(variables, alone[0], train=True, rngs={"params": key}, **alone[1])[0]
+        return network.apply(variables, alone[0], train=True, rngs=_rngs(key), **alone[1])[0]
 
     return jax.vmap(one)(keys, inputs, arguments), {}
 
 
+def _rngs(key: Key[Array, ""]) -> dict[str, Array]:
+    """The key of every stream: Linen's fall back on "params", and those of NNX on "default"."""
+    return {"params": key, "default": key}
+
+
 @lru_cache(maxsize=64)
 def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable: tuple[str, ...]) -> bool:
-    """Whether a network draws random numbers in training, such as for dropout."""
+    """Whether a network draws random numbers in training, such as for dropout; one of NNX may always."""
+    if isinstance(network, NNXNetwork):
+        return True
     variables, inputs, arguments = jax.tree.unflatten(structure, leaves)
     try:
         jax.eval_shape(
@@ -476,10 +482,6 @@ def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable:
     except flax.errors.InvalidRngError:
         return True
     return False
-
-
-def _takes(network: nn.Module, argument: str) -> bool:
-    return argument in inspect.signature(type(network).__call__).parameters
 
 
 def _of(variables: Variables, part: str) -> Variables:
