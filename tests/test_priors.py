@@ -298,6 +298,7 @@ def test_draws_at_temperature_0_and_given_latents_are_decoded():
         (lambda: small(vj.VampPrior(4)).init(jax.random.key(0)), "give some: vae.init"),
         (lambda: small(vj.VampPrior(4)).init(jax.random.key(0), data=X[:, :2]), r"data has shape \(20, 2\)"),
         (lambda: small(vj.VampPrior(4)).init(jax.random.key(0), data=X[:0]), r"data has shape \(0, 3\)"),
+        (lambda: small(vj.VampPrior(4)).init(jax.random.key(0), data=X.astype(jnp.int32)), "data has dtype int32"),
         (lambda: small(vj.VampPrior(4), classes=2).init(jax.random.key(0), data=X), "conditional model"),
         (lambda: small(vj.VampPrior(4), posterior=vj.FullGaussian).init(jax.random.key(0), data=X), "a FullGaussian"),
         (lambda: vj.VampPrior(0), "components is 0"),

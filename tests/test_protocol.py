@@ -25,9 +25,8 @@ class TwoLayers:
         size = math.prod(self.event_shape)
         shapes = {"z1": (size, 2), "z2": (size, 2), "prior": (3, 1), "decoder": (2, size)}
         keys = jax.random.split(key, len(shapes))
-        return {
-            "params": {name: 0.6 * jax.random.normal(k, shapes[name]) for name, k in zip(shapes, keys, strict=True)}
-        }
+        params = {name: jax.random.normal(k, shapes[name]) for name, k in zip(shapes, keys, strict=True)}
+        return {"params": params | {layer: 0.3 * params[layer] for layer in ("z1", "z2")}}
 
     def require_data(self, data, observe):
         if data.event_shape != self.event_shape:

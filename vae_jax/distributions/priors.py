@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from vae_jax.distributions.base import LOG_VARIANCE_BOUND, Posterior, Prior, soft_clip
 from vae_jax.distributions.flows import Flow, Transformed
@@ -20,7 +20,7 @@ from vae_jax.errors import InputError, require_positive, require_positive_int
 from vae_jax.values import parameter, value
 
 Encode = Callable[[Float[Array, "n ..."]], Posterior]
-Examples = Float[Any, "n ..."] | None
+Examples = Shaped[Any, "n ..."] | None
 
 
 @value
@@ -84,14 +84,16 @@ class VampPrior:
         """Training examples, drawn without replacement where there are enough of them.
 
         Raises:
-          InputError: no examples, or some of another shape than the model's event.
+          InputError: no examples, or some of another shape than the model's event, or whole numbers such as bytes.
         """
         if data is None:
             raise InputError("a VampPrior starts from training examples; give some: vae.init(key, data=x)")
         if data.shape[1:] != event_shape or len(data) == 0:
             raise InputError(f"data has shape {data.shape}; expected one example or more of {event_shape}")
         if not jnp.issubdtype(data.dtype, jnp.floating):
-            raise InputError(f"data has dtype {data.dtype}; expected examples as the encoder takes them (observe_all)")
+            raise InputError(
+                f"data has dtype {data.dtype}; expected floats as the encoder takes them; observe_all makes them of bytes"
+            )
         rows = jax.random.choice(key, len(data), (self.components,), replace=len(data) < self.components)
         return {"params": {"pseudo_inputs": jnp.asarray(data)[rows]}}
 

@@ -15,7 +15,7 @@ import flax.errors
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
 from vae_jax.distributions import (
@@ -132,7 +132,7 @@ class VAE:
         """Whether encoder and decoder take a condition."""
         return self.classes is not None or self.condition_shape is not None
 
-    def init(self, key: Key[Array, ""], data: Float[Any, "n ..."] | None = None) -> Variables:
+    def init(self, key: Key[Array, ""], data: Shaped[Any, "n ..."] | None = None) -> Variables:
         """Fresh variables.
 
         Args:
