@@ -287,8 +287,8 @@ def importance_estimate(
       rows: latents decoded at once; by default few enough that what is made of them stays in a CPU's cache.
 
     Raises:
-      InputError: no samples, examples of another shape or with values that the likelihood doesn't take, a condition that
-        the model does not take, variables with NaN, or a plain autoencoder.
+      InputError: no samples, examples of another shape or with values that the likelihood does not take, a condition
+        that the model does not take, variables with NaN, or a plain autoencoder.
     """
     rows = 4 * block_of(model.event_shape) if rows is None else rows
     require_positive_int(samples=samples, block=block, rows=rows)

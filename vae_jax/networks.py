@@ -1,10 +1,15 @@
-"""Linen networks, deterministic: x -> parameters of q(z|x), z -> parameters of p(x|z). No sampling inside.
+"""Linen networks: x -> parameters of q(z|x), z -> parameters of p(x|z).
 
 A network of one's own needs one method, `__call__(self, inputs, train=False)`, and a third argument `condition` where
-the model is conditional. `train` is True only in a train step: that is where batch statistics may be updated. A network
-with batch statistics also takes `mask` [batch], which is 0 for the examples that are padding.
+the model is conditional. `train` is True only in a train step: batch statistics are updated, and dropout is active. A
+network with batch statistics also takes `mask` [batch], which is 0 for the examples that are padding.
+
+The noise of `nn.Dropout`, or of any `self.make_rng(...)`, is drawn per example: it depends on the example's key alone.
+The exception are networks with batch statistics, whose noise is drawn for the batch as a whole, from the key of its
+first example.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -175,14 +180,47 @@ class Gated(nn.Module):
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 
 
-def from_nnx(cls: type, **kwargs: Any) -> nn.Module:
-    """A network written as a Flax NNX class, as a Linen module: `flax.nnx.bridge.ToLinen(cls, kwargs=kwargs)`.
+class NNXNetwork(nn.Module):
+    """A network written as a Flax NNX class, as a Linen module (`flax.nnx.bridge.ToLinen`).
 
-    The class is given, not an instance: its weights are made by `model.init`.
+    An NNX module has no argument `train`: `module.train()` and `module.eval()` set the mode of its dropout and batch
+    norm layers, and one of them is called before each pass. `ToLinen` alone would leave the mode as the class sets it.
+
+    Attributes:
+      nnx_class: its `__init__` takes `rngs` and the settings, its `__call__` inputs and, if it needs them, `condition`,
+        `mask` or `observed`.
+      settings: names and values of the other arguments of `__init__`.
     """
-    from flax.nnx import bridge  # imported here: most programs have no NNX class
 
-    return bridge.ToLinen(cls, kwargs=FrozenDict(kwargs))
+    nnx_class: Any
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "batch ..."], train: bool = False, **arguments: Any) -> Array:
+        """Outputs of one batch."""
+        from flax.nnx import bridge  # imported here: most programs have no NNX class
+
+        def in_mode(module: Any, *args: Any, **kwargs: Any) -> Array:
+            set_mode = module.train if train else module.eval
+            set_mode()
+            return module(*args, **kwargs)
+
+        module = bridge.ToLinen(self.nnx_class, kwargs=FrozenDict(self.settings), name="nnx")
+        return module(inputs, nnx_method=in_mode, **arguments)
+
+
+def from_nnx(cls: type, **kwargs: Any) -> NNXNetwork:
+    """A network written as a Flax NNX class, as a Linen module.
+
+    The class is given, not an instance: its weights are made by `model.init`, from `cls(**kwargs, rngs=...)`.
+    """
+    return NNXNetwork(cls, tuple(sorted(kwargs.items())))
+
+
+def takes(network: nn.Module, argument: str) -> bool:
+    """Whether the network's `__call__` names this argument."""
+    cls = network.nnx_class if isinstance(network, NNXNetwork) else type(network)
+    return argument in inspect.signature(cls.__call__).parameters
 
 
 def _scaled(inputs: Float[Array, "batch n"]) -> Float[Array, "batch n"]:

@@ -64,7 +64,7 @@ class Coupling:
 
     layers: int = 4
     hidden: tuple[int, ...] = (64, 64)
-    bound: float = parameter(default=2.0)
+    bound: float | Float[Array, "..."] = parameter(default=2.0)
 
     def __post_init__(self) -> None:
         require_positive_int(layers=self.layers, **{f"hidden[{i}]": width for i, width in enumerate(self.hidden)})

@@ -152,8 +152,9 @@ class FullGaussian:
         """L = D (I + N): D as the deviations of a `DiagonalGaussian`, N strictly lower triangular."""
         diagonal = DiagonalGaussian.from_network(outputs[..., :2, :])
         deviation = jnp.exp(0.5 * jnp.asarray(diagonal.log_variance))
-        below = jnp.tril(outputs[..., 2:, :], k=-1) + jnp.eye(outputs.shape[-1], dtype=outputs.dtype)
-        return cls(diagonal.mean, deviation[..., :, None] * below)
+        below = outputs[..., 2:, :]
+        unit_lower = jnp.tril(below, k=-1) + jnp.broadcast_to(jnp.eye(below.shape[-1], dtype=below.dtype), below.shape)
+        return cls(diagonal.mean, deviation[..., :, None] * unit_lower)
 
     @property
     def variance(self) -> Float[Array, "*batch latent"]:
@@ -167,10 +168,11 @@ class FullGaussian:
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """-1/2 (|L^-1 (z - mean)|^2 + Z log 2 pi) - log det L."""
-        difference = z - jnp.asarray(self.mean)
-        cholesky = jnp.broadcast_to(jnp.asarray(self.cholesky), (*difference.shape, difference.shape[-1]))
-        white = jax.scipy.linalg.solve_triangular(cholesky, difference[..., None], lower=True)[..., 0]
-        return -0.5 * jnp.sum(white**2 + LOG_2PI, axis=-1) - self._half_log_det()
+        z, mean = jnp.broadcast_arrays(z, self.mean)
+        cholesky = jnp.broadcast_to(jnp.asarray(self.cholesky), (*z.shape, z.shape[-1]))
+        white = jax.scipy.linalg.solve_triangular(cholesky, (z - mean)[..., None], lower=True)[..., 0]
+        half_log_det = jnp.broadcast_to(self._half_log_det(), z.shape[:-1])
+        return -0.5 * jnp.sum(white**2 + LOG_2PI, axis=-1) - half_log_det
 
     def kl(self) -> Float[Array, "*batch 1"]:
         """KL(q(z|x) || N(0, I)), 1/2 (|mean|^2 + |L|^2 - Z) - log det L, of all dimensions together."""

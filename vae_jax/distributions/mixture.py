@@ -1,5 +1,6 @@
 """A mixture of diagonal Gaussians."""
 
+import functools
 from dataclasses import dataclass
 
 import jax
@@ -25,22 +26,11 @@ class GaussianMixtureDistribution:
     logits: Float[Array, " components"]
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
-        """log sum_k w_k N(z; means_k, diag(exp(log_variances_k))).
-
-        The squared distances from all components are two matrix products. Everything is first centred on the mean of
-        the components, which keeps the terms small that cancel in them.
-        """
-        centre = jax.lax.stop_gradient(self.means.mean(axis=0))
-        z, means, precisions = z - centre, self.means - centre, jnp.exp(-self.log_variances)
-        product = jax.lax.Precision.HIGHEST
-        squares = (
-            jnp.matmul(z**2, precisions.T, precision=product)
-            - 2 * jnp.matmul(z, (means * precisions).T, precision=product)
-            + jnp.sum(means**2 * precisions, axis=-1)
-        )
-        constants = jnp.sum(self.log_variances + LOG_2PI, axis=-1)
+        """log sum_k w_k N(z; means_k, diag(exp(log_variances_k)))."""
+        squares = _squared_distances(z, self.means, jnp.exp(-self.log_variances))
         log_weights = jax.nn.log_softmax(self.logits)
-        return jax.nn.logsumexp(log_weights - 0.5 * (jnp.maximum(squares, 0) + constants), axis=-1)
+        constants = log_weights - 0.5 * jnp.sum(self.log_variances + LOG_2PI, axis=-1)
+        return jax.nn.logsumexp(_as_last(constants, z) - 0.5 * squares, axis=-1)
 
     def sample(
         self, key: Key[Array, ""], count: int, temperature: float | Float[Array, ""] = 1.0
@@ -50,3 +40,42 @@ class GaussianMixtureDistribution:
         component = jax.random.categorical(component_key, self.logits, shape=(count,))
         noise = temperature * jax.random.normal(noise_key, (count, self.means.shape[-1]))
         return self.means[component] + jnp.exp(0.5 * self.log_variances[component]) * noise
+
+
+@jax.custom_jvp
+def _squared_distances(
+    z: Float[Array, "*samples latent"],
+    means: Float[Array, "components latent"],
+    precisions: Float[Array, "components latent"],
+) -> Float[Array, "*samples components"]:
+    """sum_d (z_d - means_kd)^2 precisions_kd, one dimension after the other.
+
+    Each difference is taken before it is squared: written as matrix products, z^2 - 2 z m + m^2 cancels, and in float32
+    the log-density is wrong by tenths of a nat at deviations of 0.01. The derivative is that of the products, which are
+    faster there and lose nothing.
+    """
+
+    def add(total: Array, of_dimension: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        coordinate, mean, precision = of_dimension
+        difference = coordinate[..., None] - _as_last(mean, z)
+        return total + difference**2 * _as_last(precision, z), None
+
+    total = jnp.zeros((*z.shape[:-1], len(means)), z.dtype)
+    return jax.lax.scan(add, total, (jnp.moveaxis(z, -1, 0), means.T, precisions.T))[0]
+
+
+def _as_last(vector: Float[Array, " n"], other: Float[Array, "*axes"]) -> Float[Array, "*ones n"]:
+    """[n] with as many axes as `other` has."""
+    return vector.reshape(*[1] * (other.ndim - 1), -1)
+
+
+@_squared_distances.defjvp
+def _squared_distances_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    return _squared_distances(*primals), jax.jvp(_products, primals, tangents)[1]
+
+
+def _products(z: Array, means: Array, precisions: Array) -> Array:
+    """`_squared_distances` as matrix products."""
+    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    constants = jnp.sum(means**2 * precisions, axis=-1)
+    return product(z**2, precisions.T) - 2 * product(z, (means * precisions).T) + _as_last(constants, z)

@@ -1,6 +1,6 @@
 """Priors p(z) as values, each with its own variables.
 
-A prior makes its variables by `init(key, latent_dim, encode_shape, data)` and a distribution of them by
+A prior makes its variables by `init(key, latent_dim, event_shape, data)` and a distribution of them by
 `prior(variables, latent_dim, encode)`, where `encode` maps inputs to q(z|x) with the present variables of the model.
 """
 
@@ -9,18 +9,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from vae_jax.distributions.base import LOG_VARIANCE_BOUND, Posterior, Prior, soft_clip
 from vae_jax.distributions.flows import Flow, Transformed
 from vae_jax.distributions.gaussian import DiagonalGaussian, Variables
 from vae_jax.distributions.mixture import GaussianMixtureDistribution
 from vae_jax.distributions.standard import UnitGaussian
-from vae_jax.errors import InputError, require_positive_int
+from vae_jax.errors import InputError, require_positive, require_positive_int
 from vae_jax.values import parameter, value
 
 Encode = Callable[[Float[Array, "n ..."]], Posterior]
-Examples = Float[Any, "n ..."] | None
+Examples = Shaped[Any, "n ..."] | None
 
 
 @value
@@ -46,10 +46,11 @@ class GaussianMixture:
     """
 
     components: int = 10
-    spread: float = parameter(default=1.0)
+    spread: float | Float[Array, "..."] = parameter(default=1.0)
 
     def __post_init__(self) -> None:
         require_positive_int(components=self.components)
+        require_positive(spread=self.spread)
 
     def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
         """Means drawn from N(0, spread^2), variances 1, equal weights."""
@@ -83,12 +84,16 @@ class VampPrior:
         """Training examples, drawn without replacement where there are enough of them.
 
         Raises:
-          InputError: no examples, or some of another shape than the model's event.
+          InputError: no examples, or some of another shape than the model's event, or whole numbers such as bytes.
         """
         if data is None:
             raise InputError("a VampPrior starts from training examples; give some: vae.init(key, data=x)")
         if data.shape[1:] != event_shape or len(data) == 0:
             raise InputError(f"data has shape {data.shape}; expected one example or more of {event_shape}")
+        if not jnp.issubdtype(data.dtype, jnp.floating):
+            raise InputError(
+                f"data has dtype {data.dtype}; expected floats as the encoder takes them; observe_all makes them of bytes"
+            )
         rows = jax.random.choice(key, len(data), (self.components,), replace=len(data) < self.components)
         return {"params": {"pseudo_inputs": jnp.asarray(data)[rows]}}
 

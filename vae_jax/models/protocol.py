@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from vae_jax.data import Split
 from vae_jax.likelihoods import Distribution, Likelihood
@@ -66,7 +66,7 @@ class LatentVariableModel(Protocol):
     def likelihood(self) -> Likelihood:
         """Builds p(x|z)."""
 
-    def init(self, key: Key[Array, ""], data: Float[Any, "n ..."] | None = None) -> Variables:
+    def init(self, key: Key[Array, ""], data: Shaped[Any, "n ..."] | None = None) -> Variables:
         """Fresh variables; `data` are training examples, where something starts from them."""
 
     def require_data(self, data: Split, observe: Observe) -> None:

@@ -5,7 +5,6 @@ others such as "batch_stats"; in each collection, one entry for each of encoder,
 prior that has variables there.
 """
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import flax.errors
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
 from vae_jax.distributions import (
@@ -29,17 +28,18 @@ from vae_jax.distributions import (
     kl_divergence,
     log_ratio,
 )
-from vae_jax.errors import InputError, is_traced, renamed, require_positive_int
+from vae_jax.errors import InputError, is_traced, renamed, require_not_negative, require_positive_int
 from vae_jax.likelihoods import Bernoulli, Distribution, Likelihood
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
-from vae_jax.networks import identity
+from vae_jax.networks import NNXNetwork, identity, takes
 from vae_jax.observation import Batch, Observe
 from vae_jax.values import parameter, value
 
 LAYER = "z"
 """The name of a VAE's one latent layer."""
 
-_NETWORK = 2**31 - 1  # stream of the networks' own noise, beside the numbers of the draws
+# Streams of an example's key beside the numbers of the draws: the networks' own noise, and that of a prior's encodings.
+_NETWORK, _PSEUDO = 2**31 - 1, 2**31 - 2
 
 Inputs = Float[Array, "batch ..."]
 
@@ -132,7 +132,7 @@ class VAE:
         """Whether encoder and decoder take a condition."""
         return self.classes is not None or self.condition_shape is not None
 
-    def init(self, key: Key[Array, ""], data: Float[Any, "n ..."] | None = None) -> Variables:
+    def init(self, key: Key[Array, ""], data: Shaped[Any, "n ..."] | None = None) -> Variables:
         """Fresh variables.
 
         Args:
@@ -140,22 +140,25 @@ class VAE:
           data: training examples as the encoder takes them, [n, *event], for a prior that starts from some.
 
         Raises:
-          InputError: a network emits another shape than the posterior or the likelihood takes.
+          InputError: a network emits another shape than the posterior or the likelihood takes, or the prior can't be
+            that of this model.
         """
         encoder_key, decoder_key, posterior_key, prior_key = jax.random.split(key, 4)
         x, z = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self.latent_dim))
         condition = {"condition": self._blank_condition()} if self.is_conditional else {}
-        parameters, encoder = self.encoder.init_with_output(encoder_key, x, **condition)
-        outputs, decoder = self.decoder.init_with_output(decoder_key, z, **condition)
+        parameters, encoder = self.encoder.init_with_output(_rngs(encoder_key), x, **condition)
+        outputs, decoder = self.decoder.init_with_output(_rngs(decoder_key), z, **condition)
         _require_shape("encoder", parameters, (1, *self.posterior.output_shape(self.latent_dim)))
         _require_shape("decoder", outputs, (1, *self.likelihood.output_shape(self.event_shape)))
-        return _by_collection(
+        variables = _by_collection(
             encoder=dict(encoder),
             decoder=dict(decoder),
             likelihood=self.likelihood.init(self.event_shape),
             posterior=self.posterior.init(posterior_key, self.latent_dim),
             prior=self.prior.init(prior_key, self.latent_dim, self.event_shape, data),
         )
+        jax.eval_shape(lambda variables: self.prior_distribution(variables).log_prob(z), variables)
+        return variables
 
     def require_data(self, data: Split, observe: Observe) -> None:
         """Raise `InputError` unless the model takes the examples of a split as `observe` makes them."""
@@ -192,9 +195,7 @@ class VAE:
         self, variables: Variables, batch: Batch, train: bool = False, key: Key[Array, "*keys"] | None = None
     ) -> Code:
         """q(z|x) and p(z), with what the encoder has changed; `key` is for the encoder's own noise in training."""
-        condition = self._of_batch(batch)
-        posterior, updates = self._encode(variables, batch, condition, train, key)
-
+        posterior, updates = self._encode(variables, batch, self._of_batch(batch), train, key)
         return Code(posterior, self.prior_distribution(variables, train, key), updates)
 
     def prior_distribution(
@@ -205,13 +206,14 @@ class VAE:
         Args:
           variables: of this VAE.
           train: whether encodings of which it is made are those of a train step; their batch statistics are discarded.
-          key: of the encoder's own noise in training.
+          key: of the encoder's own noise in training, drawn from the first example's if there are several.
         """
 
         def encode(x: Array) -> Posterior:
             if self.is_conditional:
                 raise InputError("a prior made of encodings can't be that of a conditional model; take another prior")
-            return self._encode(variables, Batch(x), {}, train, key)[0]
+            own = None if key is None else jax.random.fold_in(key.reshape(-1)[0], _PSEUDO)
+            return self._encode(variables, Batch(x), {}, train, own)[0]
 
         return self.prior(_of(variables, "prior"), self.latent_dim, encode)
 
@@ -272,11 +274,11 @@ class VAE:
           InputError: no draws, a negative temperature, or a layer that there is not.
         """
         require_positive_int(count=count)
-        if not is_traced(temperature) and temperature < 0:
-            raise InputError(f"temperature is {temperature}; expected a number from 0")
+        require_not_negative(temperature=temperature)
         if given and given.keys() != {LAYER}:
             raise InputError(f"layers {', '.join(given)} are given; this model has one, {LAYER!r}")
-
+        if given and given[LAYER].shape != (count, self.latent_dim):
+            raise InputError(f"z has shape {given[LAYER].shape}; expected ({count}, {self.latent_dim})")
         z = given[LAYER] if given else self.prior_distribution(variables).sample(key, count, temperature)
         return Draws({LAYER: z}, self.decode(variables, z, condition))
 
@@ -326,7 +328,7 @@ class VAE:
         if batch.observed is not None and batch.observed.shape != batch.x.shape:
             raise InputError(f"observed has shape {batch.observed.shape}; expected that of x, {batch.x.shape}")
         x = batch.x if batch.observed is None else jnp.where(batch.observed > 0, batch.x, 0)
-        extra = {"observed": batch.observed} if batch.observed is not None and _takes(self.encoder, "observed") else {}
+        extra = {"observed": batch.observed} if batch.observed is not None and takes(self.encoder, "observed") else {}
         noise = None if key is None or not train else _fold(_network_keys(key, len(x)), 1)
         outputs, updates = _apply(
             self.encoder, _of(variables, "encoder"), x, train, condition | extra, batch.mask, noise
@@ -439,7 +441,7 @@ def _apply(
         return cast(Array, network.apply(variables, inputs, **arguments)), {}
     mutable = [collection for collection in variables if collection != "params"]
     if mask is not None and mutable:
-        if not _takes(network, "mask"):
+        if not takes(network, "mask"):
             raise InputError(
                 f"the batch has a mask, but {type(network).__name__}, which has batch statistics, takes none; give its "
                 "__call__ an argument `mask`, for nn.BatchNorm to leave the padding out"
@@ -452,20 +454,27 @@ def _apply(
         return outputs, dict(updates)
     if mutable:  # statistics of the whole batch: its noise has one key too
         outputs, updates = network.apply(
-            variables, inputs, train=True, mutable=mutable, rngs={"params": keys[0]}, **arguments
+            variables, inputs, train=True, mutable=mutable, rngs=_rngs(keys[0]), **arguments
         )
         return outputs, dict(updates)
 
     def one(key: Array, x: Array, own: dict[str, Any]) -> Array:
         alone = jax.tree.map(lambda leaf: leaf[None], (x, own))
-        return network.apply(variables, alone[0], train=True, rngs={"params": key}, **alone[1])[0]
+        return network.apply(variables, alone[0], train=True, rngs=_rngs(key), **alone[1])[0]
 
     return jax.vmap(one)(keys, inputs, arguments), {}
 
 
+def _rngs(key: Key[Array, ""]) -> dict[str, Array]:
+    """The key of every stream: Linen's fall back on "params", and those of NNX on "default"."""
+    return {"params": key, "default": key}
+
+
 @lru_cache(maxsize=64)
 def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable: tuple[str, ...]) -> bool:
-    """Whether a network draws random numbers in training, such as for dropout."""
+    """Whether a network draws random numbers in training, such as for dropout; one of NNX may always."""
+    if isinstance(network, NNXNetwork):
+        return True
     variables, inputs, arguments = jax.tree.unflatten(structure, leaves)
     try:
         jax.eval_shape(
@@ -479,10 +488,6 @@ def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable:
     except flax.errors.InvalidRngError:
         return True
     return False
-
-
-def _takes(network: nn.Module, argument: str) -> bool:
-    return argument in inspect.signature(type(network).__call__).parameters
 
 
 def _of(variables: Variables, part: str) -> Variables:
