@@ -226,7 +226,7 @@ def draw(
     effects: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> None:
     """Draws from the prior, the rows of steps, and the effects."""
-    samples = decode(vae, jax.random.normal(key, (48, vae.vae.latent_dim)))
+    samples = decode(vae, vae.vae.prior_distribution(vae.variables).sample(key, 48))
     run.save("prior", images_figure(samples, 8, f"48 draws from the prior, E[x|z], {run.where}"))
 
     attributes = run.data.test.attributes

@@ -74,7 +74,7 @@ def main(config: Config) -> None:
 def agreement(key: jax.Array, model: Trained, judge: vj.Judge, classes: int) -> float:
     """The share of draws, equally many of each class, in which the judge sees the class asked for."""
     asked = np.arange(DRAWS) % classes
-    z = jax.random.normal(key, (DRAWS, model.vae.latent_dim))
+    z = model.vae.prior_distribution(model.variables).sample(key, DRAWS)
     return judge(vj.decode_all(model.vae, model.variables, z, asked)).agreement(asked)
 
 
@@ -93,7 +93,7 @@ def what_the_latent_keeps(key: jax.Array, model: Trained, run: Run) -> tuple[np.
 def draw_digits(key: jax.Array, model: Trained, run: Run, classes: int) -> None:
     """A row for each digit: with a new latent for each image, and with one latent down each column."""
     digits = np.repeat(np.arange(classes), COLUMNS)
-    each = jax.random.normal(key, (len(digits), model.vae.latent_dim))
+    each = model.vae.prior_distribution(model.variables).sample(key, len(digits))
     same = jnp.tile(each[:COLUMNS], (classes, 1))
     for part, z, text in (
         ("draws", each, "a new latent for each image"),

@@ -42,13 +42,13 @@ def main(config: Config) -> None:
     train_key, test_key, draw_key = jax.random.split(run.key, 3)
     states, seconds = train_sweep(train_key, run, config)
     sweep, sheets = [], []
-    from_prior = jax.random.normal(draw_key, (COLUMNS, model(run, 1.0).latent_dim))  # the same for each C
     for number, c in enumerate(config.c):
         vae = model(run, 1 / (2 * c))
         variables = vj.member(states.variables, number)
         sweep.append({"C": c, **measure(test_key, vae, variables, run, c)})
         shown = run.data.test[:COLUMNS]
         posterior = vj.encode_all(test_key, vae, variables, shown, observe=OBSERVE)
+        from_prior = vae.prior_distribution(variables).sample(draw_key, COLUMNS)  # the same for each C
         z = jnp.concatenate([posterior.mean, from_prior])
         images = (vj.decode_all(vae, variables, z) + 1) / 2
         sheets.append((f"C = {c:g}", np.concatenate([shown.images / np.float32(255), images])))

@@ -76,12 +76,12 @@ def main(config: Config) -> None:
     vae = vj.mlp_vae(run.data.image_shape, latent_dim=50, hidden=(200, 200), activation=nn.tanh)
     paper = {k: PAPER[k] for k in config.k if k in PAPER and run.data.name == "mnist"}
     models, sheets = [], []
-    z = jax.random.normal(draw_key, (DRAWS, vae.latent_dim))  # the same for each model
     for k, train_key in zip(config.k, train_keys, strict=True):
         how = plan(k, run, config)
         variables, history = train(train_key, vae, k, how, run, config, x)
         models.append(measure(measure_key, vae, variables, k, run, config, x) | course(how, history))
-        sheets.append((models[-1]["name"], vj.decode_all(vae, variables, z)))
+        draws = vae.sample(draw_key, variables, DRAWS).px_z.mean  # of the same latents for each model
+        sheets.append((models[-1]["name"], np.asarray(draws)))
         print(row(models[-1], paper))
     label = f"{run.data.name}, {OBSERVE.label}, seed {config.seed}"
     run.save("samples", sheets_figure(sheets, 8, len(sheets), f"{DRAWS} draws from the prior, E[x|z]; {label}"))

@@ -39,7 +39,7 @@ def main(config: Config) -> None:
     wide_vae = vj.mlp_vae(run.data.image_shape, latent_dim=20, hidden=(400,))
     wide = run.train(wide_key, wide_vae, vj.ELBO(), title="20-D VAE")
 
-    samples = vj.decode_all(plane.vae, plane.variables, jax.random.normal(draw_key, (64, 2)))
+    samples = plane.vae.sample(draw_key, plane.variables, 64).px_z.mean
     run.save("prior", images_figure(samples, 8, f"64 draws from the prior of the 2-D VAE, E[x|z], {run.where}"))
     shown = run.data.test[:8]
     z = vj.encode_all(encode_key, wide.vae, wide.variables, shown).sample(reconstruction_key)

@@ -1,5 +1,6 @@
 """A run that is killed goes on to the same bits; a checkpoint that is broken is never taken for a whole one."""
 
+import asyncio
 import errno
 import fcntl
 import json
@@ -20,9 +21,10 @@ import numpy as np
 import optax
 import pytest
 from conftest import small_split
+from etils import epath
 
 import vae_jax as vj
-from vae_jax.orbax_handlers import AllOf
+from vae_jax.orbax_handlers import AllOf, PartFolder
 
 VAE, DATA = vj.mlp_vae((6, 6, 1), hidden=(32,)), small_split(64)  # arrays over 1 kB: smaller ones are stored inline
 OPTIMIZER = vj.averaged(optax.adam(1e-2))
@@ -376,6 +378,20 @@ def test_a_folder_that_is_no_folder_any_more_is_a_warning(tmp_path):
     (tmp_path / "kept").unlink()
     store.save(2, fresh(2), NOTES)
     assert same(store_of(tmp_path / "kept").restore(fresh())[0], fresh(2)), "a folder that is gone is made anew"
+
+
+def test_folders_of_the_parts_are_not_made_where_theirs_is_gone(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(PartFolder.from_final(epath.Path(tmp_path / "gone" / "state")).create())
+    assert names_in(tmp_path) == []
+
+    async def create(self):
+        no_space()
+
+    monkeypatch.setattr(PartFolder, "create", create)
+    with pytest.warns(vj.CheckpointWarning, match="checkpoint 1 can't be written"):
+        store_of(tmp_path).save(1, fresh(), NOTES)
+    assert names_in(tmp_path) == []
 
 
 def test_a_save_that_fails_waits_for_all_of_its_writes():

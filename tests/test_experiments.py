@@ -159,7 +159,7 @@ def test_checkpoints_of_each_epoch_and_the_best_on_what_is_held_out(tiny, tmp_pa
     options = ("--data-dir", tiny, "--out", tmp_path, "--epochs", 3, "--batch-size", 40, "--checkpoint-dir", kept)
     run(monkeypatch, "mnist_samples", *options, *keeping)
     folder = kept / "20-D_VAE"
-    assert {path.name for path in folder.iterdir()} == {"4", "6", "best"}
+    assert {path.name for path in folder.iterdir()} == {".lock", "4", "6", "best"}
     bounds = json.loads((tmp_path / "mnist_samples_mnist_held_out.json").read_text())["test_negative_elbo_by_epoch"]
     assert [path.name for path in (folder / "best").iterdir()] == [str(2 * (1 + int(np.argmin(bounds))))]
     vae, _ = vj.restore_model(folder, best=True)
@@ -367,7 +367,9 @@ README = (EXPERIMENTS.parent / "README.md").read_text()
 
 def test_the_readmes_examples_run(monkeypatch, tmp_path):
     """All but the networks of one's own, which are yet to be written; on fewer epochs and samples."""
-    notebook, resumable, likelihood, members, _, objective = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    notebook, resumable, likelihood, members, _, table, prior, density, objective = re.findall(
+        r"```python\n(.*?)```", README, re.DOTALL
+    )
     names = {}
     exec(notebook.replace("epochs=50", "epochs=1"), names)
     assert names["digits"].shape == (16, 28, 28, 1)
@@ -379,7 +381,25 @@ def test_the_readmes_examples_run(monkeypatch, tmp_path):
     assert np.all(names["found"].log_px < 0)
     exec(members.replace("epochs=50", "epochs=1"), names)
     assert len(names["records"][0]["kl"]) == 3
-    exec(objective, names)
+    for example in (prior, density, objective):
+        exec(example, names)
+    of_digits = {name: names[name] for name in ("vae", "state")}
+    exec(table.replace("epochs=20", "epochs=1").replace("500)", "20)"), names)
+    assert np.isfinite(names["history"][-1]["loss"])
+    own = names["vj"].mlp_vae((20,), 2, (8,), names["Exponential"](), prior=names["Ring"]())
+    optimizer = names["optimizer"]
+    step = names["vj"].make_train_step(own, names["vj"].ELBO(), optimizer)
+    positive = np.abs(names["table"])
+    _, history = names["vj"].fit(
+        names["vj"].init(jax.random.key(0), own, optimizer),
+        step,
+        positive,
+        observe=names["vj"].Raw(0.0),
+        epochs=1,
+        progress=False,
+    )
+    assert np.isfinite(history[-1]["loss"])
+    names |= of_digits
     step = names["vj"].make_train_step(names["vae"], names["capacity"], names["optimizer"])
     _, history = names["vj"].fit(names["state"], step, names["data"].train, epochs=3, batch_size=64, progress=False)
     assert np.isfinite(history[-1]["loss"])

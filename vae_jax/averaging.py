@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
@@ -24,6 +25,7 @@ def averaged(optimizer: optax.GradientTransformation, eta: float = 8.0) -> optax
 
     After step t the average moves to the new parameters by the share (1 + eta) / (t + eta): it is that of about the
     last 1 / (1 + eta) of the steps, however long the run, so that it is as good in the middle of a run as at its end.
+    In an `optax.chain` it has to be the last one, since it averages what its own updates make of the parameters.
 
     Raises:
       InputError: eta is not above 0.
@@ -49,6 +51,8 @@ def averaged_variables(state: TrainState) -> Variables:
     Raises:
       InputError: the state's optimizer isn't `averaged`.
     """
-    if not isinstance(state.opt_state, AveragedState):
-        raise InputError("the state holds no average of its parameters; train with averaged(optimizer)")
-    return state.variables | {"params": state.opt_state.average}
+    nodes = jax.tree.leaves(state.opt_state, is_leaf=lambda node: isinstance(node, AveragedState))
+    found = [node for node in nodes if isinstance(node, AveragedState)]
+    if len(found) != 1:
+        raise InputError(f"the state holds {len(found)} averages of its parameters; train with one averaged(optimizer)")
+    return state.variables | {"params": found[0].average}

@@ -27,7 +27,7 @@ Notes = Mapping[str, Any]
 _BEST = "best"
 _OF_STEP = ("model", "objective", "optimizer")
 _LENGTHS = {"batch_size", "steps_per_epoch"}
-_ALLOWED = ("config", "data", "transform", "key", "settings", *_OF_STEP, "step")
+_ALLOWED = ("config", "data", "transform", "key", "settings", "frozen", *_OF_STEP, "step")
 
 
 class Checkpoints:
@@ -48,8 +48,8 @@ class Checkpoints:
       folder: made if need be.
       config: what else the run is, as JSON can hold it; it is compared too.
       allow: what may differ from the checkpoint that the run goes on from: any of "config", "data", "transform", "key",
-        "settings", "model", "objective", "optimizer" and "step". What is given now takes effect. Neither the batch size
-        nor the number of steps in an epoch can differ, since `state.step` counts such steps.
+        "settings", "frozen", "model", "objective", "optimizer" and "step". What is given now takes effect. Neither the
+        batch size nor the number of steps in an epoch can differ, since `state.step` counts such steps.
       step: what the step is, as JSON can hold it, in place of the step's own `description`; a step written by hand has
         none. Entries "model", "objective" and "optimizer" can be allowed to differ by these names, anything else by
         "step".

@@ -96,7 +96,7 @@ def survey(
     on_lattice = judge(decoded)
     count = len(data.test)
     draws = {
-        "prior": jax.random.normal(prior_key, (count, vae.latent_dim)),
+        "prior": vae.prior_distribution(variables).sample(prior_key, count),
         "fitted": aggregated.sample(fitted_key, count),
         "square": uniform_in_square(square_key, sphere, count),
         "reconstruction": posterior.sample(sample_key),

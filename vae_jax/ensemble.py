@@ -26,7 +26,11 @@ from vae_jax.train import Measure, Record, fit
 
 
 def init_members(
-    keys: Key[Array, " members"], model: Model, optimizer: optax.GradientTransformation, settings: PyTree = ()
+    keys: Key[Array, " members"],
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    settings: PyTree = (),
+    **shared: Any,
 ) -> TrainState:
     """The states before the first step, stacked: that of member i is `init(keys[i], ...)`.
 
@@ -35,6 +39,7 @@ def init_members(
       model: as `init` takes it.
       optimizer: likewise; where its numbers are settings, made of any one member's: its state has the same shape.
       settings: numbers in which members differ, each leaf with a leading axis of members.
+      **shared: as `init` takes them, the same for all members.
 
     Raises:
       InputError: a leaf of the settings has not as many numbers as there are keys.
@@ -43,7 +48,7 @@ def init_members(
         if np.shape(leaf)[:1] != (len(keys),):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise InputError(f"setting {name} has shape {np.shape(leaf)}, but there are {len(keys)} members")
-    return jax.vmap(lambda key, own: init(key, model, optimizer, own))(keys, settings)
+    return jax.vmap(lambda key, own: init(key, model, optimizer, own, **shared))(keys, settings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from vae_jax.errors import InputError, is_traced, renamed, require_finite, requi
 from vae_jax.likelihoods.base import require_values
 from vae_jax.models import VAE, LatentVariableModel, Variables
 from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
-from vae_jax.observation import LEVELS, Batch, Observe, as_split, default_transform
+from vae_jax.observation import LEVELS, Batch, Examples, Observe, as_split, default_transform
 from vae_jax.values import jit
 
 BLOCK = 1_000
@@ -103,7 +103,7 @@ def evaluate(
     key: Key[Array, ""],
     model: LatentVariableModel,
     variables: Variables,
-    data: Split | np.ndarray,
+    data: Examples,
     *,
     observe: Observe | None = None,
     block: int | None = None,
@@ -158,7 +158,7 @@ def encode_all(
     key: Key[Array, ""],
     vae: VAE,
     variables: Variables,
-    data: Split | np.ndarray,
+    data: Examples,
     *,
     observe: Observe | None = None,
     block: int | None = None,
@@ -197,7 +197,7 @@ def _observe(first: int | Array, examples: Array, *, key: Array, observe: Observ
 
 
 def observe_all(
-    key: Key[Array, ""], data: Split | np.ndarray, *, observe: Observe | None = None, block: int | None = None
+    key: Key[Array, ""], data: Examples, *, observe: Observe | None = None, block: int | None = None
 ) -> Float[Any, "n ..."]:
     """What the model sees of each example, on the host: one draw for each where observing has chance in it."""
     data = as_split(data)
@@ -336,7 +336,7 @@ def kl_by_unit(
     key: Key[Array, ""],
     model: LatentVariableModel,
     variables: Variables,
-    data: Split | np.ndarray,
+    data: Examples,
     *,
     observe: Observe | None = None,
     block: int | None = None,

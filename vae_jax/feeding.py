@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key, UInt8
+from jaxtyping import Array, Int, Key, Shaped
 
 from vae_jax.data import Split
 from vae_jax.sharding import Layout
@@ -19,7 +19,7 @@ from vae_jax.step import ORDER, stream
 WINDOW_BYTES = 2**26
 """Of images in a window: two of them are on the devices at a time."""
 
-Batches = Callable[[Int[Array, ""]], tuple[UInt8[Array, "batch height width channels"], Int[Array, " batch"] | None]]
+Batches = Callable[[Int[Array, ""]], tuple[Shaped[Array, "batch ..."], Int[Array, " batch"] | None]]
 """From the number of a step to the images and labels of its batch."""
 
 
@@ -39,7 +39,7 @@ class Resident:
       count: of images.
     """
 
-    images: UInt8[Array, "n height width channels"]
+    images: Shaped[Array, "n ..."]
     labels: Int[Array, " n"] | None
     count: int = field(metadata={"static": True})
 
@@ -66,7 +66,7 @@ class Window:
       first: the number of the first step.
     """
 
-    images: UInt8[Array, "*members steps batch height width channels"]
+    images: Shaped[Array, "..."]
     labels: Int[Array, "*members steps batch"] | None
     first: Int[Array, "*members"]
 

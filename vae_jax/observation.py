@@ -282,7 +282,11 @@ class Mirrored:
         return self.observe(keys, jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images), labels)
 
 
-def as_split(data: Split | np.ndarray | Array) -> Split:
+Examples = Split | np.ndarray | Array
+"""A split, or a plain array [n, *event]."""
+
+
+def as_split(data: Any) -> Split:
     """A split of a plain array of examples, or the split itself.
 
     Raises:

@@ -47,6 +47,15 @@ class ArrayHandler(ocp.type_handlers.NumpyHandler):
                 raise error
 
 
+class PartFolder(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """The folder of a tree or of the JSON, until it is whole."""
+
+    async def create(self) -> Any:
+        """Make it without a thread, which might make it after another one has failed and all have been removed."""
+        self.get().mkdir()
+        return self.get()
+
+
 class TreesHandler(ocp.CompositeCheckpointHandler):
     """Writes trees of NumPy arrays and JSON side by side, each to its end."""
 
@@ -59,7 +68,9 @@ class TreesHandler(ocp.CompositeCheckpointHandler):
         # Folders are made first: writes that wait for one that can't be made would wait for minutes.
         folders_first = ocp.options.AsyncOptions(create_directories_asynchronously=False)
         super().__init__(
-            composite_options=ocp.CompositeOptions(multiprocessing_options=options, async_options=folders_first),
+            composite_options=ocp.CompositeOptions(
+                multiprocessing_options=options, async_options=folders_first, temporary_path_class=PartFolder
+            ),
             notes=ocp.JsonCheckpointHandler(multiprocessing_options=options),
             **{
                 tree: ocp.PyTreeCheckpointHandler(multiprocessing_options=options, type_handler_registry=registry)

@@ -1,23 +1,26 @@
 """The training step: a pure function from a state and a batch to the next state, for jit, vmap or pmap."""
 
+import dataclasses
+import functools
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
 from vae_jax.description import describe
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, require_positive, require_positive_int
-from vae_jax.models import Variables
-from vae_jax.objectives import Objective
+from vae_jax.models import Variables, merged
+from vae_jax.objectives import Loss, Objective
 from vae_jax.observation import Batch, Observe
 
-NOISE, ORDER, OBSERVATION = range(3)
+NOISE, ORDER, OBSERVATION, OBJECTIVE = range(4)
 """What the run's key is folded with, one stream of chance each."""
 
 RECORD_NAMES = {"epoch", "seconds", "steps", "loss", "finite"}
@@ -38,6 +41,8 @@ class TrainState:
       key: of the run; it never changes.
       settings: numbers of which a step may make its objective or its optimizer, such as those in which members
         differ; they never change.
+      frozen: arrays that are used and never trained, such as the parameters of a feature network: the objective finds
+        them as the collection "frozen" of its variables. A checkpoint keeps their digest, and not them.
     """
 
     variables: Variables
@@ -45,14 +50,24 @@ class TrainState:
     step: Int[Array, "*members"]
     key: Key[Array, "*members"]
     settings: PyTree = ()
+    frozen: PyTree = field(default_factory=dict)
 
 
 @runtime_checkable
 class Model(Protocol):
     """What can be trained: anything that makes its own variables."""
 
-    def init(self, key: Key[Array, ""]) -> Variables:
-        """Fresh variables."""
+    @property
+    def init(self) -> Callable[..., Variables]:
+        """`init(key)` makes fresh variables, or `init(key, data)` where something starts from training examples."""
+
+
+@runtime_checkable
+class HasVariables(Protocol):
+    """An objective with variables of its own."""
+
+    def init(self, key: Key[Array, ""], model: Any) -> Variables:
+        """Fresh variables, by collection and then by a name that no part of the model has."""
 
 
 @runtime_checkable
@@ -92,12 +107,38 @@ def describe_step(step: Step, settings: PyTree) -> dict[str, Any] | None:
 
 
 def init(
-    key: Key[Array, ""], model: Model, optimizer: optax.GradientTransformation, settings: PyTree = ()
+    key: Key[Array, ""],
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    settings: PyTree = (),
+    *,
+    data: Shaped[Any, "n ..."] | None = None,
+    objective: Objective | None = None,
+    frozen: PyTree = None,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step.
+
+    Args:
+      key: of the variables and of the run.
+      model: makes its variables.
+      optimizer: from optax.
+      settings: see `TrainState`.
+      data: training examples as the encoder takes them, for a model that starts from some (`VampPrior`).
+      objective: if it has variables of its own.
+      frozen: see `TrainState`.
+
+    Raises:
+      InputError: the objective's variables have the name of a part of the model.
+    """
     variables_key, run_key = jax.random.split(key)
-    variables = model.init(variables_key)
-    return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32), run_key, settings)
+    variables = model.init(variables_key) if data is None else model.init(variables_key, data)
+    if isinstance(objective, HasVariables):
+        own = objective.init(jax.random.fold_in(run_key, OBJECTIVE), model)
+        if both := own["params"].keys() & variables["params"].keys():
+            raise InputError(f"the objective's variables are named {', '.join(both)}, as a part of the model is")
+        variables = merged(variables, own)
+    opt_state = optimizer.init(variables["params"])
+    return TrainState(variables, opt_state, jnp.zeros((), jnp.int32), run_key, settings, frozen or {})
 
 
 def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> optax.Schedule:
@@ -145,26 +186,68 @@ class TrainStep:
         def mean(values: Array) -> Array:  # over the examples here, divided by their number everywhere
             return jnp.sum(values * mask) / weight
 
-        def loss_fn(params: PyTree) -> tuple[Array, tuple[dict[str, Array], Variables]]:
-            loss = self.objective(keys, self.model, state.variables | {"params": params}, batch, state.step)
-            return mean(loss.per_example), (jax.tree.map(mean, loss.terms), loss.updates)
+        def loss_fn(params: PyTree) -> tuple[dict[str, Array], tuple[dict[str, Array], Variables]]:
+            variables = state.variables | {"params": params} | ({"frozen": state.frozen} if state.frozen else {})
+            loss = self.objective(keys, self.model, variables, batch, state.step)
+            return jax.tree.map(mean, _by_part(loss, size)), (jax.tree.map(mean, loss.terms), loss.updates)
 
-        (loss, (terms, updates)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        loss, terms, gradient = _sum((loss, terms, gradient), axis_name)
-        if taken_names := RECORD_NAMES & terms.keys():
+        losses, gradient, (terms, updates) = _gradients(loss_fn, params)
+        losses, terms, gradient = _sum((losses, terms, gradient), axis_name)
+        loss = functools.reduce(operator.add, losses.values())
+        parts = {f"loss_{part}": value for part, value in losses.items()} if len(losses) > 1 else {}
+        if taken_names := (RECORD_NAMES | parts.keys()) & terms.keys():
             raise InputError(f"the objective has a term named {' and '.join(taken_names)}; choose another name")
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
 
         def take(before: tuple[Variables, optax.OptState, Array]) -> tuple[Variables, optax.OptState, Array]:
             variables, opt_state, step = before
             change, opt_state = self.optimizer.update(gradient, opt_state, params)
-            return variables | updates | {"params": optax.apply_updates(params, change)}, opt_state, step + 1
+            params_after = optax.apply_updates(params, change)
+            return merged(variables, updates) | {"params": params_after}, opt_state, step + 1
 
         # `cond` instead of `select`: on a CPU, `select` would cost a tenth of the step.
         before = (state.variables, state.opt_state, state.step)
         variables, opt_state, taken = jax.lax.cond(finite, take, lambda before: before, before)
-        state = TrainState(variables, opt_state, taken, state.key, state.settings)
-        return state, {"loss": loss, **terms, "finite": finite}
+        state = dataclasses.replace(state, variables=variables, opt_state=opt_state, step=taken)
+        return state, {"loss": loss, **parts, **terms, "finite": finite}
+
+
+MODEL = "model"
+"""The part of a loss that has every parameter which no other part has."""
+
+
+def _by_part(loss: Any, size: int) -> dict[str, Array]:
+    """The losses per example by part, checked."""
+    if not isinstance(loss, Loss):
+        raise InputError(
+            f"the objective returned a {type(loss).__name__}; expected a Loss(per_example, terms, updates)"
+        )
+    losses = loss.per_example if isinstance(loss.per_example, dict) else {MODEL: loss.per_example}
+    if MODEL not in losses:
+        raise InputError(f"the objective's losses are of {', '.join(losses)}; expected one of {MODEL!r} among them")
+    for part, values in losses.items():
+        if jnp.shape(values) != (size,):
+            raise InputError(
+                f"the objective's loss of {part} has shape {jnp.shape(values)}; expected one "
+                f"number an example, [{size}], of which the step takes the mean"
+            )
+    return losses
+
+
+def _gradients(loss_fn: Callable[[PyTree], Any], params: PyTree) -> tuple[dict[str, Array], PyTree, Any]:
+    """The losses by part, the gradient, and what else the function returns.
+
+    The parameters of a part are those whose outermost name is the part's; all others belong to `MODEL`. One forward
+    pass serves all parts.
+    """
+    losses, pullback, others = jax.vjp(loss_fn, params, has_aux=True)
+
+    def gradient_of(part: str) -> PyTree:
+        return pullback({name: jnp.full_like(value, name == part) for name, value in losses.items()})[0]
+
+    gradients = {part: gradient_of(part) for part in losses}
+    of_parts = {name: gradients[name if name in losses else MODEL][name] for name in params}
+    return losses, of_parts, others
 
 
 def make_train_step(
@@ -179,6 +262,14 @@ def make_train_step(
     "loss", the means of the objective's terms, and "finite": whether loss and gradient were. If not, the state is
     returned as it came. `step.description` says what the step is made of.
 
+    An objective of several players returns a loss for each part by name, such as {"model": ..., "discriminator": ...}.
+    The part of a name has the parameters `variables["params"][name]`; "model" has all that no other has. Each
+    loss is differentiated by its own part's parameters only, all from one forward pass, and "loss_<part>" are its
+    metrics. `optax.partition` gives each part an optimizer of its own.
+
+    A step of your own has the same signature: it returns metrics with the scalars "loss" and "finite", draws the noise
+    of step s from `stream(state.key, NOISE, s)`, and adds 1 to `state.step` unless it is not finite.
+
     Args:
       model: as the objective takes it.
       objective: what to minimise.
@@ -187,7 +278,8 @@ def make_train_step(
         noise included.
 
     Raises:
-      InputError: when traced, if a term of the objective has a name that a record needs itself.
+      InputError: when traced, if the objective returns no `Loss`, a loss that is not one number an example, or a term
+        of a name that a record needs itself.
     """
     return TrainStep(model, objective, optimizer, axis_name)
 

@@ -4,10 +4,12 @@ Where a run stands is `TrainState.step` alone. The order of the data in an epoch
 state's key and that number, so a run can be stopped between any two chunks and gone on with to the same bits.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from signal import SIGTERM
 from typing import Any
@@ -24,7 +26,7 @@ from vae_jax.description import describe
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, NotFiniteError, StoppedError, require_not_negative, require_positive_int
 from vae_jax.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
-from vae_jax.observation import Observe, Scale
+from vae_jax.observation import Examples, Observe, as_split, default_transform
 from vae_jax.progress import Progress
 from vae_jax.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
 from vae_jax.step import OBSERVATION, ChecksData, Metrics, Step, TrainState, describe_step, member, stream
@@ -104,9 +106,9 @@ def _chunk(
 def fit(
     state: TrainState,
     step: Step,
-    data: Split,
+    data: Examples,
     *,
-    observe: Observe = Scale(),
+    observe: Observe | None = None,
     epochs: int,
     batch_size: int = 128,
     measure: Measure | Sequence[Measure] | None = None,
@@ -124,8 +126,8 @@ def fit(
     Args:
       state: where to start; it stays usable.
       step: from `make_train_step`; of one member.
-      data: live on the devices as bytes, or stream there.
-      observe: what the model sees of them.
+      data: a split, or a plain array of examples; they live on the devices as they are stored, or stream there.
+      observe: what the model sees of them; by default `Scale()` of bytes, and of other numbers these themselves.
       epochs: passes over the data in all.
       batch_size: images a step, over all devices; an epoch leaves out the remainder.
       measure: called with the state after each epoch, or with each member's, who may have one each; its numbers join
@@ -153,6 +155,8 @@ def fit(
     """
     require_positive_int(epochs=epochs, batch_size=batch_size)
     require_not_negative(stream_above=stream_above or 0)
+    data = as_split(data)
+    observe = default_transform(data) if observe is None else observe
     if batch_size > len(data):
         raise InputError(f"batch_size is {batch_size} but there are only {len(data)} training images")
     layout = Layout(mesh, shard_optimizer)
@@ -177,7 +181,7 @@ def fit(
         def keep(**settings: Any) -> None:
             local = layout.fetch(state)  # by all processes together
             if is_first_process():
-                store.save(done, local, {"history": records, "chunks": chunks}, **settings)
+                store.save(done, replace(local, frozen={}), {"history": records, "chunks": chunks}, **settings)
 
         with Progress(title, total, done, progress and is_first_process()) as bar, StopSignals() as stop:
             while done < total:
@@ -229,8 +233,19 @@ def _described(
         "transform": describe(observe),
         "key": describe(state.key),
         "settings": describe(state.settings),
+        "frozen": _digest(state.frozen),
         "step": describe_step(step, settings),
     }
+
+
+def _digest(tree: PyTree) -> str:
+    """SHA-256 of arrays, with their names."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
 
 
 def _restored(
@@ -242,7 +257,8 @@ def _restored(
         try:
             store.open()
             # Without a store, nothing is described: the digest of the data takes a while.
-            state, found["notes"] = store.restore(state, described() if store.where else None)
+            trained, found["notes"] = store.restore(replace(state, frozen={}), described() if store.where else None)
+            state = replace(trained, frozen=state.frozen)
         except InputError as error:
             found["error"] = str(error)
     state, text = from_first_process(state, json.dumps(found))

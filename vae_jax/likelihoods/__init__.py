@@ -21,6 +21,7 @@ from vae_jax.likelihoods.gaussian import (
     LearnedGaussian,
     OptimalGaussian,
 )
+from vae_jax.likelihoods.independent import Independent
 from vae_jax.likelihoods.laplace import Laplace, LaplaceImage
 from vae_jax.likelihoods.logistic import DiscretisedLogistic, DiscretisedLogisticImage
 from vae_jax.likelihoods.mixtures import (
@@ -46,6 +47,7 @@ __all__ = [
     "GaussianImage",
     "HeteroscedasticGaussian",
     "ImageDistribution",
+    "Independent",
     "IndependentCategorical",
     "IndependentMixtureOfLogistics",
     "IndependentNegativeBinomial",

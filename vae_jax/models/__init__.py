@@ -1,7 +1,17 @@
 """Latent-variable models: the protocol that all of them follow, and the variational autoencoder."""
 
 from vae_jax.models.constructors import batch_norm_vae, conv_vae, mlp_vae
-from vae_jax.models.protocol import Draws, LatentVariableModel, Terms, Variables
+from vae_jax.models.protocol import Draws, LatentVariableModel, Terms, Variables, merged
 from vae_jax.models.vae import VAE
 
-__all__ = ["VAE", "Draws", "LatentVariableModel", "Terms", "Variables", "batch_norm_vae", "conv_vae", "mlp_vae"]
+__all__ = [
+    "VAE",
+    "Draws",
+    "LatentVariableModel",
+    "Terms",
+    "Variables",
+    "batch_norm_vae",
+    "conv_vae",
+    "merged",
+    "mlp_vae",
+]

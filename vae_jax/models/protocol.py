@@ -17,6 +17,14 @@ Variables = dict[str, Any]
 ONE_DRAW = jnp.arange(1)
 
 
+def merged(one: Variables, other: Variables) -> Variables:
+    """Two trees of dictionaries as one; where both have a leaf, that of the second."""
+    both = dict(one)
+    for name, content in other.items():
+        both[name] = merged(both[name], content) if isinstance(both.get(name), dict) else content
+    return both
+
+
 class Terms(NamedTuple):
     """The terms of the bound at S draws of the latents for each of B examples, in nats.
 

@@ -31,7 +31,7 @@ from vae_jax.distributions import (
 )
 from vae_jax.errors import InputError, is_traced, renamed, require_positive_int
 from vae_jax.likelihoods import Bernoulli, Distribution, Likelihood
-from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables
+from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.networks import identity
 from vae_jax.observation import Batch, Observe
 from vae_jax.values import parameter, value
@@ -195,12 +195,25 @@ class VAE:
         condition = self._of_batch(batch)
         posterior, updates = self._encode(variables, batch, condition, train, key)
 
+        return Code(posterior, self.prior_distribution(variables, train, key), updates)
+
+    def prior_distribution(
+        self, variables: Variables, train: bool = False, key: Key[Array, "*keys"] | None = None
+    ) -> Prior:
+        """p(z), with `log_prob` and `sample`.
+
+        Args:
+          variables: of this VAE.
+          train: whether encodings of which it is made are those of a train step; their batch statistics are discarded.
+          key: of the encoder's own noise in training.
+        """
+
         def encode(x: Array) -> Posterior:
             if self.is_conditional:
                 raise InputError("a prior made of encodings can't be that of a conditional model; take another prior")
             return self._encode(variables, Batch(x), {}, train, key)[0]
 
-        return Code(posterior, self.prior(_of(variables, "prior"), self.latent_dim, encode), updates)
+        return self.prior(_of(variables, "prior"), self.latent_dim, encode)
 
     def draw(
         self, key: Key[Array, "*keys"], posterior: Posterior, numbers: Int[Array, " samples"]
@@ -264,11 +277,7 @@ class VAE:
         if given and given.keys() != {LAYER}:
             raise InputError(f"layers {', '.join(given)} are given; this model has one, {LAYER!r}")
 
-        def encode(x: Array) -> Posterior:
-            return self._encode(variables, Batch(x), {}, False, None)[0]
-
-        prior = self.prior(_of(variables, "prior"), self.latent_dim, encode)
-        z = given[LAYER] if given else prior.sample(key, count, temperature)
+        z = given[LAYER] if given else self.prior_distribution(variables).sample(key, count, temperature)
         return Draws({LAYER: z}, self.decode(variables, z, condition))
 
     def forward(
@@ -314,6 +323,8 @@ class VAE:
         if batch.x.shape[1:] != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
             raise InputError(f"x has shape {batch.x.shape}; expected [batch, {expected}]")
+        if batch.observed is not None and batch.observed.shape != batch.x.shape:
+            raise InputError(f"observed has shape {batch.observed.shape}; expected that of x, {batch.x.shape}")
         x = batch.x if batch.observed is None else jnp.where(batch.observed > 0, batch.x, 0)
         extra = {"observed": batch.observed} if batch.observed is not None and _takes(self.encoder, "observed") else {}
         noise = None if key is None or not train else _fold(_network_keys(key, len(x)), 1)
@@ -393,14 +404,6 @@ def require_classes(labels: Int[Any, " n"], classes: int) -> None:
         low, high = int(labels.min()), int(labels.max())
     if not 0 <= low <= high < classes:
         raise InputError(f"labels run from {low} to {high}; expected 0 to {classes - 1}, of {classes} classes")
-
-
-def merged(one: Variables, other: Variables) -> Variables:
-    """Two trees of dictionaries as one; where both have a leaf, that of the second."""
-    both = dict(one)
-    for name, content in other.items():
-        both[name] = merged(both[name], content) if isinstance(both.get(name), dict) else content
-    return both
 
 
 def _fold(keys: Key[Array, " batch"], number: Int[Array, ""] | int) -> Key[Array, " batch"]:
