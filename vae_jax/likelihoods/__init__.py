@@ -7,14 +7,37 @@ program, it refuses what the distribution is not defined on.
 
 from vae_jax.likelihoods.base import Distribution, ImageDistribution, Likelihood
 from vae_jax.likelihoods.bernoulli import Bernoulli, BernoulliImage, ContinuousBernoulli, ContinuousBernoulliImage
-from vae_jax.likelihoods.gaussian import Gaussian, GaussianImage, LearnedGaussian, OptimalGaussian
+from vae_jax.likelihoods.categorical import Categorical, IndependentCategorical
+from vae_jax.likelihoods.counts import (
+    IndependentNegativeBinomial,
+    IndependentPoisson,
+    NegativeBinomial,
+    Poisson,
+)
+from vae_jax.likelihoods.gaussian import (
+    Gaussian,
+    GaussianImage,
+    HeteroscedasticGaussian,
+    LearnedGaussian,
+    OptimalGaussian,
+)
 from vae_jax.likelihoods.independent import Independent
 from vae_jax.likelihoods.laplace import Laplace, LaplaceImage
 from vae_jax.likelihoods.logistic import DiscretisedLogistic, DiscretisedLogisticImage
+from vae_jax.likelihoods.mixtures import (
+    ColourMixtureOfLogistics,
+    ColourMixtureOfLogisticsImage,
+    IndependentMixtureOfLogistics,
+    MixtureOfLogistics,
+)
+from vae_jax.likelihoods.student_t import IndependentStudentT, StudentT
 
 __all__ = [
     "Bernoulli",
     "BernoulliImage",
+    "Categorical",
+    "ColourMixtureOfLogistics",
+    "ColourMixtureOfLogisticsImage",
     "ContinuousBernoulli",
     "ContinuousBernoulliImage",
     "DiscretisedLogistic",
@@ -22,11 +45,21 @@ __all__ = [
     "Distribution",
     "Gaussian",
     "GaussianImage",
+    "HeteroscedasticGaussian",
     "ImageDistribution",
     "Independent",
+    "IndependentCategorical",
+    "IndependentMixtureOfLogistics",
+    "IndependentNegativeBinomial",
+    "IndependentPoisson",
+    "IndependentStudentT",
     "Laplace",
     "LaplaceImage",
     "LearnedGaussian",
     "Likelihood",
+    "MixtureOfLogistics",
+    "NegativeBinomial",
     "OptimalGaussian",
+    "Poisson",
+    "StudentT",
 ]

@@ -92,31 +92,36 @@ def sum_over_event(
     support: Support,
     event_ndim: int,
     observed: Array | None = None,
+    trailing: int = 0,
 ) -> Float[Array, "*batch"]:
     """The sum over an event of an elementwise log-density of `x`, with the leading axes of either.
 
     It is taken of [examples, entries]: XLA's CPU loops over more axes than that are ten times slower.
 
     Args:
-      log_density: `log_density(*parameters, x)`.
-      parameters: [*batch, *event] the first; the others may be scalars, or lack leading axes.
+      log_density: `log_density(*parameters, x)`: [examples, entries], as x; parameters have `trailing` axes more.
+      parameters: [*batch, *event, *trailing] the first; the others may be scalars, or lack leading axes.
       x: [*samples, *event].
       support: the values that x may have.
       event_ndim: number of axes of an event.
       observed: a mask [*samples, *event]; entries where it is 0 add nothing, whatever x holds there.
+      trailing: number of axes that the parameters have after those of the event, such as one of mixture components.
 
     Raises:
       InputError: events that don't agree in shape; concrete values outside the support.
     """
     first = parameters[0]
-    event = first.shape[first.ndim - event_ndim :]
+    batch_ndim = first.ndim - event_ndim - trailing
+    event = first.shape[batch_ndim : batch_ndim + event_ndim]
     x = require_observed(x, event, support, observed)
-    leading = jnp.broadcast_shapes(first.shape[: first.ndim - event_ndim], x.shape[: x.ndim - event_ndim])
+    leading = jnp.broadcast_shapes(first.shape[:batch_ndim], x.shape[: x.ndim - event_ndim])
 
-    def rows(array: Array) -> Array:
-        return jnp.broadcast_to(array, (*leading, *event)).reshape(-1, math.prod(event))
+    def rows(array: Array, trailing: int = 0) -> Array:
+        of_an_entry = array.shape[array.ndim - trailing :]
+        rows = jnp.broadcast_to(array, (*leading, *event, *of_an_entry))
+        return rows.reshape(-1, math.prod(event), *of_an_entry)
 
-    density = log_density(*(rows(array) if array.ndim else array for array in parameters), rows(x))
+    density = log_density(*(rows(array, trailing) if array.ndim else array for array in parameters), rows(x))
     if observed is not None:
         density = jnp.where(rows(observed) > 0, density, 0)
     return density.sum(axis=-1).reshape(leading)
@@ -165,22 +170,40 @@ def uniform_like(
     return draw_like(values, key, event_ndim, lambda k, v: jax.random.uniform(k, v.shape, v.dtype, minval=tiny))
 
 
-def draw_like(values: Array, key: Key[Array, "*keys"], event_ndim: int, draw: Callable[[Array, Array], Array]) -> Array:
-    """`draw(key, values)` of each example, along the axis before the event, with its own key."""
+def draw_like(
+    values: Array,
+    key: Key[Array, "*keys"],
+    event_ndim: int,
+    draw: Callable[[Array, Array], Array],
+    trailing: int = 0,
+) -> Array:
+    """`draw(key, values)` of each example, along the axis before the event, with its own key.
+
+    The values may have axes after those of the event, which the draws lack; `trailing` is the number of them.
+    """
     axis = -event_ndim - 1
-    keys = example_keys(key, values.shape[axis])
-    return jax.vmap(draw, in_axes=(0, axis), out_axes=axis)(keys, values)
+    keys = example_keys(key, values.shape[axis - trailing])
+    return jax.vmap(draw, in_axes=(0, axis - trailing), out_axes=axis)(keys, values)
 
 
-def scale_variables(scale: Any, shape: tuple[int, ...] = ()) -> Variables:
-    """{"params": {"log_scale": shape}}."""
-    return {"params": {"log_scale": jnp.full(shape, jnp.log(jnp.float32(scale)))}}
+def scale_variables(scale: Any, shape: tuple[int, ...] = (), name: str = "log_scale") -> Variables:
+    """{"params": {name: shape}}, the logarithm of a positive number."""
+    return {"params": {name: jnp.full(shape, jnp.log(jnp.float32(scale)))}}
 
 
-def learned_scale(variables: Variables) -> Float[Array, "..."]:
-    """exp(log_scale) of such variables, soft-clipped."""
-    log_scale = variables["params"]["log_scale"]
-    return jnp.exp(soft_clip(log_scale, -_LOG_SCALE_BOUND, _LOG_SCALE_BOUND))
+def learned_scale(variables: Variables, name: str = "log_scale") -> Float[Array, "..."]:
+    """The positive number of such variables."""
+    return positive(variables["params"][name])
+
+
+def positive(logarithm: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """exp(logarithm), the logarithm soft-clipped."""
+    return jnp.exp(soft_clip(logarithm, -_LOG_SCALE_BOUND, _LOG_SCALE_BOUND))
+
+
+def probabilities(log_mass: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Normalised over the last axis, and none below the least normal number: a codec needs a code for each level."""
+    return jnp.maximum(jax.nn.softmax(log_mass, axis=-1), jnp.finfo(log_mass.dtype).tiny)
 
 
 def in_words(name: str, number: Any) -> str:

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Shaped
 
-from vae_jax.likelihoods.base import Likelihood, Variables, draw_like, sum_over_event, uniform_like
+from vae_jax.likelihoods.base import (
+    Likelihood,
+    Variables,
+    draw_like,
+    probabilities,
+    sum_over_event,
+    uniform_like,
+)
 from vae_jax.observation import Support
 from vae_jax.values import value
 
@@ -66,6 +73,10 @@ class BernoulliImage:
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """Zeros and ones."""
         return draw_like(self.mean, key, self.event_ndim, jax.random.bernoulli).astype(self.logits.dtype)
+
+    def pmf(self) -> Float[Array, "..."]:
+        """The probabilities of 0 and of 1, [*batch, *event, 2]."""
+        return probabilities(jnp.stack([jnp.zeros_like(self.logits), self.logits], axis=-1))
 
 
 @value

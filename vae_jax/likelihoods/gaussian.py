@@ -15,6 +15,7 @@ from vae_jax.likelihoods.base import (
     Variables,
     in_words,
     learned_scale,
+    positive,
     scale_variables,
     sum_over_event,
 )
@@ -77,7 +78,8 @@ class GaussianImage:
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """mean + standard deviation * N(0, 1)."""
-        return self.mean + jnp.sqrt(self.variance) * normal_like(self.mean, key, batch_axis=-self.event_ndim - 1)
+        deviation = jnp.broadcast_to(jnp.sqrt(self.variance), self.mean.shape)
+        return self.mean + deviation * normal_like(self.mean, key, batch_axis=-self.event_ndim - 1)
 
 
 @value
@@ -110,6 +112,30 @@ class LearnedGaussian(Likelihood):
     ) -> "GaussianImage":
         """The outputs are means."""
         return GaussianImage(outputs, learned_scale(variables or self.init()) ** 2, event_ndim)
+
+
+@value
+class HeteroscedasticGaussian(Likelihood):
+    """Gaussian noise whose standard deviation the decoder emits beside the mean, for each entry of each example.
+
+    The density has no upper bound on data with repeated values, such as bytes: dequantise them.
+    """
+
+    support: ClassVar[Support] = REAL
+
+    def label(self, values: Support) -> str:
+        """A density."""
+        return "heteroscedastic Gaussian negative log-density"
+
+    def output_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """[*event, 2]: the mean and the logarithm of the standard deviation."""
+        return (*event_shape, 2)
+
+    def __call__(
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
+    ) -> "GaussianImage":
+        """The logarithms of the standard deviations are soft-clipped."""
+        return GaussianImage(outputs[..., 0], positive(outputs[..., 1]) ** 2, event_ndim)
 
 
 @value

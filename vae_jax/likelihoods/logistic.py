@@ -1,5 +1,6 @@
 """Bytes as what they are: a logistic variable, discretised."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from vae_jax.likelihoods.base import (
     Likelihood,
     Variables,
     learned_scale,
+    probabilities,
     scale_variables,
     sum_over_event,
     uniform_like,
@@ -64,31 +66,57 @@ class DiscretisedLogisticImage:
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """E[x|z] over the levels: the sum of P(x >= level), from the second level on."""
-        step = 1 / (LEVELS - 1)
-
-        def add(level: Int[Array, ""] | int, total: Array) -> Array:
-            return total + step * jax.nn.sigmoid((self.location - (level - 0.5) * step) / self.scale)
-
-        return jax.lax.fori_loop(1, LEVELS, add, jnp.zeros_like(self.location))
+        """E[x|z] over the levels."""
+        return mean_level(self.location, self.scale)
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """Sum of log(sigmoid(a) - sigmoid(b)), a and b the edges of the level, in units of the scale from the location.
-
-        It is log sigmoid(a) + log sigmoid(-b) + log(1 - e^(b - a)), which nothing cancels in, however far the tail.
-        """
-        half = 0.5 / (LEVELS - 1)
+        """Sum of `log_mass`."""
 
         def log_density(location: Array, x: Array) -> Array:
-            below_upper = jax.nn.log_sigmoid((x - location + half) / self.scale)
-            above_lower = jax.nn.log_sigmoid((location - x + half) / self.scale)
-            inside = below_upper + above_lower + jnp.log(-jnp.expm1(-2 * half / self.scale))
-            return jnp.where(x < half, below_upper, jnp.where(x > 1 - half, above_lower, inside))
+            return log_mass(location, self.scale, x)
 
         return sum_over_event(log_density, (self.location,), x, DiscretisedLogistic.support, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """A logistic draw, brought to the nearest level."""
         uniform = uniform_like(self.location, key, self.event_ndim)
-        draw = self.location + self.scale * (jnp.log(uniform) - jnp.log1p(-uniform))
-        return jnp.round(jnp.clip(draw, 0, 1) * (LEVELS - 1)) / (LEVELS - 1)
+        return nearest_level(self.location + self.scale * (jnp.log(uniform) - jnp.log1p(-uniform)))
+
+    def pmf(self) -> Float[Array, "..."]:
+        """The probability of each level, [*batch, *event, 256]."""
+        return pmf_of(lambda level: log_mass(self.location, self.scale, level))
+
+
+def log_mass(
+    location: Float[Array, "*shape"], scale: Float[Array, "..."], x: Float[Array, "..."]
+) -> Float[Array, "*shape"]:
+    """log(sigmoid(a) - sigmoid(b)), a and b the edges of the level x, in units of the scale from the location.
+
+    It is log sigmoid(a) + log sigmoid(-b) + log(1 - e^(b - a)), which nothing cancels in, however far the tail.
+    """
+    half = 0.5 / (LEVELS - 1)
+    below_upper = jax.nn.log_sigmoid((x - location + half) / scale)
+    above_lower = jax.nn.log_sigmoid((location - x + half) / scale)
+    inside = below_upper + above_lower + jnp.log(-jnp.expm1(-2 * half / scale))
+    return jnp.where(x < half, below_upper, jnp.where(x > 1 - half, above_lower, inside))
+
+
+def mean_level(location: Float[Array, "*shape"], scale: Float[Array, "..."]) -> Float[Array, "*shape"]:
+    """The mean of a discretised logistic variable: the sum of P(x >= level), from the second level on."""
+    step = 1 / (LEVELS - 1)
+
+    def add(level: Int[Array, ""] | int, total: Array) -> Array:
+        return total + step * jax.nn.sigmoid((location - (level - 0.5) * step) / scale)
+
+    return jax.lax.fori_loop(1, LEVELS, add, jnp.zeros_like(location))
+
+
+def nearest_level(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The nearest of 256 levels from 0 to 1."""
+    return jnp.round(jnp.clip(x, 0, 1) * (LEVELS - 1)) / (LEVELS - 1)
+
+
+def pmf_of(log_mass_of: Callable[[Array], Array]) -> Float[Array, "..."]:
+    """The probabilities of 256 levels from 0 to 1, [..., 256], from the logarithm of that of one level, [...]."""
+    of_levels = jax.lax.map(log_mass_of, jnp.arange(LEVELS) / (LEVELS - 1))
+    return probabilities(jnp.moveaxis(of_levels, 0, -1))
