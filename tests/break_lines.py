@@ -208,6 +208,7 @@ LINES = [
             ("vae.require_data(data, observe)", "", "test_evaluate does_not_take"),
             ("vae.require_labels(labels, len(z))", "", "test_evaluate labels_that_a_model"),
             ("vae.require_labels(label, len(x))", "", "test_evaluate labels_that_a_model"),
+            ("if vae.posterior is Delta:", "if False:", "test_evaluate bits"),
             ("jnp.zeros_like(posterior.mean,", "jnp.zeros_like(x,", "test_transformations float64"),
         ],
         "step.py": [
@@ -243,6 +244,8 @@ LINES = [
             ('"data": data.digest,', "", "test_same_run each_difference"),
             ('"batch_size": batch_size,', "", "test_same_run another_length"),
             ('"steps_per_epoch": len(data) // batch_size,', "", "test_same_run another_length"),
+            ("measure(jax.tree.map(jnp.copy, state))", "measure(state)", "test_train may_be_kept"),
+            ('"members": state.step.size if state.step.ndim else None,', "", "test_same_run members"),
             ('"transform": describe(observe),', "", "test_same_run each_difference"),
             ('"key": describe(state.key),', "", "test_same_run each_difference"),
             ('"settings": describe(state.settings),', "", "test_same_run each_difference"),

@@ -49,7 +49,7 @@ class Checkpoints:
       config: what else the run is, as JSON can hold it; it is compared too.
       allow: what may differ from the checkpoint that the run goes on from: any of "config", "data", "transform", "key",
         "settings", "model", "objective", "optimizer" and "step". What is given now takes effect. Neither the batch size
-        nor the number of steps in an epoch can differ, since `state.step` counts such steps.
+        nor the number of steps in an epoch can differ, since `state.step` counts such steps, nor the number of members.
       step: what the step is, as JSON can hold it, in place of the step's own `description`; a step written by hand has
         none. Entries "model", "objective" and "optimizer" can be allowed to differ by these names, anything else by
         "step".

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
-from vae_jax.distributions import Posterior, example_keys
+from vae_jax.distributions import Delta, Posterior, example_keys
 from vae_jax.errors import InputError, is_traced, require_finite, require_positive_int
 from vae_jax.likelihoods.base import require_values
 from vae_jax.model import VAE, Labels, Variables
@@ -335,8 +335,11 @@ def bits_per_dim(log_px: Float[Any, " n"], vae: VAE, observe: Observe) -> Float[
       observe: what was observed.
 
     Raises:
-      InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels.
+      InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels, or
+        no bound on log p(x), as that of a plain autoencoder.
     """
+    if vae.posterior is Delta:
+        raise InputError("a plain autoencoder has no bound on log p(x), so it has no bits per dimension")
     values = observe.support
     if not vae.likelihood.is_likelihood_of(values):
         raise InputError(

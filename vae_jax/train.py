@@ -227,6 +227,7 @@ def _described(
         "batch_size": batch_size,
         "steps_per_epoch": len(data) // batch_size,
         "transform": describe(observe),
+        "members": state.step.size if state.step.ndim else None,
         "key": describe(state.key),
         "settings": describe(state.settings),
         "step": describe_step(step, settings),
@@ -268,7 +269,7 @@ def _measured(measure: Measure | Sequence[Measure] | None, state: TrainState) ->
         return {}
     if state.step.ndim == 0:
         assert callable(measure)
-        return measure(state)
+        return measure(jax.tree.map(jnp.copy, state))  # which may be kept, while the next chunk donates the original
     measures = [measure] * state.step.size if callable(measure) else measure
     of_members = [own(member(state, number)) for number, own in enumerate(measures)]
     return {name: [record[name] for record in of_members] for name in of_members[0]}
