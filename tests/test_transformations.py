@@ -96,7 +96,7 @@ DETERMINISTIC = {"encode", "encode_all", "decode", "decode of labels", "decode_a
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_results_are_float64_where_variables_are(name, of_images):
+def test_results_are_float64_where_variables_are(name):
     call, (key, variables, x, z) = given(name)
     expected = call(key, variables, x, z)
     with jax.enable_x64(True):
