@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
-from vae_jax.distributions import Posterior, example_keys
+from vae_jax.distributions import Delta, Posterior, example_keys
 from vae_jax.errors import InputError, is_traced, require_finite, require_positive_int
 from vae_jax.likelihoods.base import require_values
 from vae_jax.model import VAE, Labels, Variables
@@ -31,6 +31,11 @@ def block_of(*shapes: tuple[int, ...]) -> int:
 def on_host(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
     """The array as NumPy's, unless it is traced."""
     return array if is_traced(array) else np.asarray(array)
+
+
+def on_host_in_float64(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
+    """The array as NumPy's, in float64, unless it is traced."""
+    return array if is_traced(array) else np.asarray(array, np.float64)
 
 
 class Estimate(NamedTuple):
@@ -297,7 +302,7 @@ def log_likelihood(
     return importance_estimate(key, vae, variables, x, samples, label).log_px
 
 
-def active_units(posterior: Posterior, threshold: float = 0.01) -> Bool[np.ndarray, " latent"]:
+def active_units(posterior: Posterior, threshold: float = 0.01) -> Bool[Any, " latent"]:
     """Which latent dimensions are used: those where E[z|x] has a variance above `threshold` over the images.
 
     Burda et al., 2016, section 5.1.
@@ -306,7 +311,7 @@ def active_units(posterior: Posterior, threshold: float = 0.01) -> Bool[np.ndarr
       posterior: of many images, from `encode_all`.
       threshold: the paper's; in the latent's own unit, squared.
     """
-    return np.var(np.asarray(posterior.mean, np.float64), axis=0) > threshold
+    return on_host_in_float64(posterior.mean).var(axis=0) > threshold
 
 
 class PosteriorCollapseWarning(UserWarning):
@@ -324,7 +329,7 @@ def warn_if_collapsed(posterior: Posterior) -> None:
         )
 
 
-def bits_per_dim(log_px: Float[Any, " n"], vae: VAE, observe: Observe) -> Float[np.ndarray, " n"]:
+def bits_per_dim(log_px: Float[Any, " n"], vae: VAE, observe: Observe) -> Float[Any, " n"]:
     """-log p(x) of each image in bits for each pixel and channel, of the stored bytes or of binary pixels.
 
     A density of dequantised bytes becomes a bound on their probability by the width of a level (Theis et al., 2016).
@@ -335,8 +340,11 @@ def bits_per_dim(log_px: Float[Any, " n"], vae: VAE, observe: Observe) -> Float[
       observe: what was observed.
 
     Raises:
-      InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels.
+      InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels, or
+        no bound on log p(x), as that of a plain autoencoder.
     """
+    if vae.posterior is Delta:
+        raise InputError("a plain autoencoder has no bound on log p(x), so it has no bits per dimension")
     values = observe.support
     if not vae.likelihood.is_likelihood_of(values):
         raise InputError(
@@ -345,4 +353,4 @@ def bits_per_dim(log_px: Float[Any, " n"], vae: VAE, observe: Observe) -> Float[
         )
     width = 1.0 if values.levels else (values.high - values.low) / LEVELS
     dims = math.prod(vae.image_shape)
-    return -np.asarray(log_px, np.float64) / (dims * math.log(2)) - math.log2(width)
+    return -on_host_in_float64(log_px) / (dims * math.log(2)) - math.log2(width)
