@@ -121,7 +121,7 @@ def test_layers_promote_inputs_to_the_type_of_their_parameters_as_linens_own(lay
         x = jnp.ones((3, 8, 8, 2), jnp.float32)
         variables = layer.init(jax.random.key(0), x)
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-        wide = layer.apply(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables), x)
+        wide = jax.jit(layer.apply)(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables), x)
         assert wide.dtype == jnp.float64
         np.testing.assert_allclose(wide, layer.apply(variables, x), rtol=1e-5, atol=1e-6)
         assert wide.shape == size

@@ -201,6 +201,8 @@ def test_bits_per_dimension_of_noise_are_eight_and_one():
     for vae, observe in ((VAE, vj.Scale()), (density, vj.Scale()), (levels, vj.Dequantize())):
         with pytest.raises(vj.InputError, match="no likelihood"):
             vj.bits_per_dim(uniform, vae, observe)
+    with pytest.raises(vj.InputError, match="a plain autoencoder has no bound"):
+        vj.bits_per_dim(uniform, vj.mlp_vae((6, 6, 1), posterior=vj.Delta), vj.Binarize())
 
 
 class Corrupted(vj.Scale):

@@ -243,9 +243,11 @@ def test_the_optimal_variance_keeps_its_type_where_float64_is_enabled(dtype, mas
         x, mask = pixels([0.2, 0.7]).astype(dtype), mask and jnp.asarray(mask)
         likelihood = vj.OptimalGaussian()
         assert {leaf.dtype for leaf in jax.tree.leaves(likelihood.init())} == {np.dtype(np.float32)}
-        before = jax.tree.map(lambda leaf: leaf.astype(dtype), likelihood.init())
-        px_z, after = likelihood.in_training(0.5 * x[None], before, vj.Batch(x, mask=mask))
-        assert {leaf.dtype for leaf in jax.tree.leaves((px_z, after))} == {np.dtype(dtype)}
+        for kept in (np.float32, np.float64):
+            before = jax.tree.map(lambda leaf, kept=kept: leaf.astype(kept), likelihood.init())
+            px_z, after = likelihood.in_training(0.5 * x[None], before, vj.Batch(x, mask=mask))
+            assert {leaf.dtype for leaf in jax.tree.leaves(px_z)} == {np.dtype(dtype)}
+            assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {np.dtype(kept)}
 
 
 def test_laplace_draws_are_finite_at_the_end_of_the_uniform_numbers():

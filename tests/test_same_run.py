@@ -132,7 +132,8 @@ def test_settings_that_are_plain_numbers_or_nan_are_the_same_again(tmp_path, bet
 
 def test_members_of_other_settings_are_refused_and_those_of_the_same_gone_on_with(tmp_path, chunks):
     def members(betas):
-        return vj.init_members(jax.random.split(jax.random.key(0), 2), VAE, OPTIMIZER, {"beta": jnp.array(betas)})
+        keys = jax.random.split(jax.random.key(0), len(betas))
+        return vj.init_members(keys, VAE, OPTIMIZER, {"beta": jnp.array(betas)})
 
     def run(betas, objective=vj.ELBO, **settings):
         step = vj.with_settings(lambda settings: step_of(objective=objective(settings["beta"])))
@@ -150,6 +151,8 @@ def test_members_of_other_settings_are_refused_and_those_of_the_same_gone_on_wit
         run([1.0, 4.0])
     with pytest.raises(vj.InputError, match=r"\(objective\.samples is 1 there and 3 here\)"):
         run([1.0, 2.0], objective=lambda beta: vj.ELBO(beta, samples=3))
+    with pytest.raises(vj.InputError, match=r"\(members is 2 there and 3 here\); choose another folder, or the same"):
+        run([1.0, 2.0, 4.0], allow=["key", "settings"])
     assert not chunks
     assert run([1.0, 4.0], allow=["settings"])[0].settings["beta"].tolist() == [1.0, 4.0]
 

@@ -1,10 +1,24 @@
 """One run on any number of devices: the same numbers, whatever each device holds of the data and of the state."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_run import DATA, STEP, assert_close, assert_same, fit, fresh, fresh_members, in_float64, losses
+from small_run import (
+    DATA,
+    OPTIMIZER,
+    STEP,
+    VAE,
+    assert_close,
+    assert_same,
+    fit,
+    fresh,
+    fresh_members,
+    in_float64,
+    losses,
+)
 
 import vae_jax as vj
 from vae_jax.feeding import ResidentFeeder
@@ -29,6 +43,25 @@ def test_a_run_is_the_same_on_any_number_of_devices(alone, devices, shard_optimi
         assert_close(state, alone[0], rtol=1e-10, atol=1e-13)
         before, after, _ = chunk(in_float64(fresh()), 0, Layout(mesh, shard_optimizer))
         assert after == before, "the second chunk needs another program than the first"
+
+
+class Padded(Scale):
+    """Every third image, by its bytes, is padding."""
+
+    def __call__(self, keys, images, labels=None):
+        batch = super().__call__(keys, images, labels)
+        return replace(batch, mask=images.sum((1, 2, 3)) % 3 > 0)
+
+
+def test_masks_enter_batch_norm_optimal_variance_and_free_bits_alike_on_devices_that_share_a_batch():
+    vae = replace(VAE, likelihood=vj.OptimalGaussian())
+    step = vj.make_train_step(vae, vj.ELBO(free_bits=0.3), OPTIMIZER)
+    with jax.enable_x64(True):
+        state = in_float64(vj.init(jax.random.key(0), vae, OPTIMIZER))
+        one, history = fit(state, 2, step=step, observe=Padded())
+        four, shared = fit(state, 2, step=step, observe=Padded(), mesh=vj.device_mesh(4), stream_above=0)
+        np.testing.assert_allclose(losses(shared), losses(history), rtol=1e-10)
+        assert_close(four, one, rtol=1e-10, atol=1e-13)
 
 
 def chunk(state, count, layout):

@@ -185,6 +185,18 @@ def test_fit_learns_and_leaves_its_argument_alone():
     assert np.isfinite(leaves(state)[0]).all(), "the state given to fit was donated"
 
 
+def test_a_measured_state_may_be_kept():
+    kept = []
+
+    def measure(state):
+        kept.append(state)
+        return {}
+
+    state, _ = fit(fresh(), 2, measure=measure)
+    assert [int(state.step) for state in kept] == [6, 12]
+    assert_same(kept[1], state)
+
+
 def test_fit_is_a_python_loop_over_epochs_and_batches():
     """Each step observes with keys of its own, from another stream than its noise."""
     together, history = fit(fresh(), 2, observe=vj.Binarize())

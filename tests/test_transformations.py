@@ -7,6 +7,7 @@ import pytest
 from conftest import small_split
 
 import vae_jax as vj
+from vae_jax.distances import nearest_distance
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,))
 CONDITIONAL = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,), classes=3)
@@ -95,7 +96,7 @@ DETERMINISTIC = {"encode", "encode_all", "decode", "decode of labels", "decode_a
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_results_are_float64_where_variables_are(name, of_images):
+def test_results_are_float64_where_variables_are(name):
     call, (key, variables, x, z) = given(name)
     expected = call(key, variables, x, z)
     with jax.enable_x64(True):
@@ -110,6 +111,21 @@ def test_results_are_float64_where_variables_are(name, of_images):
 def test_a_jitted_log_likelihood_takes_its_static_arguments():
     jitted = jax.jit(vj.log_likelihood, static_argnames=("vae", "samples"))
     assert_close(jitted(KEY, VAE, VARIABLES, X, samples=8), vj.log_likelihood(KEY, VAE, VARIABLES, X, 8))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, z: vj.active_units(vj.Delta(z), threshold=1.0),
+        lambda x, z: vj.bits_per_dim(z[:, 0], vj.mlp_vae((6, 6, 1), likelihood=vj.Gaussian()), vj.Dequantize()),
+        lambda x, z: nearest_distance(x, 0.9 * x[:2]),
+    ],
+)
+def test_numbers_about_images_and_latents_under_jit_and_vmap(function):
+    expected = function(X, Z)
+    assert_close(jax.jit(function)(X, Z), expected)
+    assert_close(jax.jit(lambda: function(X, Z))(), expected)
+    assert_close(jax.vmap(function)(jnp.stack([0 * X, X]), jnp.stack([0 * Z, Z]))[1], expected)
 
 
 @pytest.mark.parametrize(

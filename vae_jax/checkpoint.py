@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by Orbax: what a killed run needs to go on to the same bits, and its model for use."""
+"""Resumable checkpoints of a run, written by Orbax: its training state, and its model for use without the run."""
 
 import json
 import math
@@ -33,32 +33,35 @@ _ALLOWED = ("config", "data", "transform", "key", "settings", "frozen", *_OF_STE
 class Checkpoints:
     """The checkpoints of one run in a folder.
 
-    `fit(state, ..., store=Checkpoints(folder, config))` goes on from them and adds to them. The state may be any tree
-    of arrays; a checkpoint's number is that of the steps behind it.
+    `fit(state, ..., store=Checkpoints(folder, config))` resumes from the newest one and adds to them. The state may be
+    any tree of arrays; the number of a checkpoint is the number of steps taken.
 
     A folder with checkpoints of another run is refused: `fit` compares the data, the batch size, the transform, the
-    run's key, the settings, and the model, objective and optimizer of the step with those in the checkpoint.
+    run's key, the number of members, the settings, and the model, objective and optimizer of the step with those in the
+    checkpoint.
 
-    One run at a time writes to the folder, which is locked from `open` to `close`: `fit` calls both, and a `save` that
-    finds it open leaves it so, unless it waits. To read takes no lock. What can't be written does not end a run: there
-    is one `CheckpointWarning` until a write succeeds again, `save` tries again when it is next called for a checkpoint
-    that is due, and `failure` says what is missing.
+    One run at a time writes to the folder, which is locked from `open` to `close`. `fit` calls both. A `save` outside
+    of them opens the folder itself, and closes it if it waits. Reading takes no lock. A write that fails does not end
+    the run: there is one `CheckpointWarning` until a write succeeds again, the next `save` of a checkpoint that is due
+    tries again, and `failure` says what is missing.
 
     Args:
-      folder: made if need be.
-      config: what else the run is, as JSON can hold it; it is compared too.
-      allow: what may differ from the checkpoint that the run goes on from: any of "config", "data", "transform", "key",
+      folder: created if it does not exist.
+      config: further options of the run, as JSON can hold them; they are compared too.
+      allow: what may differ from the checkpoint that is resumed: any of "config", "data", "transform", "key",
         "settings", "frozen", "model", "objective", "optimizer" and "step". What is given now takes effect. Neither the
-        batch size nor the number of steps in an epoch can differ, since `state.step` counts such steps.
-      step: what the step is, as JSON can hold it, in place of the step's own `description`; a step written by hand has
-        none. Entries "model", "objective" and "optimizer" can be allowed to differ by these names, anything else by
+        batch size nor the number of steps in an epoch can differ, since `state.step` counts such steps, nor the number
+        of members.
+      step: a description of the step, as JSON can hold it, in place of its own `description`. A step written by hand
+        has none. Entries "model", "objective" and "optimizer" can be allowed to differ by these names, anything else by
         "step".
-      model: if given, `restore_model` makes it again from the checkpoints alone; code of your own in it has to be in
-        modules, which `restore_model(folder, modules=)` is told to trust.
-      variables: those of a state with which the model is used, `averaged_variables` say.
-      every_seconds: least time between two, of which one may fall within a long epoch; 0 keeps one of each epoch.
-      keep: how many are kept.
-      best: the name of a number in the records. The state with the least so far is kept too, in a folder of its own.
+      model: if given, `restore_model` makes it again from the checkpoints alone. Code of your own in it must be in
+        modules, which are named to `restore_model(folder, modules=)`.
+      variables: function from a state to the variables with which the model is used, such as `averaged_variables`.
+      every_seconds: minimum time between two checkpoints, which may be within an epoch; with 0 there is one after each
+        epoch.
+      keep: number of checkpoints that are kept, the newest ones.
+      best: name of a number in the records. The state with the lowest value so far is kept too, in the folder `best`.
 
     Raises:
       InputError: the folder can't be written or holds something else; the model can't be made from its description;
@@ -106,12 +109,12 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
-        """Whether the newest is so old that another one shall be kept before the epoch ends."""
+        """Whether the newest checkpoint is so old that another one is to be saved before the epoch ends."""
         return 0 < self._every_seconds <= time.monotonic() - self._saved_at
 
     @property
     def failure(self) -> str | None:
-        """What of the newest state and of the best one could not be written, and why; None if both are kept."""
+        """Which of the newest and the best state could not be written, and why; None if both are kept."""
         return "; ".join(filter(None, (self._newest.failure, self._best.failure))) or None
 
     def open(self) -> None:
@@ -143,10 +146,10 @@ class Checkpoints:
         Args:
           step: steps taken.
           state: after them.
-          notes: what `restore` shall give back with the state, as JSON can hold it.
-          last: whether to keep it however young the one before is.
-          record: of the epoch that ends here; if it is the best so far, the state is kept among the best too.
-          wait: whether to `close` after it; if not, the next `save`, or `close`, waits for it.
+          notes: what `restore` returns with the state, as JSON can hold it.
+          last: whether to keep it however recent the checkpoint before it is.
+          record: of the epoch that ends here; if it is the best so far, the state is also kept as the best one.
+          wait: whether to wait for the write and `close` after it; if not, the next `save`, or `close`, waits for it.
 
         Raises:
           InputError: the record has no number of the name that the best goes by, or another run has the folder open.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vae_jax.errors import InputError
-from vae_jax.evaluate import in_blocks
+from vae_jax.evaluate import in_blocks, on_host
 
 
 @jax.jit
@@ -21,10 +21,10 @@ def _nearest(first: int | Array, images: Array, references: Array) -> Array:
 
 def nearest_distance(
     images: Float[Any, "n height width channels"], references: Float[Any, "m height width channels"]
-) -> Float[np.ndarray, " n"]:
+) -> Float[Any, " n"]:
     """Euclidean distance, over pixels, of each image to the nearest of the references."""
     flat = jnp.asarray(references).reshape(len(references), -1)
-    return in_blocks(partial(_nearest, references=flat), np.asarray(images).reshape(len(images), -1), block=250)
+    return in_blocks(partial(_nearest, references=flat), on_host(images).reshape(len(images), -1), block=250)
 
 
 def frechet_distance(a: Float[Any, "n features_a"], b: Float[Any, "m features_b"]) -> float:

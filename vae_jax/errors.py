@@ -1,4 +1,4 @@
-"""What can go wrong at the door: one family of exceptions, each a sentence that names the value and the remedy."""
+"""Exceptions, warnings and checks of arguments; each message is a sentence with value, expectation and remedy."""
 
 import functools
 import warnings

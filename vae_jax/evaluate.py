@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from vae_jax.data import Split
-from vae_jax.distributions import Posterior, example_keys
+from vae_jax.distributions import Delta, Posterior, example_keys
 from vae_jax.errors import InputError, is_traced, renamed, require_finite, require_positive_int
 from vae_jax.likelihoods.base import require_values
 from vae_jax.models import VAE, LatentVariableModel, Variables
@@ -32,6 +32,11 @@ def block_of(*shapes: tuple[int, ...]) -> int:
 def on_host(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
     """The array as NumPy's, unless it is traced."""
     return array if is_traced(array) else np.asarray(array)
+
+
+def on_host_in_float64(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
+    """The array as NumPy's, in float64, unless it is traced."""
+    return array if is_traced(array) else np.asarray(array, np.float64)
 
 
 class Estimate(NamedTuple):
@@ -374,8 +379,8 @@ def active_units(of: Posterior | Mapping[str, Float[Any, "n units"]], threshold:
       A truth value for each unit, [units]; by layer if `of` is.
     """
     if isinstance(of, Mapping):
-        return {layer: np.mean(np.asarray(kl, np.float64), axis=0) > threshold for layer, kl in of.items()}
-    return np.var(np.asarray(of.mean, np.float64), axis=0) > threshold
+        return {layer: on_host_in_float64(kl).mean(axis=0) > threshold for layer, kl in of.items()}
+    return on_host_in_float64(of.mean).var(axis=0) > threshold
 
 
 class PosteriorCollapseWarning(UserWarning):
@@ -393,7 +398,7 @@ def warn_if_collapsed(posterior: Posterior) -> None:
         )
 
 
-def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: Observe) -> Float[np.ndarray, " n"]:
+def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: Observe) -> Float[Any, " n"]:
     """-log p(x) of each example in bits for each entry of the event, of the stored bytes or of binary pixels.
 
     A density of dequantised bytes becomes a bound on their probability by the width of a level (Theis et al., 2016).
@@ -404,8 +409,11 @@ def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: 
       observe: what was observed.
 
     Raises:
-      InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels.
+      InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels, or
+        no bound on log p(x), as that of a plain autoencoder.
     """
+    if getattr(model, "posterior", None) is Delta:
+        raise InputError("a plain autoencoder has no bound on log p(x), so it has no bits per dimension")
     values = observe.support
     if not model.likelihood.is_likelihood_of(values):
         raise InputError(
@@ -416,4 +424,4 @@ def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: 
         raise InputError(f"{observe.label} values are real numbers, whose density has no bits; report nats instead")
     width = 1.0 if values.discrete else (values.high - values.low) / LEVELS
     dims = math.prod(model.event_shape)
-    return -np.asarray(log_px, np.float64) / (dims * math.log(2)) - math.log2(width)
+    return -on_host_in_float64(log_px) / (dims * math.log(2)) - math.log2(width)

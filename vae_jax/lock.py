@@ -56,7 +56,7 @@ class FolderLock:
             text = f"{self._folder} can't be locked ({error.strerror}); make sure that no other run writes there"
             warnings.warn(text, CheckpointWarning, stacklevel=2)
         self._descriptor, self._close = descriptor, weakref.finalize(self, os.close, descriptor)
-        with suppress(OSError):  # a full disk: the holder is locked in without its name
+        with suppress(OSError):  # a full disk: the lock is held without the name of its holder
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, _this_process().encode(), 0)
         return True

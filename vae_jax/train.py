@@ -130,11 +130,11 @@ def fit(
       observe: what the model sees of them; by default `Scale()` of bytes, and of other numbers these themselves.
       epochs: passes over the data in all.
       batch_size: images a step, over all devices; an epoch leaves out the remainder.
-      measure: called with the state after each epoch, or with each member's, who may have one each; its numbers join
-        the epoch's record.
-      store: where checkpoints go after each epoch; if it has one of this run, that takes the place of `state`. One of
-        another run is refused (see `Checkpoints`); to know, all images are read once. What it can't write gives a
-        warning, and is the store's `failure` if it was the last one.
+      measure: called with a copy of the state after each epoch, or with the state of each member; the numbers that it
+        returns are added to the epoch's record. Several members may have one function each.
+      store: keeps checkpoints. If it has one of this run, training resumes from that instead of `state`. One of another
+        run is refused (see `Checkpoints`); the comparison reads all images once. A write that fails gives a warning,
+        and the last one sets the store's `failure`.
       mesh: the devices that share each batch, or the members; None is one device.
       shard_optimizer: whether each device keeps a part of the optimizer's state only.
       stream_above: bytes of images above which they stay on the host and stream to the devices in windows; by default
@@ -231,6 +231,7 @@ def _described(
         "batch_size": batch_size,
         "steps_per_epoch": len(data) // batch_size,
         "transform": describe(observe),
+        "members": state.step.size if state.step.ndim else None,
         "key": describe(state.key),
         "settings": describe(state.settings),
         "frozen": _digest(state.frozen),
@@ -284,7 +285,7 @@ def _measured(measure: Measure | Sequence[Measure] | None, state: TrainState) ->
         return {}
     if state.step.ndim == 0:
         assert callable(measure)
-        return measure(state)
+        return measure(jax.tree.map(jnp.copy, state))  # which may be kept, while the next chunk donates the original
     measures = [measure] * state.step.size if callable(measure) else measure
     of_members = [own(member(state, number)) for number, own in enumerate(measures)]
     return {name: [record[name] for record in of_members] for name in of_members[0]}
