@@ -114,6 +114,13 @@ def test_free_bits_are_paid_whether_used_or_not():
     np.testing.assert_allclose(loss(vj.ELBO(free_bits=0.0)).per_example, loss(vj.ELBO()).per_example, rtol=1e-6)
 
 
+def test_free_bits_of_zero_are_the_bound_where_the_objective_is_traced():
+    """A sampled KL may be below 0 in the mean of a small batch."""
+    objective = vj.ELBO(kl=vj.SampledKL())
+    traced = jax.jit(lambda objective: loss(objective).per_example)(objective)
+    np.testing.assert_allclose(traced, loss(objective).per_example, rtol=1e-5)
+
+
 def test_devices_decide_on_free_bits_by_the_mean_over_all_of_them():
     """The means of the two devices lie on both sides of the free bits, the mean over the whole batch above."""
     keys, x = example_keys(jax.random.key(2), 20), jax.random.uniform(jax.random.key(8), (20, 6, 6, 1))

@@ -214,7 +214,9 @@ class ELBO:
         total, weight = mask @ kl, mask.sum()
         if self.axis_name is not None:
             total, weight = jax.lax.psum((total, weight), self.axis_name)
-        return jnp.where((total > self.free_bits * weight)[None], kl, self.free_bits)
+        # A traced 0 is the bound itself too, whose sampled KL may be below 0.
+        is_free = (total <= self.free_bits * weight) & (self.free_bits > 0)
+        return jnp.where(is_free[None], self.free_bits, kl)
 
 
 @value

@@ -51,8 +51,8 @@ def _squared_distances(
     """sum_d (z_d - means_kd)^2 precisions_kd, one dimension after the other.
 
     Each difference is taken before it is squared: written as matrix products, z^2 - 2 z m + m^2 cancels, and in float32
-    the log-density is wrong by tenths of a nat at deviations of 0.01. The derivative is that of the products, which are
-    faster there and lose nothing.
+    the log-density of narrow components is wrong by more than 1e-3 nats. The derivative is that of the products, which
+    are faster there and lose nothing.
     """
 
     def add(total: Array, of_dimension: tuple[Array, Array, Array]) -> tuple[Array, None]:
