@@ -203,7 +203,16 @@ def positive(logarithm: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def probabilities(log_mass: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Normalised over the last axis, and none below the least normal number: a codec needs a code for each level."""
-    return jnp.maximum(jax.nn.softmax(log_mass, axis=-1), jnp.finfo(log_mass.dtype).tiny)
+    mass = jnp.exp(log_mass - log_mass.max(axis=-1, keepdims=True))
+    return jnp.maximum(mass / _pairwise_sum(mass), jnp.finfo(mass.dtype).tiny)
+
+
+def _pairwise_sum(terms: Float[Array, "... n"]) -> Float[Array, "... 1"]:
+    """Over the last axis. Rounding errors grow with log n, and with n in the order that XLA takes on a CPU."""
+    while (n := terms.shape[-1]) > 1:
+        rest = terms[..., n - n % 2 :]
+        terms = jnp.concatenate([terms[..., : n - 1 : 2] + terms[..., 1::2], rest], axis=-1)
+    return terms
 
 
 def in_words(name: str, number: Any) -> str:

@@ -23,6 +23,6 @@ def stirling_error(n: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(is_far, series, exact)
 
 
-def deviance(n: Float[Array, "*shape"], log_ratio: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def deviance(n: Float[Array, "..."], log_ratio: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """n log(n / m) + m - n, from n and log(m / n): 0 where they are equal, above 0 elsewhere."""
     return n * (jnp.expm1(log_ratio) - log_ratio)
