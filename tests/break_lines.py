@@ -215,7 +215,7 @@ LINES = [
                 "example_keys(key, len(examples)), examples).x",
                 "test_evaluate blocks",
             ),
-            ("on_host_in_float64(of.mean).var(", "on_host_in_float64(of.mean).std(", "test_evaluate active"),
+            ("on_host(of.mean, np.float64).var(", "on_host(of.mean, np.float64).std(", "test_evaluate active"),
             ("vae.require_condition(condition, len(z))", "", "test_evaluate labels_that_a_model"),
             ('if getattr(model, "posterior", None) is Delta:', "if False:", "test_evaluate bits"),
             ("jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)", "log_w", "test_evaluate however_it_is_cut"),

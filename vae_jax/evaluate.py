@@ -29,14 +29,9 @@ def block_of(*shapes: tuple[int, ...]) -> int:
     return max(1, min(BLOCK, 2**20 // max(math.prod(shape) for shape in shapes)))
 
 
-def on_host(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
-    """The array as NumPy's, unless it is traced."""
-    return array if is_traced(array) else np.asarray(array)
-
-
-def on_host_in_float64(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
-    """The array as NumPy's, in float64, unless it is traced."""
-    return array if is_traced(array) else np.asarray(array, np.float64)
+def on_host(array: Shaped[Any, "..."], dtype: type | None = None) -> Shaped[Any, "..."]:
+    """The array as NumPy's, of another type if one is given; a traced array as it is."""
+    return array if is_traced(array) else np.asarray(array, dtype)
 
 
 class Estimate(NamedTuple):
@@ -379,8 +374,8 @@ def active_units(of: Posterior | Mapping[str, Float[Any, "n units"]], threshold:
       A truth value for each unit, [units]; by layer if `of` is.
     """
     if isinstance(of, Mapping):
-        return {layer: on_host_in_float64(kl).mean(axis=0) > threshold for layer, kl in of.items()}
-    return on_host_in_float64(of.mean).var(axis=0) > threshold
+        return {layer: on_host(kl, np.float64).mean(axis=0) > threshold for layer, kl in of.items()}
+    return on_host(of.mean, np.float64).var(axis=0) > threshold
 
 
 class PosteriorCollapseWarning(UserWarning):
@@ -424,4 +419,4 @@ def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: 
         raise InputError(f"{observe.label} values are real numbers, whose density has no bits; report nats instead")
     width = 1.0 if values.discrete else (values.high - values.low) / LEVELS
     dims = math.prod(model.event_shape)
-    return -on_host_in_float64(log_px) / (dims * math.log(2)) - math.log2(width)
+    return -on_host(log_px, np.float64) / (dims * math.log(2)) - math.log2(width)
