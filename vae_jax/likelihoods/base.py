@@ -1,5 +1,6 @@
 """What every likelihood has, and what they share."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -136,7 +137,8 @@ def require_observed(x: Array, event: tuple[int, ...], support: Support, observe
     require_event(x, event)
     if observed is not None:
         require_event(observed, event, "observed")
-        x = jnp.where(observed > 0, x, min(max(0.0, support.low), support.high))
+        with contextlib.nullcontext() if is_traced((x, observed)) else jax.ensure_compile_time_eval():
+            x = jnp.where(observed > 0, x, min(max(0.0, support.low), support.high))
     require_values(x, support)
     return x
 

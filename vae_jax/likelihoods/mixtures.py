@@ -261,12 +261,11 @@ def _log_mass_of_pixels(outputs: Float[Array, "*shape numbers"], x: Float[Array,
 
 def _observed_pixels(observed: Shaped[Array, "*shape 3"]) -> Shaped[Array, "*shape"]:
     """A mask over pixels from one over their channels."""
-    is_known = observed > 0
     if not is_traced(observed):
         with jax.ensure_compile_time_eval():
-            if (is_known != is_known[..., :1]).any():
+            if ((observed > 0) != (observed[..., :1] > 0)).any():
                 raise InputError(
                     "observed differs over the channels of a pixel; a colour mixture takes pixels that are observed "
                     "as a whole, MixtureOfLogistics any entries"
                 )
-    return is_known.all(axis=-1)
+    return (observed > 0).all(axis=-1)
