@@ -368,11 +368,13 @@ def test_ones_own_arrays():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((3, 4, 4)), None, "dtype float64"),
+        (np.zeros((3, 4, 4)), None, r"training images are \(4, 4\) but test images are \(4, 4, 1\)"),
+        (np.zeros((3, 4, 4), bool), None, "dtype bool"),
         (np.full((3, 4, 4), np.nan), None, "NaN"),
         (np.full((3, 4, 4), 256), None, "runs from 256 to 256"),
         (np.full((3, 4, 4), -1), None, "runs from -1"),
-        (np.zeros((3, 16), np.uint8), None, r"shape \(3, 16\)"),
+        (np.zeros((3, 16), np.uint8), None, r"training images are \(16,\) but"),
+        (np.zeros(16, np.uint8), None, r"shape \(16,\)"),
         (np.zeros((0, 4, 4), np.uint8), None, "nothing to learn"),
         (np.zeros((3, 4, 5), np.uint8), None, "one shape"),
         (np.zeros((3, 4, 4), np.uint8), np.zeros(2, int), "3 images but labels"),

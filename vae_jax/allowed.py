@@ -119,11 +119,11 @@ def _library_rule(module: str, qualname: str) -> _Rule | None:
 
 
 def _of_this_library(module: str, name: str, found: Any) -> bool:
-    """Linen modules, functions of the networks, and values that are in `__all__`."""
+    """Linen modules, the identity as an activation, and values that are in `__all__`."""
     if isinstance(found, type) and _is_within(found.__module__, ("vae_jax",)):
         exported = name in vars(sys.modules[module]).get("__all__", ())
         return issubclass(found, nn.Module) or (exported and (_is_frozen(found) or is_named_tuple(found)))
-    return inspect.isfunction(found) and _is_within(found.__module__, ("vae_jax.networks",))
+    return inspect.isfunction(found) and (found.__module__, found.__name__) == ("vae_jax.networks", "identity")
 
 
 def _is_frozen(kind: type) -> bool:

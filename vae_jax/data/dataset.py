@@ -200,7 +200,7 @@ def as_examples(name: str, examples: np.ndarray, observed: np.ndarray | None = N
         raise DataError(f"{name} has dtype {examples.dtype}; expected whole numbers from 0 to 255, or real numbers")
     if examples.ndim in (3, 4):
         _require_whole_numbers(name, examples, highest=255)
-        return examples.astype(np.uint8, copy=False).reshape(*examples.shape[:3], -1)
+        return examples.astype(np.uint8, copy=False).reshape(*examples.shape[:3], *examples.shape[3:] or (1,))
     return examples.astype(np.int32, copy=False)
 
 
