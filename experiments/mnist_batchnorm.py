@@ -48,7 +48,8 @@ def main(config: Config) -> None:
         sweep.append({"C": c, **measure(test_key, vae, variables, run, c)})
         shown = run.data.test[:COLUMNS]
         posterior = vj.encode_all(test_key, vae, variables, shown, observe=OBSERVE)
-        from_prior = vae.prior_distribution(variables).sample(draw_key, COLUMNS)  # the same for each C
+        same_key = jax.random.clone(draw_key)  # the same draws for each C
+        from_prior = vae.prior_distribution(variables).sample(same_key, COLUMNS)
         z = jnp.concatenate([posterior.mean, from_prior])
         images = (vj.decode_all(vae, variables, z) + 1) / 2
         sheets.append((f"C = {c:g}", np.concatenate([shown.images / np.float32(255), images])))

@@ -80,7 +80,7 @@ def main(config: Config) -> None:
         how = plan(k, run, config)
         variables, history = train(train_key, vae, k, how, run, config, x)
         models.append(measure(measure_key, vae, variables, k, run, config, x) | course(how, history))
-        draws = vae.sample(draw_key, variables, DRAWS).px_z.mean  # of the same latents for each model
+        draws = vae.sample(jax.random.clone(draw_key), variables, DRAWS).px_z.mean  # the same latents for each model
         sheets.append((models[-1]["name"], np.asarray(draws)))
         print(row(models[-1], paper))
     label = f"{run.data.name}, {OBSERVE.label}, seed {config.seed}"

@@ -17,6 +17,7 @@ import optax
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
+from vae_jax.evaluate import ImportanceEstimate
 from vae_jax.experiment import Run, run_script
 from vae_jax.figures import sheets_figure
 from vae_jax.options import Options
@@ -68,8 +69,8 @@ def main(config: Config) -> None:
     sheets = []
     for name in config.models:
         vae = model_of(name, run.data.event_shape, config.components)
-        variables, history = train(train_key, vae, name, run, config)
-        estimates = vj.importance_estimate(weight_key, vae, variables, x, config.samples)
+        variables, history = train(jax.random.clone(train_key), vae, name, run, config)
+        estimates = vj.importance_estimate(jax.random.clone(weight_key), vae, variables, x, config.samples)
         log_px[name] = np.asarray(estimates.log_px)
         models[name] = numbers(estimates, log_px[config.models[0]]) | {
             "samples": config.samples,
@@ -77,7 +78,7 @@ def main(config: Config) -> None:
             "training_loss": history[-1]["loss"],
         }
         print(row(name, models[name], config))
-        draws = vae.sample(draw_key, variables, DRAWS).px_z.mean
+        draws = vae.sample(jax.random.clone(draw_key), variables, DRAWS).px_z.mean
         sheets.append((NAMES[name], np.asarray(draws)))
         if name == "vamp":
             pseudo_inputs = np.asarray(variables["params"]["prior"]["pseudo_inputs"][:DRAWS])
@@ -89,19 +90,19 @@ def main(config: Config) -> None:
 
 def model_of(name: str, event_shape: tuple[int, ...], components: int) -> vj.VAE:
     """The VAE of gated layers, with a prior or a posterior of its own."""
-    parts: dict[str, Any] = {
+    parts: dict[str, dict[str, Any]] = {
         "standard": {},
         "mixture": {"prior": vj.GaussianMixture(components)},
         "vamp": {"prior": vj.VampPrior(components)},
         "flow_prior": {"prior": vj.FlowPrior(COUPLING)},
         "flow_posterior": {"posterior": vj.FlowPosterior(COUPLING)},
-    }[name]
+    }
     return vj.VAE(
         encoder=vj.Gated(HIDDEN, vj.DiagonalGaussian.output_shape(LATENT_DIM)),
         decoder=vj.Gated(HIDDEN, event_shape),
         event_shape=event_shape,
         latent_dim=LATENT_DIM,
-        **parts,
+        **parts[name],
     )
 
 
@@ -127,7 +128,7 @@ def train(
     return vj.averaged_variables(state), history
 
 
-def numbers(estimates: vj.ImportanceEstimate, of_first: np.ndarray) -> dict[str, float]:
+def numbers(estimates: ImportanceEstimate, of_first: np.ndarray) -> dict[str, float]:
     """log p(x) of the test images in nats per image, and how much more it is than the first model's."""
     log_px, gain = vj.estimate(estimates.log_px), vj.estimate(np.asarray(estimates.log_px) - of_first)
     return {
@@ -142,9 +143,8 @@ def numbers(estimates: vj.ImportanceEstimate, of_first: np.ndarray) -> dict[str,
 def row(name: str, model: Mapping[str, Any], config: Config) -> str:
     """A line of the table."""
     first = NAMES[config.models[0]]
-    beside = (
-        f", {model['gain']:+.2f} +- {model['standard_error_of_gain']:.2f} beside {first}" if NAMES[name] != first else ""
-    )
+    gain = f"{model['gain']:+.2f} +- {model['standard_error_of_gain']:.2f} beside {first}"
+    beside = "" if NAMES[name] == first else f", {gain}"
     return (
         f"{NAMES[name]}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
         f"({config.samples:,} samples, {OBSERVE.label}){beside}; {model['minutes']:.1f} min"

@@ -110,7 +110,7 @@ def test_results_are_float64_where_variables_are(name):
 
 
 def test_a_jitted_log_likelihood_takes_its_static_arguments():
-    jitted = jax.jit(vj.log_likelihood, static_argnames=("vae", "samples"))
+    jitted = jax.jit(vj.log_likelihood, static_argnames=("model", "samples"))
     assert_close(jitted(KEY, VAE, VARIABLES, X, samples=8), vj.log_likelihood(KEY, VAE, VARIABLES, X, 8))
 
 

@@ -43,7 +43,11 @@ def observed(transform):
 
 
 def likelihood_of(likelihood):
-    return likelihood(X, likelihood.init(SHAPE)).log_prob(jnp.round(X))
+    shape = (2, 2, 3) if isinstance(likelihood, vj.ColourMixtureOfLogistics) else SHAPE
+    output_shape = likelihood.output_shape(shape)
+    outputs = jnp.broadcast_to(X.reshape(3, 2, 2, *[1] * len(output_shape[2:])), (3, *output_shape))
+    x = jnp.broadcast_to(jnp.round(X), (3, *shape))
+    return likelihood(outputs, likelihood.init(shape)).log_prob(x)
 
 
 def prior_density(prior):
@@ -90,6 +94,13 @@ VALUES = [
     (vj.Laplace(0.3), likelihood_of),
     (vj.LearnedGaussian(0.3, per_element=True), likelihood_of),
     (vj.OptimalGaussian(), likelihood_of),
+    (vj.HeteroscedasticGaussian(), likelihood_of),
+    (vj.StudentT(3.0, 0.5, per_element=True), likelihood_of),
+    (vj.Categorical(2), likelihood_of),
+    (vj.MixtureOfLogistics(3), likelihood_of),
+    (vj.ColourMixtureOfLogistics(2), likelihood_of),
+    (vj.Poisson(), likelihood_of),
+    (vj.NegativeBinomial(0.5, per_element=True), likelihood_of),
     (vj.StandardNormal(), prior_density),
     (vj.GaussianMixture(3, spread=2.0), prior_density),
     (vj.VampPrior(2), prior_density),

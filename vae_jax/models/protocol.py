@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from vae_jax.data import Split
@@ -14,7 +14,7 @@ from vae_jax.observation import Batch, Observe
 Variables = dict[str, Any]
 """By collection; "params" is what the optimizer trains."""
 
-ONE_DRAW = jnp.arange(1)
+ONE_DRAW = np.arange(1, dtype=np.int32)  # of NumPy: importing the library starts no backend of JAX
 
 
 def merged(one: Variables, other: Variables) -> Variables:
@@ -80,7 +80,7 @@ class LatentVariableModel(Protocol):
         key: Key[Array, "*keys"],
         variables: Variables,
         batch: Batch,
-        draws: Int[Array, " samples"] = ONE_DRAW,
+        draws: Int[Array | np.ndarray, " samples"] = ONE_DRAW,
         *,
         code: Any = None,
         train: bool = False,

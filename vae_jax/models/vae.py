@@ -14,6 +14,7 @@ from typing import Any, cast
 import flax.errors
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
@@ -235,7 +236,7 @@ class VAE:
         key: Key[Array, "*keys"],
         variables: Variables,
         batch: Batch,
-        draws: Int[Array, " samples"] = ONE_DRAW,
+        draws: Int[Array | np.ndarray, " samples"] = ONE_DRAW,
         *,
         code: Code | None = None,
         train: bool = False,
@@ -245,8 +246,9 @@ class VAE:
         """The terms of the bound at draws of z (see `LatentVariableModel.terms`)."""
         if code is None:
             code = self.code(variables, batch, train, key)
-        z = through(self.draw(key, code.posterior, draws))
-        px_z, updates = self._likelihood_of(key, variables, batch, z, draws, train)
+        numbers = jnp.asarray(draws)
+        z = through(self.draw(key, code.posterior, numbers))
+        px_z, updates = self._likelihood_of(key, variables, batch, z, numbers, train)
         observed = {} if batch.observed is None else {"observed": batch.observed}
         density = jax.lax.stop_gradient(code.posterior) if freeze_posterior else code.posterior
         kl = kl_divergence(density, code.prior, z)
