@@ -103,14 +103,14 @@ def require_positive_int(**values: object) -> None:
 def require_positive(**values: Any) -> None:
     """Raise `InputError` unless each value is a finite number above 0, or an array of them; traced values pass."""
     for name, value in values.items():
-        if not _all_within(value, lambda numbers: (numbers > 0) & (numbers < jnp.inf)):
+        if not _all_within(value, lambda numbers: (numbers > 0) & (numbers < np.inf)):
             raise InputError(f"{name} is {value!r}; expected a finite number above 0")
 
 
 def require_not_negative(**values: Any) -> None:
     """Raise `InputError` unless each value is a finite number from 0, or an array of them; traced values pass."""
     for name, value in values.items():
-        if not _all_within(value, lambda numbers: (numbers >= 0) & (numbers < jnp.inf)):
+        if not _all_within(value, lambda numbers: (numbers >= 0) & (numbers < np.inf)):
             raise InputError(f"{name} is {value!r}; expected a finite number from 0")
 
 
@@ -119,8 +119,7 @@ def _all_within(value: Any, holds: Callable[[Any], Any]) -> bool:
         return True
     if not isinstance(value, Real | np.ndarray | jax.Array | np.generic) or isinstance(value, bool):
         return False
-    with jax.ensure_compile_time_eval():
-        return bool(jnp.all(holds(np.asarray(value))))
+    return bool(np.all(holds(np.asarray(value))))  # by NumPy: importing the library starts no backend of JAX
 
 
 def is_traced(tree: Any) -> bool:
