@@ -481,6 +481,41 @@ def test_mnist_likelihood_by_the_papers_schedule(tiny, tmp_path, monkeypatch):
     assert (model["epochs"], model["batch_size"]) == (report["epochs"], report["batch_size"]) == (4, 48)
 
 
+def test_mnist_priors(tiny, tmp_path, monkeypatch, capsys):
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    options = ("--data-dir", tiny, "--epochs", 2, "--samples", 20, "--components", 3, "--batch-size", 48)
+    run(monkeypatch, "mnist_priors", *options, "--out", out, "--checkpoint-dir", kept)
+    models = json.loads((out / "mnist_priors.json").read_text())["models"]
+    assert list(models) == ["standard", "mixture", "vamp", "flow_prior", "flow_posterior"]
+    assert (models["standard"]["gain"], models["standard"]["standard_error_of_gain"]) == (0, 0)
+    printed = capsys.readouterr().out
+    for name, model in models.items():
+        assert model["test_log_px"] < 0 < model["standard_error"]
+        assert model["samples"] == 20
+        assert 1 <= model["effective_samples_median"] <= 20
+        difference = model["test_log_px"] - models["standard"]["test_log_px"]
+        assert model["gain"] == pytest.approx(difference, abs=1e-3)
+        if name != "standard":
+            assert f"{difference:+.2f} +- {model['standard_error_of_gain']:.2f} beside N(0, I)" in printed
+    assert {path.name for path in out.glob("*.png")} == {"mnist_priors_samples.png"}
+
+    others = ("--models", "mixture", "--components", 4, "--checkpoint-dir", kept, "--out", out)
+    assert "components" in refused(monkeypatch, capsys, "mnist_priors", *options, *others)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--models", "standard", "vampire"), "models are standard, vampire; expected some of standard, mixture"),
+        (("--kl-warm-up", 0), "kl_warm_up is 0"),
+        (("--samples", 0), "samples is 0"),
+        (("--components", 0), "components is 0"),
+    ],
+)
+def test_mnist_priors_refuses(tiny, monkeypatch, capsys, options, message):
+    assert re.search(message, refused(monkeypatch, capsys, "mnist_priors", "--data-dir", tiny, *options))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [(("--samples", 0), "samples is 0"), (("--k", 1, 0), r"k\[1\] is 0"), (("--weight-decay", -1), "weight_decay")],

@@ -537,8 +537,9 @@ def test_colour_under_leading_axes_with_holes():
     assert not log_prob(likelihood, outputs, x, observed=partly, event_ndim=3).any()
     with pytest.raises(InputError, match="observed differs over the channels"):
         likelihood(outputs).log_prob(x, observed.at[0, 0, 0].set(jnp.array([1, 0, 1])))
-    with pytest.raises(InputError, match="x runs from"):  # values that are known while they are traced are checked
-        jax.jit(lambda outputs: likelihood(outputs).log_prob(with_holes + 2, observed))(outputs)
+    too_high = with_holes + 2
+    with pytest.raises(InputError, match="x runs from"):  # values that are known under a trace are checked
+        jax.jit(lambda outputs: likelihood(outputs).log_prob(too_high, observed))(outputs)
 
 
 def test_colour_gradients_are_finite_however_extreme_the_outputs():

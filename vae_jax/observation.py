@@ -306,7 +306,8 @@ def default_transform(data: Split) -> Observe:
     if data.images.dtype == np.uint8:
         return Scale()
     whole = bool(np.issubdtype(data.images.dtype, np.integer))
-    return Raw(low=min(0, int(data.images.min())) if whole else -math.inf, whole=whole, missing=data.has_missing)
+    low = float(min(0, data.images.min())) if whole else -math.inf
+    return Raw(low=low, whole=whole, missing=data.has_missing)
 
 
 def _binary(keys: Keys, images: Shaped[Array, "batch ..."]) -> Float[Array, "batch ..."]:

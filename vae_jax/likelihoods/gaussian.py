@@ -150,7 +150,7 @@ class OptimalGaussian(Likelihood):
       axis_name: under pmap, the axis over which the batch is spread.
     """
 
-    momentum: float = parameter(default=0.99)
+    momentum: Any = parameter(default=0.99)
     axis_name: str | None = None
 
     support: ClassVar[Support] = REAL

@@ -167,7 +167,7 @@ class VAE:
         if not self.likelihood.domain.holds(observe.support):
             raise InputError(
                 f"the likelihood takes {self.likelihood.domain}, but what is observed are {observe.support}; choose "
-                "another likelihood or another range"
+                "another likelihood or another transform, such as vj.Raw(low, high) of stored numbers in that range"
             )
 
     def require_inputs(self, data: Split) -> None:
