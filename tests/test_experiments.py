@@ -217,7 +217,9 @@ def test_cvae_digits(tiny, tmp_path, monkeypatch, capsys):
     assert set(report["conditional_latent"]) == {"nearest_mean_accuracy", "class_separation"}
     assert pictures_in(tmp_path, "cvae_digits") == {"draws", "styles", "latents"}
     given = ("--data-dir", tiny, "--out", tmp_path)
-    assert "labels run from 0 to 2; expected 0 to 1, of 2 classes" in refused(monkeypatch, capsys, "cvae_digits", *given, "--classes", 2)
+    assert "labels run from 0 to 2; expected 0 to 1, of 2 classes" in refused(
+        monkeypatch, capsys, "cvae_digits", *given, "--classes", 2
+    )
     assert "classes is 0" in refused(monkeypatch, capsys, "cvae_digits", *given, "--classes", 0)
 
 
