@@ -4,8 +4,7 @@ The label, one-hot, enters encoder and decoder. A classifier trained apart says 
 asked for, and the encodings say how much of the label the latent still holds, against the same VAE without labels.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def main(config: Config) -> None:
         conditional.require_inputs(split)
     judge, accuracy = run.judge()
     *train_keys, grid_key, draw_key, encode_key = jax.random.split(run.key, 5)
-    kinds = {"conditional": conditional, "unconditional": dataclasses.replace(conditional, classes=None)}
+    kinds = {"conditional": conditional, "unconditional": replace(conditional, classes=None)}
     models = {
         name: run.train(key, vae, vj.ELBO(), title=f"{name} VAE")
         for key, (name, vae) in zip(train_keys, kinds.items(), strict=True)

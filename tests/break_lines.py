@@ -199,7 +199,7 @@ LINES = [
             ("squares * shrink**2", "squares * shrink", "test_evaluate however_it_is_cut"),
             ("jnp.log(weights / samples)", "jnp.log(weights)", "test_evaluate however_it_is_cut"),
             ("values.std(ddof=1)", "values.std(ddof=0)", "test_evaluate estimate"),
-            ("(posterior.mean).var(", "(posterior.mean).std(", "test_evaluate active"),
+            ("(posterior.mean, np.float64).var(", "(posterior.mean, np.float64).std(", "test_evaluate active"),
             ("- math.log2(width)", "+ math.log2(width)", "test_evaluate bits"),
             ("(values.high - values.low) / LEVELS", "1.0 / LEVELS", "test_evaluate bits"),
             ("jnp.where(jnp.isneginf(new), 0.0, new)", "new", "test_evaluate without_any_weight"),

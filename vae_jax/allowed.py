@@ -64,13 +64,13 @@ def require_own(modules: Collection[str]) -> None:
         if not isinstance(module, str) or not is_own(module):
             raise InputError(
                 f"modules holds {module!r}; expected the names of modules that define the model, and none of Python's "
-                f"own or of {', '.join(sorted(_LIBRARIES))}"
+                f"own or of {', '.join(sorted(LIBRARIES))}"
             )
 
 
 def is_own(module: str) -> bool:
     """Whether a caller may trust it as a whole; it isn't Python's own, nor one of which a rule allows a part."""
-    return module.split(".")[0] not in sys.stdlib_module_names | _LIBRARIES | {"__main__"}
+    return module.split(".")[0] not in sys.stdlib_module_names | LIBRARIES | {"__main__"}
 
 
 def is_named_tuple(found: Any) -> bool:
@@ -175,4 +175,5 @@ _RULES: dict[str, _Rule] = {
     "flax.linen": _of_linen,
     "optax": _of_optax,
 }
-_LIBRARIES = {"vae_jax", *(module.split(".")[0] for module in _RULES if module != "builtins")}
+LIBRARIES = {"vae_jax", *(module.split(".")[0] for module in _RULES if module != "builtins")}
+"""The packages of which the rules allow a part."""

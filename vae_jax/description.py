@@ -25,11 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vae_jax.allowed import find, is_named_tuple, is_own, require_own
+from vae_jax.allowed import LIBRARIES, find, is_named_tuple, is_own, require_own
 from vae_jax.errors import InputError
 
 _PUBLIC = ("jax.nn", "jax.nn.initializers", "jax.numpy", "flax.linen")  # of functions whose own module is a private one
-_LIBRARIES = ("vae_jax", "jax", "flax", "optax")
 _LARGEST_ARRAY = 1_000
 _DEFAULT = {"is": "default"}
 _UNDER_WAY: ContextVar[tuple[Any, ...]] = ContextVar("under_way", default=())  # functions and objects being described
@@ -254,7 +253,7 @@ def _enclosed(function: Any) -> dict[str, Any]:
     defaults = {name: parameter.default for name, parameter in inspect.signature(inner).parameters.items()}
     values = {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty}
     values |= inspect.getclosurevars(inner).nonlocals
-    if (inner.__module__ or "").split(".")[0] in _LIBRARIES:
+    if (inner.__module__ or "").split(".")[0] in LIBRARIES:
         return values
     return values | _globals(inner) | {"co_code": _digest(inner.__code__)}
 

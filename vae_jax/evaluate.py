@@ -28,14 +28,9 @@ def block_of(*shapes: tuple[int, ...]) -> int:
     return max(1, min(BLOCK, 2**20 // max(math.prod(shape) for shape in shapes)))
 
 
-def on_host(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
-    """The array as NumPy's, unless it is traced."""
-    return array if is_traced(array) else np.asarray(array)
-
-
-def on_host_in_float64(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
-    """The array as NumPy's, in float64, unless it is traced."""
-    return array if is_traced(array) else np.asarray(array, np.float64)
+def on_host(array: Shaped[Any, "..."], dtype: type | None = None) -> Shaped[Any, "..."]:
+    """The array as NumPy's, of another type if one is given; a traced array as it is."""
+    return array if is_traced(array) else np.asarray(array, dtype)
 
 
 class Estimate(NamedTuple):
@@ -311,7 +306,7 @@ def active_units(posterior: Posterior, threshold: float = 0.01) -> Bool[Any, " l
       posterior: of many images, from `encode_all`.
       threshold: the paper's; in the latent's own unit, squared.
     """
-    return on_host_in_float64(posterior.mean).var(axis=0) > threshold
+    return on_host(posterior.mean, np.float64).var(axis=0) > threshold
 
 
 class PosteriorCollapseWarning(UserWarning):
@@ -353,4 +348,4 @@ def bits_per_dim(log_px: Float[Any, " n"], vae: VAE, observe: Observe) -> Float[
         )
     width = 1.0 if values.levels else (values.high - values.low) / LEVELS
     dims = math.prod(vae.image_shape)
-    return -on_host_in_float64(log_px) / (dims * math.log(2)) - math.log2(width)
+    return -on_host(log_px, np.float64) / (dims * math.log(2)) - math.log2(width)
