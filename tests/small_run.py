@@ -1,4 +1,4 @@
-"""A small run with what can go wrong in it, labels and batch statistics; rooms tested with it share its programs."""
+"""A small run with labels and batch statistics; the tests of several modules share its compiled programs."""
 
 import jax
 import jax.numpy as jnp

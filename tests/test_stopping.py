@@ -33,7 +33,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(number):
     done = int(stopped.state.step)
     assert 6 < done < 18
     assert stopped.signal == number
-    assert str(stopped).startswith(f"{number.name} stopped the training after step {done} of 18; no checkpoints")
+    assert str(stopped).startswith(f"{number.name} stopped the training after step {done} of 18; this run saves no")
     assert during[0] != before, "the run did not listen"
     assert handlers() == before
     assert_same(fit(stopped.state, 3)[0], fit(fresh(), 3)[0])

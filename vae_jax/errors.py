@@ -45,11 +45,11 @@ class StoppedError(KeyboardInterrupt):
         self, signal: Signals, done: int, total: int, state: Any, kept_in: Path | None, failure: str | None = None
     ) -> None:
         if failure is not None:
-            where = f"not everything could be saved: {failure}; fit goes on from this error's `state`"
+            where = f"not everything could be saved: {failure}; to resume, pass this error's `state` to fit"
         elif kept_in is not None:
-            where = f"the state is kept in {kept_in}: the same run, started again, goes on from there"
+            where = f"the state is saved in {kept_in}: the same run, started again, resumes from there"
         else:
-            where = "no checkpoints are kept of this run; fit goes on from this error's `state`"
+            where = "this run saves no checkpoints; to resume, pass this error's `state` to fit"
         super().__init__(f"{signal.name} stopped the training after step {done:,} of {total:,}; {where}")
         self.state, self.signal = state, signal
 

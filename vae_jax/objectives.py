@@ -104,7 +104,7 @@ def log_weights_of(
       InputError: a plain autoencoder, which has no density.
     """
     if isinstance(posterior, Delta):
-        raise InputError("a plain autoencoder has no importance weights, for its posterior has no density")
+        raise InputError("a plain autoencoder has no importance weights, as its posterior has no density")
     return px_z.log_prob(target) - posterior.log_ratio(z).sum(axis=-1)
 
 

@@ -37,7 +37,7 @@ class Options:
     judge_seed: int = 0
     """Seed of the classifier that judges what is drawn, apart from the run's, so that runs are judged alike."""
     checkpoint_dir: Path | None = None
-    """Folder for checkpoints of each model; a run that finds its own there goes on from them."""
+    """Folder for checkpoints of each model; a run resumes from its own."""
     checkpoint_minutes: float = 1.0
     """Least time between two checkpoints; 0 keeps one of each epoch."""
     checkpoints_kept: int = 2

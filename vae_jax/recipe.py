@@ -54,9 +54,9 @@ def train_vae(
     """Train by `averaged_adamw`; what comes out are the averaged parameters, of batch statistics the last.
 
     The history has the test split's terms after each epoch, for the curves alone: nothing is chosen by them. They are
-    "test_reconstruction" and "test_kl" in nats per image, at one sampled z each. Where training shall see more than
-    `observe` makes of the images, `augmented` does: mirrored ones, say. A run that finds its own checkpoints in `store`
-    goes on from them. `fit` may be another function of the same arguments.
+    "test_reconstruction" and "test_kl" in nats per image, at one sampled z each. Where training is to see more than
+    `observe` makes of the images, `augmented` does: mirrored ones, say. A run resumes from its own checkpoints in
+    `store`. `fit` may be another function of the same arguments.
 
     Raises:
       InputError: no epochs, a batch that the data can't fill, or values that the likelihood doesn't take.

@@ -221,7 +221,7 @@ def fit(
 def _described(
     state: TrainState, step: Step, settings: PyTree, data: Split, observe: Observe, batch_size: int
 ) -> dict[str, Any]:
-    """What a run is, so that it is never gone on with as another one; `settings` are those of one member."""
+    """What a run is, for a store to refuse the checkpoints of another one; `settings` are those of one member."""
     return {
         "data": data.digest,
         "batch_size": batch_size,

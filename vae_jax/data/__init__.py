@@ -1,4 +1,4 @@
-"""Pixels in: `load(name, data_dir)` gives a `Dataset` of uint8 arrays. The only room that knows files and networks."""
+"""Data sets: `load(name, data_dir)` gives a `Dataset` of uint8 arrays. No other package reads files or the network."""
 
 from vae_jax.data.attributes import Attributes
 from vae_jax.data.cache import file_name
