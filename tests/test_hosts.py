@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -38,14 +40,20 @@ def together(processes):
         )
         for number in range(processes)
     ]
-    try:
-        printed = [process.communicate(timeout=SECONDS) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    for process, (_, errors) in zip(started, printed, strict=True):
-        assert process.returncode == 0, errors
+    # All are read at once, so that none waits for a full pipe, and the errors of each are told if one of them hangs.
+    ends = time.monotonic() + SECONDS
+    with ThreadPoolExecutor(processes) as pool:
+        outputs = [pool.submit(process.communicate) for process in started]
+        try:
+            while not all(output.done() for output in outputs) and time.monotonic() < ends:
+                time.sleep(0.1)
+        finally:
+            hung = [number for number, output in enumerate(outputs) if not output.done()]
+            for process in started:
+                process.kill()
+    printed = [output.result() for output in outputs]
+    for number, (process, (_, errors)) in enumerate(zip(started, printed, strict=True)):
+        assert process.returncode == 0, f"processes {hung} hung; process {number}: {errors}"
     return [json.loads(out.splitlines()[-1]) for out, _ in printed]
 
 
