@@ -12,10 +12,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from conftest import small_split, write_idx
 from flax import linen as nn
 from matplotlib.text import Text
 from PIL import Image
+from sklearn.datasets import load_wine
+from sklearn.model_selection import KFold
 
 import vae_jax as vj
 from vae_jax.experiment import Run
@@ -479,6 +482,45 @@ def test_mnist_likelihood_by_the_papers_schedule(tiny, tmp_path, monkeypatch):
     report = json.loads((out / "mnist_likelihood.json").read_text())
     (model,) = report["models"]
     assert (model["epochs"], model["batch_size"]) == (report["epochs"], report["batch_size"]) == (4, 48)
+
+
+def test_tables(tmp_path, monkeypatch, capsys):
+    models = ("--tables", "wine", "--latent-dims", 1, "--likelihoods", "Student-t")
+    run(monkeypatch, "tables", *models, "--epochs", 6, "--folds", 2, "--samples", 20, "--out", tmp_path)
+    models = json.loads((tmp_path / "tables.json").read_text())["tables"]["wine"]
+    assert list(models) == ["Gaussian", "mixture of Gaussians", "factor analysis, 1", "VAE, Student-t, 1"]
+    printed = capsys.readouterr().out
+    for name, model in models.items():
+        assert model["rows"] == 178
+        assert model["log_px"] < 0 < model["standard_error"]
+        assert f"  {name}: {model['log_px']:.2f} +- {model['standard_error']:.2f}" in printed
+        gain = model["log_px"] - models["factor analysis, 1"]["log_px"]
+        assert ("gain" in model) == name.startswith("VAE")
+        assert model.get("gain", gain) == pytest.approx(gain, abs=1e-4)
+    assert (tmp_path / "tables.png").exists()
+
+    # The Gaussian's number by an independent route.
+    table = load_wine().data
+    log_px = np.empty(len(table))
+    for inside, outside in KFold(2, shuffle=True, random_state=0).split(table):
+        rows = (table - table[inside].mean(0)) / table[inside].std(0)
+        covariance = np.cov(rows[inside].T, bias=True) + 1e-6 * np.eye(rows.shape[1])
+        log_px[outside] = scipy.stats.multivariate_normal(np.zeros(rows.shape[1]), covariance).logpdf(rows[outside])
+    assert models["Gaussian"]["log_px"] == pytest.approx(log_px.mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--tables", "wine", "cheese"), "tables are wine, cheese; expected some of breast_cancer, wine"),
+        (("--likelihoods", "Cauchy"), "likelihoods are Cauchy; expected some of Gaussian, Student-t"),
+        (("--folds", 1), "folds is 1; expected from 2 to 20"),
+        (("--latent-dims", 2, 0), r"latent_dims\[1\] is 0"),
+        (("--samples", 0), "samples is 0"),
+    ],
+)
+def test_tables_refuses(tmp_path, monkeypatch, capsys, options, message):
+    assert re.search(message, refused(monkeypatch, capsys, "tables", "--out", tmp_path, *options))
 
 
 def test_mnist_priors(tiny, tmp_path, monkeypatch, capsys):

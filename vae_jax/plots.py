@@ -137,6 +137,30 @@ def minutes_figure(models: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     return figure
 
 
+def scores_figure(scores: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, title: str) -> Figure:
+    """Means with their standard errors, one panel for each data set and one line for each model.
+
+    Args:
+      scores: by data set and model, mean and standard error.
+      xlabel: what they are of, with its unit.
+      title: of the figure.
+    """
+    lines = max(len(models) for models in scores.values())
+    figure = Figure(figsize=(1.5 + 3.6 * len(scores), 1.3 + 0.3 * lines), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for axes, (data_set, models) in zip(panels, scores.items(), strict=True):
+        for line, (name, (mean, error)) in enumerate(models.items()):
+            colour = COLOURS[1] if name.startswith("VAE") else COLOURS[6]
+            axes.errorbar(mean, line, xerr=error, fmt="o", color=colour, capsize=3)
+        axes.set(yticks=range(len(models)), yticklabels=list(models), xlabel=xlabel, title=data_set)
+        axes.invert_yaxis()
+        axes.grid(alpha=0.3)
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
 def scaling_figure(quantities: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Seconds per epoch against one quantity a panel, on logarithmic axes.
 
