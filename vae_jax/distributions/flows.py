@@ -53,8 +53,8 @@ class Coupling:
 
     Each layer leaves one half of the coordinates as it is and maps each coordinate of the other half to
     exp(s) * z + t, s and t given by a network of the first half; every other layer takes the halves the other way
-    round. All coordinates are reversed after each pair of layers, so that each meets others. The flow starts as the
-    identity (up to that order).
+    round. After each pair of layers the coordinates are reordered, those of even place first, so that each meets
+    others. The flow starts as the identity (up to that order).
 
     Attributes:
       layers: number of coupling layers.
