@@ -1,18 +1,16 @@
 """Eight virtual devices and JAX at its strictest, before anything imports it."""
 
 import os
-from importlib.metadata import version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Unoptimised, since tests compile much and compute little. XLA refuses flags that it does not know, so that one which
-# may go, and without which compilation takes half as long again, is given to the releases alone that have it.
+# Unoptimised, since tests compile much and compute little.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
     + " --xla_backend_optimization_level=0"
-    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "")
 )
 
+import functools
 import gzip
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import jax
 import numpy as np
 import pytest
 
+from vae_jax.classifier import train_judge
 from vae_jax.data import Split
 from vae_jax.data.idx import FILES
 
@@ -33,6 +32,12 @@ def _own_cache(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(home / "tensorflow_datasets"))
+
+
+@pytest.fixture(autouse=True)
+def _judge_of_few_steps(monkeypatch):
+    """In scripts: on so few images each step is an epoch, and 2,000 epochs take longer than all the rest."""
+    monkeypatch.setattr("vae_jax.experiment.train_judge", functools.partial(train_judge, steps=50))
 
 
 def small_split(count: int = 96, size: int = 6, seed: int = 0) -> Split:

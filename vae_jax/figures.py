@@ -65,7 +65,7 @@ def rows_figure(
 
 
 def sheets_figure(
-    sheets: Sequence[tuple[str, Float[Any, "n height width channels"]]], images_a_row: int, columns: int, title: str
+    sheets: Sequence[tuple[str, Float[Any, "_ height width channels"]]], images_a_row: int, columns: int, title: str
 ) -> Figure:
     """Several sheets of images, each under its own title, `columns` of them side by side."""
     rows = -(-len(sheets) // columns)
