@@ -1,5 +1,8 @@
 """Streamed images train as resident ones do, to the same bits, and no more than two windows of them are there."""
 
+import os
+import subprocess
+import sys
 import weakref
 
 import jax
@@ -16,6 +19,21 @@ from vae_jax.sharding import ONE_DEVICE, Layout
 from vae_jax.train import run_chunk
 
 BATCH_BYTES = 16 * 6 * 6
+
+USUAL_CODE = bool(os.environ["TESTS_OF_USUAL_CODE"])
+in_usual_code = pytest.mark.skipif(not USUAL_CODE, reason="run by test_in_the_code_that_xla_compiles_by_default")
+"""The code that XLA compiles without fusion emitters depends on where images come from, in the last bit."""
+
+
+@pytest.mark.skipif(USUAL_CODE, reason="all are")
+def test_in_the_code_that_xla_compiles_by_default():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    environment = os.environ | {"TESTS_OF_USUAL_CODE": "yes", "XLA_FLAGS": ""}
+    ended = subprocess.run(
+        [*command, "-k", "resident_one or middle_of"], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert "4 passed" in ended.stdout
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +59,7 @@ def test_windows_hold_the_batches_of_each_epoch_in_its_order(monkeypatch, length
         assert window.images.shape == (length, 16, 6, 6, 1)
 
 
+@in_usual_code
 @pytest.mark.parametrize("devices", [None, 8])
 def test_a_streamed_run_is_a_resident_one(devices):
     mesh = devices and vj.device_mesh(devices)
@@ -50,6 +69,7 @@ def test_a_streamed_run_is_a_resident_one(devices):
     np.testing.assert_allclose(losses(history), losses(expected), rtol=1e-6)  # sums over other chunks
 
 
+@in_usual_code
 def test_streamed_members_are_resident_ones(monkeypatch):
     monkeypatch.setattr(feeding, "WINDOW_BYTES", 4 * 4 * BATCH_BYTES)
     mesh = vj.device_mesh(2)
@@ -59,6 +79,7 @@ def test_streamed_members_are_resident_ones(monkeypatch):
     np.testing.assert_allclose(losses(history), losses(expected), rtol=1e-6)
 
 
+@in_usual_code
 def test_a_run_goes_on_from_the_middle_of_a_window():
     feed = Resident(jnp.asarray(DATA.images), jnp.asarray(DATA.labels), len(DATA))
     midway, _ = run_chunk(fresh(), feed, 3, step=STEP, observe=Scale(), batch_size=16)
