@@ -15,17 +15,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from harness.options import Options
+from harness.recipe import Trained
+from harness.run import Run, run_script
 
 import vae_jax as vj
-from vae_jax.attributes import AttributeJudge, Edits, at_share, edit, train_attribute_judge
+from vae_jax.data.transforms import Mirrored
 from vae_jax.errors import require_positive, require_positive_int
-from vae_jax.experiment import Run, run_script
-from vae_jax.figures import images_figure, rows_figure
-from vae_jax.latents import attribute_counts, attribute_vector
-from vae_jax.observation import Mirrored
-from vae_jax.options import Options
-from vae_jax.plots import drift_figure
-from vae_jax.recipe import Trained
+from vae_jax.evaluation.attributes import AttributeJudge, Edits, at_share, edit, train_attribute_judge
+from vae_jax.evaluation.latents import attribute_counts, attribute_vector
+from vae_jax.plotting.curves import drift_figure
+from vae_jax.plotting.images import images_figure, rows_figure
 
 CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
 JUDGED = ("Blond_Hair", "Eyeglasses", "Male", "Young")

@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness.options import Options
+from harness.recipe import Trained
+from harness.run import Run, run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.experiment import Run, run_script
-from vae_jax.figures import clouds_figure, images_figure
-from vae_jax.latents import class_separation, nearest_mean_accuracy
-from vae_jax.options import Options
-from vae_jax.recipe import Trained
+from vae_jax.evaluation.latents import class_separation, nearest_mean_accuracy
+from vae_jax.plotting.images import clouds_figure, images_figure
 
 DRAWS = 10_000  # for the agreement
 COLUMNS = 12  # draws shown of each digit

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from harness.options import Options
+from harness.run import Run, run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive
-from vae_jax.evaluate import evaluate
-from vae_jax.experiment import Run, run_script
-from vae_jax.figures import sheets_figure
-from vae_jax.options import Options
-from vae_jax.plots import trade_off_figure
+from vae_jax.evaluation.bounds import evaluate
+from vae_jax.plotting.curves import trade_off_figure
+from vae_jax.plotting.images import sheets_figure
 
 OBSERVE = vj.Scale(-1.0, 1.0)
 COLUMNS = 16  # images of each kind that are shown
@@ -93,9 +93,9 @@ def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) ->
     terms = evaluate(key, vae, variables, run.data.test, observe=OBSERVE)
     constant = 0.5 * np.prod(vae.image_shape) * np.log(np.pi / c)  # of -log N(x; mean, 1 / (2C))
     return {
-        "test_reconstruction": (vj.estimate(-terms.log_px_z).mean - constant) / c,
-        "test_kl": vj.estimate(terms.kl).mean,
-        "test_negative_elbo": vj.estimate(terms.kl - terms.log_px_z).mean,
+        "test_reconstruction": (vj.mean_and_stderr(-terms.log_px_z).mean - constant) / c,
+        "test_kl": vj.mean_and_stderr(terms.kl).mean,
+        "test_negative_elbo": vj.mean_and_stderr(terms.kl - terms.log_px_z).mean,
     }
 
 

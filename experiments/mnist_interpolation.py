@@ -10,16 +10,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from harness.comparison import CONTESTANTS
+from harness.options import Options
+from harness.run import Run, run_script
 
 import vae_jax as vj
-from vae_jax.comparison import CONTESTANTS
-from vae_jax.distances import nearest_distance
 from vae_jax.errors import require_positive_int
-from vae_jax.experiment import Run, run_script
-from vae_jax.figures import paths_figure, sheets_figure
-from vae_jax.latents import straight_paths
-from vae_jax.options import Options
-from vae_jax.plots import along_the_path_figure
+from vae_jax.evaluation.distances import nearest_distance
+from vae_jax.evaluation.latents import straight_paths
+from vae_jax.plotting.curves import along_the_path_figure
+from vae_jax.plotting.images import paths_figure, sheets_figure
 
 DIMENSIONS = (2, 10)
 ROWS = 3  # paths shown of each model

@@ -8,9 +8,10 @@ draws what the plane can't show: images decoded from N(0, I) and from a Gaussian
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae_jax.comparison import CONTESTANTS, ComparisonOptions, run_comparison
-from vae_jax.experiment import run_script
-from vae_jax.figures import sheets_figure
+from harness.comparison import CONTESTANTS, ComparisonOptions, run_comparison
+from harness.run import run_script
+
+from vae_jax.plotting.images import sheets_figure
 
 DRAWS = {"prior": "N(0, I)", "fitted": "a Gaussian fitted to the encodings"}
 

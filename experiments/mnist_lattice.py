@@ -7,8 +7,8 @@ inscribed in the circle that holds 99 % of them, and the decoded digits, and mea
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae_jax.comparison import ComparisonOptions, run_comparison
-from vae_jax.experiment import run_script
+from harness.comparison import ComparisonOptions, run_comparison
+from harness.run import run_script
 
 
 @dataclass(frozen=True)

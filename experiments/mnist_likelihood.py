@@ -17,15 +17,15 @@ import jax
 import numpy as np
 import optax
 from flax import linen as nn
+from harness.options import Options
+from harness.recipe import averaged_adamw
+from harness.run import Run, run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.evaluate import warn_if_collapsed
-from vae_jax.experiment import Run, run_script
-from vae_jax.figures import sheets_figure
-from vae_jax.options import Options
-from vae_jax.plots import bounds_figure, minutes_figure
-from vae_jax.recipe import averaged_adamw
+from vae_jax.evaluation.units import warn_if_collapsed
+from vae_jax.plotting.curves import bounds_figure, minutes_figure
+from vae_jax.plotting.images import sheets_figure
 
 OBSERVE = vj.Binarize()
 PAPER = {1: 86.76, 5: 85.54, 50: 84.78}  # Burda et al. (2016), table 1: -log p(x), 5,000 samples, after 3,280 epochs
@@ -167,7 +167,7 @@ def measure(
         samples: vj.importance_estimate(weight_key, vae, variables, x, samples)
         for samples in sorted({*BOUNDS, k, config.samples})
     }
-    log_px = vj.estimate(estimates[config.samples].log_px)
+    log_px = vj.mean_and_stderr(estimates[config.samples].log_px)
     return {
         "name": name(k),
         "k": k,
@@ -176,11 +176,11 @@ def measure(
         "test_log_px": log_px.mean,
         "standard_error": log_px.standard_error,
         "effective_samples_median": float(np.median(estimates[config.samples].effective_samples)),
-        "test_bound": vj.estimate(estimates[k].log_px).mean,
-        "bounds": {str(samples): vj.estimate(found.log_px).mean for samples, found in estimates.items()},
+        "test_bound": vj.mean_and_stderr(estimates[k].log_px).mean,
+        "bounds": {str(samples): vj.mean_and_stderr(found.log_px).mean for samples, found in estimates.items()},
         "active_units": int(vj.active_units(posterior).sum()),
-        "rate": vj.estimate(terms.kl).mean,
-        "distortion": vj.estimate(-terms.log_px_z).mean,
+        "rate": vj.mean_and_stderr(terms.kl).mean,
+        "distortion": vj.mean_and_stderr(-terms.log_px_z).mean,
     }
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from harness.options import Options
+from harness.recipe import averaged_adamw
+from harness.run import Run, run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.evaluate import ImportanceEstimate
-from vae_jax.experiment import Run, run_script
-from vae_jax.figures import sheets_figure
-from vae_jax.options import Options
-from vae_jax.recipe import averaged_adamw
+from vae_jax.evaluation.bounds import ImportanceEstimate
+from vae_jax.plotting.images import sheets_figure
 
 OBSERVE = vj.Binarize()
 LATENT_DIM, HIDDEN = 40, (300, 300)
@@ -130,7 +130,7 @@ def train(
 
 def numbers(estimates: ImportanceEstimate, of_first: np.ndarray) -> dict[str, float]:
     """log p(x) of the test images in nats per image, and how much more it is than the first model's."""
-    log_px, gain = vj.estimate(estimates.log_px), vj.estimate(np.asarray(estimates.log_px) - of_first)
+    log_px, gain = vj.mean_and_stderr(estimates.log_px), vj.mean_and_stderr(np.asarray(estimates.log_px) - of_first)
     return {
         "test_log_px": log_px.mean,
         "standard_error": log_px.standard_error,

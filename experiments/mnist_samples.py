@@ -9,12 +9,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from harness.options import Options
+from harness.run import Run, run_script
 
 import vae_jax as vj
-from vae_jax.experiment import Run, run_script
-from vae_jax.figures import images_figure
-from vae_jax.options import Options
-from vae_jax.plots import curves_figure
+from vae_jax.plotting.curves import curves_figure
+from vae_jax.plotting.images import images_figure
 
 PYTORCH_EXAMPLE = (7, 106.7)  # epochs, test negative ELBO: grey pixels, one sampled z
 

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from harness.report import save_picture, write_report
+from harness.run import run_script
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.decomposition import FactorAnalysis
 from sklearn.mixture import GaussianMixture
@@ -23,10 +25,8 @@ from sklearn.model_selection import KFold, train_test_split
 
 import vae_jax as vj
 from vae_jax.errors import require_positive, require_positive_int, require_writable_folder
-from vae_jax.experiment import run_script
-from vae_jax.plots import scores_figure
+from vae_jax.plotting.curves import scores_figure
 from vae_jax.progress import Progress
-from vae_jax.report import save_picture, write_report
 
 TABLES: dict[str, Callable[[], Any]] = {"breast_cancer": load_breast_cancer, "wine": load_wine}
 LIKELIHOODS = {
@@ -206,10 +206,10 @@ def inner_split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
 
 def numbers(name: str, scores: dict[str, np.ndarray]) -> dict[str, Any]:
     """The mean of a model, and of a VAE what it has more than factor analysis of its dimension on the same rows."""
-    mean = vj.estimate(scores[name])
+    mean = vj.mean_and_stderr(scores[name])
     found = {"log_px": mean.mean, "standard_error": mean.standard_error, "rows": len(scores[name])}
     if name.startswith("VAE"):
-        gain = vj.estimate(scores[name] - scores[f"factor analysis, {name.rpartition(', ')[2]}"])
+        gain = vj.mean_and_stderr(scores[name] - scores[f"factor analysis, {name.rpartition(', ')[2]}"])
         found |= {"gain": gain.mean, "standard_error_of_gain": gain.standard_error}
     return found
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 import vae_jax as vj
-from vae_jax.step import describe_step
+from vae_jax.training.step import describe_step
 
 VAE = vj.mlp_vae((6, 6, 1), hidden=(8,))
 RATE = 1e-3

@@ -15,11 +15,11 @@ import jax
 import pytest
 
 import vae_jax as vj
-from vae_jax.allowed import find
-from vae_jax.description import build, describe
+from vae_jax.checkpoints.allowed import find
+from vae_jax.checkpoints.description import build, describe
+from vae_jax.checkpoints.sealed import SealedFolder, by_name
 from vae_jax.errors import InputError
 from vae_jax.networks import MLP
-from vae_jax.sealed import SealedFolder, by_name
 
 VAE = vj.mlp_vae((4, 4, 1), hidden=(3,))
 
@@ -95,9 +95,10 @@ def partial(address, *args, **keywords):
         # a module that acts when it is imported
         {"import": "mine:jitted"}, {"class": "mine:Net"}, {"class": "mine.nets:Net"}, {"class": "conftest:Path"},
         # what an allowed module has imported, or an allowed object leads to
-        {"import": "jax:os.system"}, {"import": "vae_jax.sealed:shutil.rmtree"}, {"import": "vae_jax.train:json"},
-        partial("vae_jax.checkpoint:Path.touch", "touched"), {"import": "vae_jax.description:functools.reduce"},
-        {"class": "vae_jax.networks:nn.Dense", "features": 2}, {"import": "vae_jax.networks:math"},
+        {"import": "jax:os.system"}, {"import": "vae_jax.checkpoints.sealed:shutil.rmtree"},
+        {"import": "vae_jax.training.loop:json"}, partial("vae_jax.checkpoints.store:Path.touch", "touched"),
+        {"import": "vae_jax.checkpoints.description:functools.reduce"},
+        {"class": "vae_jax.networks.conv:nn.Dense", "features": 2}, {"import": "vae_jax.networks.dense:math"},
         {"import": "vae_jax.networks:identity.__globals__"}, {"import": "vae_jax.networks:MLP.__init__"},
         {"import": "vae_jax:VAE.__class__"}, {"import": "vae_jax:__builtins__"}, {"import": "vae_jax:Likelihood.label"},
         {"import": "jax.nn:initializers"}, {"import": "jax.nn.initializers:Initializer.mro"},
@@ -106,9 +107,9 @@ def partial(address, *args, **keywords):
         # classes and functions of these packages that touch files, run code or keep a state
         {"class": "vae_jax:Checkpoints", "folder": "touched", "config": {}},
         partial("vae_jax:restore_model", "touched"),
-        {"class": "vae_jax.sealed:SealedFolder", "path": "touched"}, {"class": "vae_jax.options:Options"},
+        {"class": "vae_jax.checkpoints.sealed:SealedFolder", "path": "touched"}, {"class": "harness.options:Options"},
         {"class": "vae_jax.data.cache:Parts", "folder": "touched"}, partial("vae_jax:load", "digits"),
-        {"class": "vae_jax.experiment:Run"}, {"class": "vae_jax:Judge"}, {"import": "vae_jax.description:build"},
+        {"class": "harness.run:Run"}, {"class": "vae_jax:Judge"}, {"import": "vae_jax.checkpoints.description:build"},
         partial("jax.numpy:save", "touched"), {"import": "jax.numpy:load"}, {"import": "jax.numpy:fromfile"},
         {"import": "jax.numpy:frompyfunc"}, {"import": "jax.numpy:vectorize"}, {"import": "jax.numpy:apply_along_axis"},
         {"import": "jax:pure_callback"}, {"import": "jax.debug:callback"}, {"import": "jax.debug:breakpoint"},

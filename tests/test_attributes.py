@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 import vae_jax as vj
-from vae_jax.attributes import (
+from vae_jax.evaluation.attributes import (
     GREATEST_WEIGHT,
     AttributeCrossEntropy,
     AttributeJudge,
@@ -17,7 +17,7 @@ from vae_jax.attributes import (
     edit,
     train_attribute_judge,
 )
-from vae_jax.latents import attribute_counts, attribute_vector
+from vae_jax.evaluation.latents import attribute_counts, attribute_vector
 
 # In rows: attribute, confounder, and how many have that combination.
 TABLE = np.array([(0, 0, 30), (0, 1, 10), (1, 0, 5), (1, 1, 15)])

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 from conftest import small_split
+from harness.recipe import averaged_adamw
 
 import vae_jax as vj
-from vae_jax.recipe import averaged_adamw
 
 
 def test_the_average_is_the_weighted_sum_of_all_parameters_there_were():

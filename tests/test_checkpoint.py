@@ -24,7 +24,7 @@ from conftest import small_split
 from etils import epath
 
 import vae_jax as vj
-from vae_jax.orbax_handlers import AllOf, PartFolder
+from vae_jax.checkpoints.orbax_handlers import AllOf, PartFolder
 
 VAE, DATA = vj.mlp_vae((6, 6, 1), hidden=(32,)), small_split(64)  # arrays over 1 kB: smaller ones are stored inline
 OPTIMIZER = vj.averaged(optax.adam(1e-2))
@@ -139,7 +139,7 @@ def test_another_state_is_refused_by_its_first_leaf(tmp_path):
     [(1, "take the older"), (2, "take the older version that wrote it"), (4, "this version reads 3; take a newer")],
 )
 def test_another_format_is_a_sentence(tmp_path, monkeypatch, found, remedy):
-    monkeypatch.setattr("vae_jax.sealed._FORMAT", found)
+    monkeypatch.setattr("vae_jax.checkpoints.sealed._FORMAT", found)
     store_of(tmp_path).save(0, fresh(), NOTES)
     monkeypatch.undo()
     if found == 1:  # which had no seals
@@ -257,7 +257,7 @@ def test_what_a_kill_leaves_is_swept_and_what_others_add_is_left(tmp_path):
 FULL_DISK = """
 import resource, signal
 import vae_jax as vj
-from vae_jax.experiment import Options, Run, run_script
+from harness.run import Options, Run, run_script
 
 def main(options):
     run = Run.start("full", options, native="digits")
@@ -299,7 +299,7 @@ def test_writes_that_fail_give_one_warning_and_leave_no_files(tmp_path, monkeypa
     store.save(1, fresh(1), NOTES, record={"loss": 4.0})
     assert store.failure is None
     with monkeypatch.context() as patch:
-        patch.setattr("vae_jax.sealed._seal_files", half_written)
+        patch.setattr("vae_jax.checkpoints.sealed._seal_files", half_written)
         newest = (
             rf"checkpoint 2 can't be written to {tmp_path} \(No space left on device\); checkpoint 1 is still there"
         )
@@ -318,7 +318,7 @@ def test_writes_that_fail_give_one_warning_and_leave_no_files(tmp_path, monkeypa
     assert same(store_of(tmp_path).restore(fresh())[0], fresh(4))
     store.save(5, fresh(5), NOTES, record={"loss": 5.0})
     assert store.failure is None
-    monkeypatch.setattr("vae_jax.sealed._seal_files", no_space)
+    monkeypatch.setattr("vae_jax.checkpoints.sealed._seal_files", no_space)
     with pytest.warns(vj.CheckpointWarning, match="checkpoint 6 can't be written"):
         store.save(6, fresh(), NOTES)
 
@@ -345,7 +345,7 @@ def test_a_file_system_that_is_full_for_a_while(tmp_path, capfd, limit):
 
 
 def test_training_goes_on_without_its_checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_jax.sealed._seal_files", no_space)
+    monkeypatch.setattr("vae_jax.checkpoints.sealed._seal_files", no_space)
     store = store_of(tmp_path)
     with pytest.warns(vj.CheckpointWarning, match=r"checkpoint 4 .*No space left on device") as caught:
         state, history = run(fresh(), 3, store=store)
@@ -356,7 +356,7 @@ def test_training_goes_on_without_its_checkpoints(tmp_path, monkeypatch):
 
 
 def test_a_stopped_run_whose_state_is_not_kept_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_jax.sealed._seal_files", no_space)
+    monkeypatch.setattr("vae_jax.checkpoints.sealed._seal_files", no_space)
 
     def stop(state):
         if int(state.step) == 4:
@@ -507,7 +507,7 @@ def test_where_there_are_no_locks_a_run_goes_on_without(tmp_path, monkeypatch, m
         raise OSError(errno.ENOLCK, "No locks available")
 
     if missing == "on the system":
-        monkeypatch.setattr("vae_jax.lock.fcntl", None)
+        monkeypatch.setattr("vae_jax.checkpoints.lock.fcntl", None)
     else:
         monkeypatch.setattr(fcntl, "flock", flock)
     store = store_of(tmp_path)

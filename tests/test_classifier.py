@@ -7,7 +7,7 @@ import pytest
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax.classifier import Judgement
+from vae_jax.evaluation.classifier import Judgement
 
 DATA = small_split(96)
 GREY = DATA.images / np.float32(255)
@@ -26,7 +26,9 @@ def test_the_judge_learns_and_is_the_same_each_time():
 @pytest.mark.parametrize(("batch_size", "epochs"), [(32, 3), (256, 7)])
 def test_at_least_as_many_steps_are_taken_in_whole_epochs(monkeypatch, batch_size, epochs):
     runs = []
-    monkeypatch.setattr("vae_jax.classifier.fit", lambda state, *args, **settings: (state, runs.append(settings)))
+    monkeypatch.setattr(
+        "vae_jax.evaluation.classifier.fit", lambda state, *args, **settings: (state, runs.append(settings))
+    )
     vj.train_judge(jax.random.key(0), DATA, steps=7, batch_size=batch_size)
     (run,) = runs
     assert (run["epochs"], run["batch_size"]) == (epochs, min(batch_size, 96))

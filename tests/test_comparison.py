@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_split
+from harness.comparison import survey
+from harness.recipe import Trained, train_vae
 
 import vae_jax as vj
-from vae_jax.classifier import Judgement
-from vae_jax.comparison import survey
-from vae_jax.recipe import Trained, train_vae
+from vae_jax.evaluation.classifier import Judgement
 
 DATA = vj.Dataset("noise", small_split(300), small_split(200, seed=1), "made for the test")
 

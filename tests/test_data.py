@@ -16,7 +16,7 @@ from conftest import idx_bytes, small_split, write_idx
 import vae_jax as vj
 from vae_jax.data import idx, load_or_stand_in, tfds
 from vae_jax.data.cache import cache_dir
-from vae_jax.data.digits import _enlarge as enlarge
+from vae_jax.data.synthetic.digits import _enlarge as enlarge
 
 TRAIN, TEST = small_split(20), small_split(8)
 

@@ -14,7 +14,7 @@ import pytest
 from flax import linen as nn
 
 import vae_jax as vj
-from vae_jax.description import build, describe, own_packages
+from vae_jax.checkpoints.description import build, describe, own_packages
 from vae_jax.errors import InputError
 from vae_jax.networks import MLP, identity
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 import vae_jax as vj
-from vae_jax.distances import nearest_distance
+from vae_jax.evaluation.distances import nearest_distance
 
 
 def test_nearest_distance_is_brute_force():

@@ -13,7 +13,8 @@ from conftest import small_split
 
 import vae_jax as vj
 from vae_jax.distributions import DiagonalGaussian, example_keys
-from vae_jax.evaluate import BLOCK, block_of, in_blocks, warn_if_collapsed
+from vae_jax.evaluation.blocks import BLOCK, block_of, in_blocks
+from vae_jax.evaluation.units import warn_if_collapsed
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
 VARIABLES = VAE.init(jax.random.key(0))
@@ -98,10 +99,10 @@ def test_a_conditional_model_is_evaluated_with_its_labels():
 
 def test_estimate_is_the_mean_and_its_standard_error():
     values = np.random.default_rng(0).normal(3, 2, 400)
-    mean, error = vj.estimate(values)
+    mean, error = vj.mean_and_stderr(values)
     assert mean == pytest.approx(values.mean())
     assert error == pytest.approx(scipy.stats.sem(values))
-    mean, error = vj.estimate(np.array([5.0]))
+    mean, error = vj.mean_and_stderr(np.array([5.0]))
     assert mean == 5.0
     assert np.isnan(error), "one value tells nothing of the spread"
 

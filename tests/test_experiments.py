@@ -15,14 +15,14 @@ import pytest
 import scipy.stats
 from conftest import small_split, write_idx
 from flax import linen as nn
+from harness.options import Options
+from harness.run import Run
 from matplotlib.text import Text
 from PIL import Image
 from sklearn.datasets import load_wine
 from sklearn.model_selection import KFold
 
 import vae_jax as vj
-from vae_jax.experiment import Run
-from vae_jax.options import Options
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -137,7 +137,7 @@ def test_options_that_cannot_be_used_are_one_sentence_before_any_work(
     (out / "mnist_lattice.json").write_text("earlier")
     given = [] if "--data-dir" in options or "mnits" in options else ["--data-dir", tiny]
     given += [] if "--out" in options else ["--out", out]
-    monkeypatch.setattr("vae_jax.train.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
     assert message in refused(monkeypatch, capsys, "mnist_lattice", *given, *options)
     assert [path.name for path in out.iterdir()] == ["mnist_lattice.json"]
     assert (out / "mnist_lattice.json").read_text() == "earlier"
@@ -320,7 +320,7 @@ def test_benchmark_convolution(tmp_path, monkeypatch, capsys):
     (tmp_path / "torch.py").write_text("")  # a module of that name is all that is asked for
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     options = ("--batch-size", 2, "--rounds", 1, "--steps", 3, "--torch-python", sys.executable, "--peer", peer)
-    run(monkeypatch, "benchmark_convolution", *options)
+    run(monkeypatch, "benchmarks/convolution", *options)
     printed = capsys.readouterr().out
     rate, ratio = (float(re.search(p, printed)[1]) for p in (r"epochs': ([\d.]+)", r"epochs, ours / torch: ([\d.]+)"))
     assert ratio == pytest.approx(rate / 20, abs=0.006)
@@ -338,26 +338,26 @@ def test_benchmark(tiny, tmp_path, monkeypatch, capsys):
     peer, torch, out = tmp_path / "peer.py", tmp_path / "torch.py", tmp_path / "out"
     peer.write_text(PEER)
     options = ["--data-dir", tiny, "--batch-size", 16, "--epochs", 3, "--rounds", 2, "--out", out, "--peer", peer]
-    run(monkeypatch, "benchmark", *options)
+    run(monkeypatch, "benchmarks/mlp", *options)
     assert "No PyTorch to compare with: give --torch-python" in capsys.readouterr().out
-    assert json.loads((out / "benchmark.json").read_text())["ratio_torch_over_ours"] is None
-    run(monkeypatch, "benchmark", *options, "--torch-python", sys.executable)
+    assert json.loads((out / "benchmark_mlp.json").read_text())["ratio_torch_over_ours"] is None
+    run(monkeypatch, "benchmarks/mlp", *options, "--torch-python", sys.executable)
     assert "cannot import torch" in capsys.readouterr().out
     torch.write_text("")  # a module of that name is all that is asked for
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    run(monkeypatch, "benchmark", *options, "--torch-python", sys.executable)
-    report = json.loads((out / "benchmark.json").read_text())
+    run(monkeypatch, "benchmarks/mlp", *options, "--torch-python", sys.executable)
+    report = json.loads((out / "benchmark_mlp.json").read_text())
     assert report["seconds_per_epoch"]["torch"] == [2.0, 4.0, 2.0, 4.0]
     assert len(report["seconds_per_epoch"]["ours"]) == 4
     assert report["ratio_torch_over_ours"] == pytest.approx(3 / report["medians"]["ours"])
     peer.write_text("raise SystemExit('no such data')")
-    assert "no such data" in refused(monkeypatch, capsys, "benchmark", *options, "--torch-python", sys.executable)
+    assert "no such data" in refused(monkeypatch, capsys, "benchmarks/mlp", *options, "--torch-python", sys.executable)
 
 
 def test_benchmark_fit(tiny, tmp_path, monkeypatch):
     out = tmp_path / "out"
     options = ("--together", 2, "--rounds", 1, "--epochs", 1, "--batch-size", 8, "--memory-epochs", 3)
-    run(monkeypatch, "benchmark_fit", "--data-dir", tiny, "--out", out, *options)
+    run(monkeypatch, "benchmarks/fit", "--data-dir", tiny, "--out", out, *options)
     report = json.loads((out / "benchmark_fit.json").read_text())
     assert len(report["ratios"]) == 3
     for found in report["ratios"].values():
@@ -421,8 +421,8 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import jax, numpy as np, optax
 import vae_jax as vj
-from vae_jax.figures import encodings_figure
-from vae_jax.latents import sphere_about_mean
+from vae_jax.plotting.images import encodings_figure
+from vae_jax.evaluation.latents import sphere_about_mean
 
 images = np.random.default_rng(0).integers(0, 256, (64, 6, 6))
 data = vj.Dataset.from_arrays("noise", images, test_images=images)

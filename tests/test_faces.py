@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.data.faces import ATTRIBUTES, draw_faces, load_faces, sample_attributes
-from vae_jax.data.faces.attributes import HAIR
+from vae_jax.data.synthetic.faces import ATTRIBUTES, draw_faces, load_faces, sample_attributes
+from vae_jax.data.synthetic.faces.attributes import HAIR
 from vae_jax.errors import DataError, InputError
 
 KEY = jax.random.key(7)

@@ -12,11 +12,11 @@ import pytest
 from small_run import DATA, STEP, assert_same, fit, fresh, fresh_members, losses
 
 import vae_jax as vj
-from vae_jax import feeding, train
-from vae_jax.feeding import Resident, ResidentFeeder, StreamingFeeder
-from vae_jax.observation import Scale
-from vae_jax.sharding import ONE_DEVICE, Layout
-from vae_jax.train import run_chunk
+from vae_jax.data.transforms import Scale
+from vae_jax.training import feeding, loop
+from vae_jax.training.feeding import Resident, ResidentFeeder, StreamingFeeder
+from vae_jax.training.loop import run_chunk
+from vae_jax.training.sharding import ONE_DEVICE, Layout
 
 BATCH_BYTES = 16 * 6 * 6
 
@@ -103,9 +103,9 @@ def test_images_stream_from_the_first_byte_above_the_threshold(monkeypatch, devi
     keys = fresh_members(members).key if members else fresh().key
     layout = Layout(vj.device_mesh(devices))
     expected = StreamingFeeder if streams else ResidentFeeder
-    assert isinstance(train._feeder(DATA, 16, layout, keys, threshold), expected)
+    assert isinstance(loop._feeder(DATA, 16, layout, keys, threshold), expected)
     monkeypatch.setattr(train, "device_memory", lambda: 2 * threshold)
-    assert isinstance(train._feeder(DATA, 16, layout, keys, None), expected)
+    assert isinstance(loop._feeder(DATA, 16, layout, keys, None), expected)
 
 
 def test_there_are_never_three_windows(monkeypatch):

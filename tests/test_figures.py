@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vae_jax.figures import clouds_figure, encodings_figure, images_figure, paths_figure, sheets_figure, tile
-from vae_jax.latents import inscribed_lattice, sphere_about_mean
-from vae_jax.plots import along_the_path_figure, curves_figure, trade_off_figure, training_curves_figure
+from vae_jax.evaluation.latents import inscribed_lattice, sphere_about_mean
+from vae_jax.plotting.curves import along_the_path_figure, curves_figure, trade_off_figure, training_curves_figure
+from vae_jax.plotting.images import clouds_figure, encodings_figure, images_figure, paths_figure, sheets_figure, tile
 
 ENCODINGS = np.random.default_rng(0).normal(size=(200, 2))
 LABELS = np.arange(200) % 10

@@ -7,7 +7,7 @@ import pytest
 
 import vae_jax as vj
 from vae_jax.distributions import Delta, DiagonalGaussian
-from vae_jax.latents import (
+from vae_jax.evaluation.latents import (
     aggregate,
     class_separation,
     inscribed_lattice,

@@ -11,7 +11,7 @@ from conftest import small_split
 
 import vae_jax as vj
 from vae_jax import InputError
-from vae_jax.likelihoods import Bernoulli, DiscretisedLogisticImage, Gaussian
+from vae_jax.distributions.likelihoods import Bernoulli, DiscretisedLogisticImage, Gaussian
 
 LOGITS = jnp.array([-100.0, -5.0, 0.0, 2.0, 100.0, 1e4]).reshape(1, 2, 3, 1)
 

@@ -18,9 +18,9 @@ import scipy.stats
 
 import vae_jax as vj
 from vae_jax import InputError
-from vae_jax.description import build, describe
-from vae_jax.likelihoods import ColourMixtureOfLogisticsImage
-from vae_jax.likelihoods.saddle_point import stirling_error
+from vae_jax.checkpoints.description import build, describe
+from vae_jax.distributions.likelihoods import ColourMixtureOfLogisticsImage
+from vae_jax.distributions.likelihoods.saddle_point import stirling_error
 
 BYTES = np.arange(256) / 255
 

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 from conftest import small_split, write_idx
+from harness.members import _MEMBER, mean_and_deviation, run_members, scalars, together
+from harness.options import Options
+from harness.run import Run, _run_together
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.experiment import Run, _run_together
-from vae_jax.members import _MEMBER, mean_and_deviation, run_members, scalars, together
-from vae_jax.options import Options
-from vae_jax.plots import with_bands
+from vae_jax.plotting.curves import with_bands
 
 
 def test_members_meet_in_the_order_of_their_numbers_and_in_the_main_thread():
@@ -160,7 +160,7 @@ def test_each_member_is_the_run_of_its_seed(tmp_path, capsys):
 )
 def test_what_can_not_be_shared_is_refused_before_training(options, message, tmp_path, monkeypatch):
     data = write_idx(tmp_path / "data", small_split(96), small_split(40, seed=1))
-    monkeypatch.setattr("vae_jax.train.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
     with pytest.raises(vj.InputError) as error:
         _run_together(main, Options(data_dir=data, epochs=1, out=tmp_path / "out", **options))
     assert message in str(error.value)

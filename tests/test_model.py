@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 import vae_jax as vj
-from vae_jax.convolution import downsample, upsample
+from vae_jax.networks.convolution import downsample, upsample
 
 
 def test_a_vae_is_a_value():

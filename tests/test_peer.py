@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.peer import peer_lines, torch_command
 
 from vae_jax.errors import InputError
-from vae_jax.peer import peer_lines, torch_command
 
 
 def test_lines_are_read_and_options_passed(tmp_path):

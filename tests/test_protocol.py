@@ -122,7 +122,7 @@ def test_its_draws_have_the_same_likelihood():
 def test_its_bounds_lie_below_the_likelihood_and_tighten():
     many = jnp.repeat(X[:1], 4_000, axis=0)
     found = [
-        vj.estimate(-objective(key(), MODEL, VARIABLES, vj.Batch(many), STEP).per_example)
+        vj.mean_and_stderr(-objective(key(), MODEL, VARIABLES, vj.Batch(many), STEP).per_example)
         for objective in (vj.ELBO(), vj.ELBO(kl=vj.SampledKL()), vj.IWAE(1), vj.IWAE(20))
     ]
     for one in found[:3]:

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 from conftest import small_split
+from harness.recipe import averaged_adamw, bound_in_numbers, train_vae
 
 import vae_jax as vj
-from vae_jax.recipe import averaged_adamw, bound_in_numbers, train_vae
 
 VAE = vj.mlp_vae((6, 6, 1), hidden=(8,))
 DATA = vj.Dataset("noise", small_split(64), small_split(32, seed=1), "made here")
@@ -55,7 +55,7 @@ def test_the_schedule_ends_with_the_run_and_augmented_images_are_for_training_al
         runs.append(observe)
         return state, [measure(state)]
 
-    monkeypatch.setattr("vae_jax.recipe.averaged_adamw", optimizer)
+    monkeypatch.setattr("harness.recipe.averaged_adamw", optimizer)
     settings = {"epochs": 3, "batch_size": 20, "learning_rate": 0.1, "fit": untrained}
     augmented, plain = (
         train_vae(jax.random.key(0), VAE, vj.ELBO(), DATA, augmented=augmented, **settings).history

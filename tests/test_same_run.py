@@ -16,9 +16,8 @@ import steps_described
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax import train
-from vae_jax.differences import difference
-from vae_jax.step import describe_step
+from vae_jax.checkpoints.differences import difference
+from vae_jax.training.step import describe_step
 
 DATA = small_split(96)  # 6 steps an epoch
 VAE, OBJECTIVE, OPTIMIZER = vj.mlp_vae((6, 6, 1), hidden=(8,)), vj.ELBO(), optax.sgd(1e-2)

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.power_law import PowerLaw, fit_power_law
 from PIL import Image
 from test_experiments import EXPERIMENTS, refused, run
 
 import vae_jax as vj
-from vae_jax.plots import scaling_figure
-from vae_jax.power_law import PowerLaw, fit_power_law
+from vae_jax.plotting.curves import scaling_figure
 
 SIZES = (2, 4, 8, 16, 50)
 
@@ -81,7 +81,7 @@ def options_of(**lists):
 
 def test_scaling(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jax.device_count", lambda: 1)
-    run(monkeypatch, "scaling", *options_of(), "--out", tmp_path)
+    run(monkeypatch, "benchmarks/scaling", *options_of(), "--out", tmp_path)
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "scaling.json").read_text())
     assert report["options"]["vary_images"] == [64, 32]
@@ -106,7 +106,7 @@ def test_scaling(tmp_path, monkeypatch, capsys):
 
 
 def test_devices_vary_where_there_are_several():
-    script = runpy.run_path(str(EXPERIMENTS / "scaling.py"), run_name="scaling")
+    script = runpy.run_path(str(EXPERIMENTS / "benchmarks/scaling.py"), run_name="scaling")
     config = script["Config"]()
     points = script["sweeps_of"](config)["devices"]
     assert [point.devices for point in points] == [1, 2, 4, 8]
@@ -152,7 +152,7 @@ def test_the_figure_has_a_panel_for_each_quantity(tmp_path):
     ],
 )
 def test_scaling_refuses_before_any_work(options, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("vae_jax.train.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
     monkeypatch.chdir(tmp_path)
-    assert message in refused(monkeypatch, capsys, "scaling", *options)
+    assert message in refused(monkeypatch, capsys, "benchmarks/scaling", *options)
     assert not list(tmp_path.glob("runs/scaling/*"))

@@ -21,10 +21,10 @@ from small_run import (
 )
 
 import vae_jax as vj
-from vae_jax.feeding import ResidentFeeder
-from vae_jax.observation import Scale
-from vae_jax.sharding import ONE_DEVICE, Layout
-from vae_jax.train import run_chunk
+from vae_jax.data.transforms import Scale
+from vae_jax.training.feeding import ResidentFeeder
+from vae_jax.training.loop import run_chunk
+from vae_jax.training.sharding import ONE_DEVICE, Layout
 
 
 @pytest.fixture(scope="module")

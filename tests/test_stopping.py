@@ -8,7 +8,7 @@ import pytest
 from small_run import assert_same, fit, fresh
 
 import vae_jax as vj
-from vae_jax.stopping import StopSignals
+from vae_jax.training.stopping import StopSignals
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 

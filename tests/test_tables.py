@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 import vae_jax as vj
-from vae_jax.observation import as_split
+from vae_jax.data.transforms import as_split
 
 COLUMNS = 5
 GENERATOR = np.random.default_rng(0)

@@ -10,11 +10,11 @@ import pytest
 from conftest import small_split
 
 import vae_jax as vj
+from vae_jax.data.transforms import Scale
 from vae_jax.distributions import example_keys
-from vae_jax.feeding import Resident
 from vae_jax.objectives import Loss
-from vae_jax.observation import Scale
-from vae_jax.train import run_chunk
+from vae_jax.training.feeding import Resident
+from vae_jax.training.loop import run_chunk
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(16, 8))
 OPTIMIZER = optax.adam(1e-2)

@@ -7,7 +7,7 @@ import pytest
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax.distances import nearest_distance
+from vae_jax.evaluation.distances import nearest_distance
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,))
 CONDITIONAL = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,), classes=3)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import vae_jax as vj
-from vae_jax.description import build, describe
+from vae_jax.checkpoints.description import build, describe
 from vae_jax.networks import MLP
 from vae_jax.values import is_value
 

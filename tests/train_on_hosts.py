@@ -10,8 +10,8 @@ import tempfile
 import jax
 
 import vae_jax as vj
-from vae_jax import feeding
-from vae_jax.sharding import Layout, is_first_process, require_same, start_processes
+from vae_jax.training import feeding
+from vae_jax.training.sharding import Layout, is_first_process, require_same, start_processes
 
 WAYS = {
     "resident": {},

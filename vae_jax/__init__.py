@@ -1,10 +1,27 @@
-"""Variational autoencoders in JAX: pure functions, exact numbers, whole epochs compiled."""
+"""Variational autoencoders in JAX: pure functions, exact numbers, whole epochs compiled.
 
-from vae_jax.averaging import averaged, averaged_variables
-from vae_jax.checkpoint import Checkpoints, NoCheckpoints, restore_model
-from vae_jax.classifier import Classifier, CrossEntropy, Judge, train_judge
-from vae_jax.data import Attributes, Crop, Dataset, Split, load, load_celeba
-from vae_jax.distances import frechet_distance
+Names are grouped by stage: data -> distributions -> networks -> models -> objectives -> training -> evaluation ->
+plotting. `latents`, `attributes`, `sharding` and `plot` are modules.
+"""
+
+from vae_jax import plotting as plot
+from vae_jax.checkpoints import Checkpoints, NoCheckpoints, restore_model
+from vae_jax.data import (
+    Attributes,
+    Batch,
+    Binarize,
+    Crop,
+    Dataset,
+    Dequantize,
+    Mirrored,
+    Raw,
+    Scale,
+    Split,
+    StaticBinarize,
+    Support,
+    load,
+    load_celeba,
+)
 from vae_jax.distributions import (
     Coupling,
     Delta,
@@ -17,30 +34,7 @@ from vae_jax.distributions import (
     VampPrior,
     kl_divergence,
 )
-from vae_jax.ensemble import init_members, with_settings
-from vae_jax.errors import (
-    CheckpointError,
-    CheckpointWarning,
-    DataError,
-    DataNotFoundError,
-    InputError,
-    NotFiniteError,
-    StoppedError,
-)
-from vae_jax.evaluate import (
-    PosteriorCollapseWarning,
-    active_units,
-    bits_per_dim,
-    decode_all,
-    encode_all,
-    estimate,
-    evaluate,
-    importance_estimate,
-    kl_by_unit,
-    log_likelihood,
-    observe_all,
-)
-from vae_jax.likelihoods import (
+from vae_jax.distributions.likelihoods import (
     Bernoulli,
     Categorical,
     ColourMixtureOfLogistics,
@@ -58,18 +52,59 @@ from vae_jax.likelihoods import (
     Poisson,
     StudentT,
 )
+from vae_jax.errors import (
+    CheckpointError,
+    CheckpointWarning,
+    DataError,
+    DataNotFoundError,
+    InputError,
+    NotFiniteError,
+    StoppedError,
+)
+from vae_jax.evaluation import (
+    Classifier,
+    CrossEntropy,
+    Judge,
+    PosteriorCollapseWarning,
+    active_units,
+    attributes,
+    bits_per_dim,
+    decode_all,
+    encode_all,
+    evaluate,
+    frechet_distance,
+    importance_estimate,
+    kl_by_unit,
+    latents,
+    log_likelihood,
+    mean_and_stderr,
+    nearest_distance,
+    observe_all,
+    train_judge,
+)
 from vae_jax.models import VAE, Draws, LatentVariableModel, Terms, batch_norm_vae, conv_vae, mlp_vae
-from vae_jax.networks import Gated, from_nnx
+from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, from_nnx
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
-from vae_jax.observation import Batch, Binarize, Dequantize, Mirrored, Raw, Scale, StaticBinarize, Support
-from vae_jax.sharding import device_mesh
-from vae_jax.step import TrainState, init, make_train_step, member, warm_up_then_cosine
-from vae_jax.train import fit
+from vae_jax.training import (
+    TrainState,
+    averaged,
+    averaged_variables,
+    device_mesh,
+    fit,
+    init,
+    init_members,
+    make_train_step,
+    member,
+    sharding,
+    warm_up_then_cosine,
+    with_settings,
+)
 from vae_jax.values import axes, parameter, value
 
 __all__ = [
     "ELBO",
     "IWAE",
+    "MLP",
     "VAE",
     "AnalyticKL",
     "Attributes",
@@ -83,6 +118,8 @@ __all__ = [
     "Classifier",
     "ColourMixtureOfLogistics",
     "ContinuousBernoulli",
+    "ConvDecoder",
+    "ConvEncoder",
     "Coupling",
     "Crop",
     "CrossEntropy",
@@ -131,6 +168,7 @@ __all__ = [
     "TrainState",
     "VampPrior",
     "active_units",
+    "attributes",
     "averaged",
     "averaged_variables",
     "axes",
@@ -141,7 +179,6 @@ __all__ = [
     "device_mesh",
     "elbo_terms",
     "encode_all",
-    "estimate",
     "evaluate",
     "fit",
     "frechet_distance",
@@ -151,16 +188,21 @@ __all__ = [
     "init_members",
     "kl_by_unit",
     "kl_divergence",
+    "latents",
     "load",
     "load_celeba",
     "log_likelihood",
     "log_weights",
     "make_train_step",
+    "mean_and_stderr",
     "member",
     "mlp_vae",
+    "nearest_distance",
     "observe_all",
     "parameter",
+    "plot",
     "restore_model",
+    "sharding",
     "train_judge",
     "value",
     "warm_up_then_cosine",

@@ -1,4 +1,7 @@
-"""Data sets: `load(name, data_dir)` gives a `Dataset` of uint8 arrays. No other package reads files or the network."""
+"""Data sets and transforms: `load(name, data_dir)` gives a `Dataset` of arrays, a transform makes of them a `Batch`.
+
+No other package reads files or the network.
+"""
 
 from vae_jax.data.attributes import Attributes
 from vae_jax.data.cache import file_name
@@ -6,5 +9,34 @@ from vae_jax.data.celeba import load_celeba
 from vae_jax.data.dataset import Dataset, Split
 from vae_jax.data.images import Crop
 from vae_jax.data.load import load, load_or_stand_in
+from vae_jax.data.transforms import (
+    Batch,
+    Binarize,
+    Dequantize,
+    Mirrored,
+    Observe,
+    Raw,
+    Scale,
+    StaticBinarize,
+    Support,
+)
 
-__all__ = ["Attributes", "Crop", "Dataset", "Split", "file_name", "load", "load_celeba", "load_or_stand_in"]
+__all__ = [
+    "Attributes",
+    "Batch",
+    "Binarize",
+    "Crop",
+    "Dataset",
+    "Dequantize",
+    "Mirrored",
+    "Observe",
+    "Raw",
+    "Scale",
+    "Split",
+    "StaticBinarize",
+    "Support",
+    "file_name",
+    "load",
+    "load_celeba",
+    "load_or_stand_in",
+]

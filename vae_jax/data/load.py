@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-from vae_jax.data import faces, idx, tfds
+from vae_jax.data import idx, tfds
 from vae_jax.data.cache import cache_dir, cached
 from vae_jax.data.celeba import load_celeba
 from vae_jax.data.dataset import Dataset
-from vae_jax.data.digits import load_digits
-from vae_jax.data.faces import load_faces
 from vae_jax.data.places import data_folder, first_found
 from vae_jax.errors import DataNotFoundError
 
@@ -24,8 +23,8 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
 
     With `data_dir`: its IDX files (in the subfolder `name` or there), or what TFDS has prepared there. Without: what
     TFDS has prepared in its own folder, or a download through TFDS. `digits` comes with scikit-learn, `faces` are drawn
-    (see `load_faces`), `celeba` is read from its own layout (see `load_celeba`). What has been decoded, downloaded or
-    drawn once is cached (see `vae_jax.data.cache`).
+    (see `vae_jax.data.synthetic`), `celeba` is read from its own layout (see `load_celeba`). What has been decoded,
+    downloaded or drawn once is cached (see `vae_jax.data.cache`).
 
     Args:
       name: a name known to TFDS, `celeba`, `faces`, or any name for IDX files in `data_dir`.
@@ -71,21 +70,18 @@ def _load_labelled(name: str, folder: Path | None) -> Dataset:
     return first_found(name, places, _REMEDIES)
 
 
-def _load_digits(folder: Path | None) -> Dataset:
-    return load_digits() if folder is None else _load_labelled("digits", folder)
-
-
-def _load_faces(folder: Path | None) -> Dataset:
+def _load_synthetic(name: str, folder: Path | None) -> Dataset:
+    """A stand-in, whose module is imported by name, so that nothing else depends on it."""
     if folder is not None:
-        return _load_labelled("faces", folder)
-    return cached("faces", Path(faces.__file__).parent.glob("*.py"), load_faces)  # other code, other faces
+        return _load_labelled(name, folder)
+    return import_module(f"vae_jax.data.synthetic.{name}").load()
 
 
 # What is not simply images with a label each, by name.
 _LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
     "celeba": load_celeba,
-    "digits": _load_digits,
-    "faces": _load_faces,
+    "digits": partial(_load_synthetic, "digits"),
+    "faces": partial(_load_synthetic, "faces"),
 }
 
 

@@ -9,8 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from vae_jax.distributions import DiagonalGaussian, StandardNormal
+from vae_jax.distributions.likelihoods import Bernoulli, Gaussian, Likelihood
 from vae_jax.errors import InputError, renamed, require_positive_int
-from vae_jax.likelihoods import Bernoulli, Gaussian, Likelihood
 from vae_jax.models.vae import VAE
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder
 

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from vae_jax.data import Split
-from vae_jax.likelihoods import Distribution, Likelihood
+from vae_jax.data.transforms import Batch, Observe
+from vae_jax.distributions.likelihoods import Distribution, Likelihood
 from vae_jax.networks import identity
-from vae_jax.observation import Batch, Observe
 
 Variables = dict[str, Any]
 """By collection; "params" is what the optimizer trains."""

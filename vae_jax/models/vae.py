@@ -19,6 +19,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
+from vae_jax.data.transforms import Batch, Observe
 from vae_jax.distributions import (
     Delta,
     DiagonalGaussian,
@@ -29,11 +30,10 @@ from vae_jax.distributions import (
     kl_divergence,
     log_ratio,
 )
+from vae_jax.distributions.likelihoods import Bernoulli, Distribution, Likelihood
 from vae_jax.errors import InputError, is_traced, renamed, require_not_negative, require_positive_int
-from vae_jax.likelihoods import Bernoulli, Distribution, Likelihood
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.networks import NNXNetwork, identity, takes
-from vae_jax.observation import Batch, Observe
 from vae_jax.values import parameter, value
 
 LAYER = "z"

@@ -1,0 +1,95 @@
+"""Images per second of the convolutional VAE for 64 x 64 pixels against the same model in PyTorch, in turn.
+
+Runs the peer script (see --peer) under a Python that has PyTorch, then ours, A B A B: as compiled epochs, the way `fit`
+trains, and one compiled step at a time. Gives the ratios of the medians, ours / PyTorch: above 1 ours is faster. The
+images are random ones. On a shared machine quote the ratios, never the images per second.
+"""
+
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+import vae_jax as vj
+from vae_jax.errors import require_positive_int
+from vae_jax.training.step import Step
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
+
+from benchmarks.peer import peer_lines, torch_command
+from harness.run import run_script
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of this benchmark."""
+
+    torch_python: Path | None = None
+    """A Python that has PyTorch. Without one only our own speed is measured."""
+    peer: Path = Path("../shared/bench/torch_conv.py")
+    """Script `peer --batch B --steps N --repeats R` that prints a JSON line with "images_per_s" for each repetition."""
+    rounds: int = 3
+    """Turns of each side."""
+    batch_size: int = 64
+    """Images in a training step."""
+    steps: int = 40
+    """Training steps of an epoch of ours, and of a repetition of the peer's."""
+
+
+def main(config: Config) -> None:
+    """Take turns, then print the medians and the ratios."""
+    require_positive_int(rounds=config.rounds, batch_size=config.batch_size, steps=config.steps)
+    peer = torch_command(config.torch_python, config.peer)
+    rates: dict[str, list[float]] = {"torch": []} if peer else {}
+    rates |= {"compiled epochs": [], "one step at a time": []}
+    for turn in range(config.rounds):
+        if peer:
+            lines = peer_lines(peer, batch=config.batch_size, steps=config.steps, repeats=2)
+            rates["torch"] += [line["images_per_s"] for line in lines]
+        for name, seconds in (("compiled epochs", by_epochs), ("one step at a time", by_steps)):
+            rates[name] += [config.steps * config.batch_size / s for s in seconds(config)]
+        print(f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.0f}/s" for name, values in rates.items()))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print(f"median images per second at batch {config.batch_size}: {medians}")
+    for name in [name for name in medians if name != "torch" and "torch" in medians]:
+        print(f"{name}, ours / torch: {medians[name] / medians['torch']:.2f}")
+
+
+def model() -> tuple[vj.VAE, optax.GradientTransformation, Step]:
+    """The peer's: four convolutions each way, 100 latent dimensions, squared error / 2, Adam."""
+    vae, optimizer = vj.conv_vae(), optax.adam(1e-3)
+    return vae, optimizer, vj.make_train_step(vae, vj.ELBO(), optimizer)
+
+
+def by_epochs(config: Config) -> list[float]:
+    """Seconds of each of two epochs, by `fit`."""
+    vae, optimizer, step = model()
+    images = np.random.default_rng(0).integers(0, 256, (config.steps * config.batch_size, *vae.image_shape), np.uint8)
+    state = vj.init(jax.random.key(0), vae, optimizer)
+    _, history = vj.fit(state, step, vj.Split(images), epochs=3, batch_size=config.batch_size, progress=False)
+    return [record["seconds"] for record in history[1:]]
+
+
+def by_steps(config: Config) -> list[float]:
+    """Seconds of as many steps, twice, each a call of its own."""
+    vae, optimizer, step = model()
+    batch = vj.Batch(jax.random.uniform(jax.random.key(0), (config.batch_size, *vae.image_shape)))
+    compiled = jax.jit(step, donate_argnums=0)
+    state, _ = compiled(vj.init(jax.random.key(0), vae, optimizer), batch)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        for _ in range(config.steps):
+            state, _ = compiled(state, batch)
+        jax.block_until_ready(state)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,76 @@
+"""Seconds per epoch of our MLP VAE against the same model in PyTorch, in turn, on the same machine.
+
+Runs the peer script (see --peer) under a Python that has PyTorch, then as many epochs of ours, A B A B, and gives the
+ratio of the medians, PyTorch / ours: above 1 ours is faster. On a shared machine quote the ratio, never the seconds.
+"""
+
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import optax
+
+import vae_jax as vj
+from vae_jax.errors import require_positive_int
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
+
+from benchmarks.peer import peer_lines, torch_command
+from harness.options import Options
+from harness.run import Run, run_script
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of this experiment."""
+
+    torch_python: Path | None = None
+    """A Python that has PyTorch. Without one only our own seconds are measured."""
+    peer: Path = Path("../shared/bench/torch_mlp.py")
+    """Script `peer DATA_DIR --batch B --epochs N` that prints a JSON line with "seconds" for each epoch."""
+    rounds: int = 3
+    """Turns of each side."""
+    epochs: int | None = 4
+    """Epochs of ours in a turn, and of the peer's; the first, which compiles or warms up, does not count."""
+    batch_size: int | None = 128
+    """Images in a training step."""
+    out: Path = Path("runs/benchmark_mlp")
+    """Folder for the report."""
+
+
+def main(config: Config) -> None:
+    """Take turns, then report."""
+    require_positive_int(rounds=config.rounds)
+    run = Run.start("benchmark_mlp", config)
+    if run.epochs < 2:
+        raise vj.InputError(f"epochs is {run.epochs}; the first does not count, so give at least 2")
+    peer = peer_command(config)
+    vae, optimizer = vj.mlp_vae(run.data.image_shape), optax.adam(1e-3)
+    step = vj.make_train_step(vae, vj.ELBO(), optimizer)
+    seconds: dict[str, list[float]] = {"torch": [], "ours": []} if peer else {"ours": []}
+    for turn in range(config.rounds):
+        if peer:
+            lines = peer_lines(peer, batch=run.batch_size, epochs=run.epochs)
+            seconds["torch"] += [line["seconds"] for line in lines[1:]]
+        state = vj.init(jax.random.key(config.seed), vae, optimizer)
+        _, history = vj.fit(state, step, run.data.train, epochs=run.epochs, batch_size=run.batch_size, progress=False)
+        seconds["ours"] += [record["seconds"] for record in history[1:]]
+        print(f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items()))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio = medians["torch"] / medians["ours"] if peer else None
+    print(f"median seconds per epoch at batch {run.batch_size}: {medians}" + (f"; ratio {ratio:.2f}" if ratio else ""))
+    run.report({"seconds_per_epoch": seconds, "medians": medians, "ratio_torch_over_ours": ratio})
+
+
+def peer_command(config: Config) -> list[str] | None:
+    """The peer's command line, or None where there is no PyTorch."""
+    command = torch_command(config.torch_python, config.peer)
+    if command and config.data_dir is None:
+        raise vj.InputError("the peer reads IDX files; give their folder as --data-dir")
+    return command and [*command, str(config.data_dir)]
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,208 @@
+"""Seconds per epoch of the main job's VAE against the number of images, latent size, batch size, members and devices.
+
+One quantity varies at a time, the others stay at their defaults; each gets the exponent of the power law seconds ~ n^a,
+fitted to the medians. Not each is a power law: see the notes that are printed with the exponents. The images are random
+ones. All points take turns, A B C A B C, so that a shared machine's bad minutes fall on each of them; on such a machine
+trust the exponents more than the seconds.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import vae_jax as vj
+from vae_jax.errors import require_positive_int, require_writable_folder
+from vae_jax.plotting.curves import scaling_figure
+from vae_jax.progress import Progress
+from vae_jax.training.sharding import Layout
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
+
+from benchmarks.power_law import fit_power_law
+from harness.report import save_picture, write_report
+from harness.run import run_script
+
+IMAGE_SHAPE = (28, 28, 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of this benchmark."""
+
+    vary_images: tuple[int, ...] = (2048, 4096, 8192, 16384, 32768)
+    """Numbers of images. An epoch leaves out those that do not fill a batch."""
+    vary_latent_dim: tuple[int, ...] = (2, 5, 10, 20, 50, 100)
+    """Numbers of latent dimensions."""
+    vary_batch_size: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    """Images in a training step."""
+    vary_members: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of models that train as one program. (Devices, where there are several, vary as 1, 2, 4, ...)"""
+    images: int = 8192
+    """Number of images where another quantity varies."""
+    latent_dim: int = 10
+    """Number of latent dimensions where another quantity varies."""
+    batch_size: int = 128
+    """Images in a training step where another quantity varies."""
+    hidden: tuple[int, ...] = (500, 250)
+    """Widths of the encoder's layers; the decoder has them in reverse."""
+    rounds: int = 3
+    """Turns of each point."""
+    epochs: int = 4
+    """Epochs in a turn; the first does not count."""
+    seed: int = 0
+    """Seed of the images, the initial parameters, the order of data and the noise."""
+    out: Path = Path("runs/scaling")
+    """Folder for the report and the picture."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is trained."""
+
+    images: int
+    latent_dim: int
+    batch_size: int
+    members: int = 1
+    devices: int = 1
+
+
+NAMES = {"latent_dim": "latent dimensions", "batch_size": "batch size"}
+NOTES = {  # what to know of the exponents
+    "images": "the same work for each",
+    "latent_dim": "no power law: few weights depend on it",
+    "batch_size": "no power law: fixed cost a step",
+    "members": "trained side by side",
+    "devices": "they share each batch",
+}
+CPU_NOTES = {"members": "a CPU trains them in turn", "devices": "these share the CPU's cores"}
+
+
+def main(config: Config) -> None:
+    """Take turns, then fit, print, draw and report."""
+    started = time.perf_counter()
+    sweeps = sweeps_of(config)
+    require_writable_folder(config.out)
+    points = list(dict.fromkeys(point for sweep in sweeps.values() for point in sweep))
+    turns = measure(points, config)
+    found = {quantity: summary(quantity, sweep, turns) for quantity, sweep in sweeps.items()}
+    for numbers in found.values():
+        each = zip(numbers["sizes"], numbers["seconds_per_epoch"], strict=True)
+        print(f"{numbers['name']}: seconds ~ n^{numbers['law']} ({numbers['note']})")
+        print("  " + ", ".join(f"{size:,}: {seconds:.3g} s" for size, seconds in each))
+    save_picture(config.out / "scaling.png", scaling_figure(list(found.values()), title(config)))
+    content = {
+        "experiment": "scaling",
+        "label": title(config),
+        "seconds": time.perf_counter() - started,
+        "cpu_cores": os.cpu_count(),
+        "quantities": {name: numbers | {"law": asdict(numbers["law"])} for name, numbers in found.items()},
+    }
+    write_report(config.out / "scaling.json", content, config)
+    print(f"{config.out}/scaling*: the report and the picture, after {content['seconds']:.0f} s")
+
+
+def sweeps_of(config: Config) -> dict[str, list[Point]]:
+    """The points of each quantity, in order of size; all that can be refused is refused here."""
+    given = {name: getattr(config, name) for name in ("images", "latent_dim", "batch_size", "rounds")}
+    require_positive_int(**given, **{f"hidden[{i}]": width for i, width in enumerate(config.hidden)})
+    if config.epochs < 2:
+        raise vj.InputError(f"epochs is {config.epochs}; the first does not count, so give at least 2")
+    if not 0 <= config.seed < 2**32:
+        raise vj.InputError(f"seed is {config.seed}; expected a whole number from 0 to 2**32 - 1")
+    lists = {name: getattr(config, f"vary_{name}") for name in ("images", "latent_dim", "batch_size", "members")}
+    for name, sizes in lists.items():
+        require_positive_int(**{f"vary_{name}[{i}]": size for i, size in enumerate(sizes)})
+        if len(set(sizes)) < len(sizes):
+            raise vj.InputError(f"vary_{name} is {list(sizes)}; give each size once")
+        if len(sizes) < 2:
+            raise vj.InputError(f"vary_{name} is {list(sizes)}; an exponent needs at least 2 sizes")
+    if jax.device_count() > 1:
+        lists["devices"] = tuple(2**power for power in range(jax.device_count().bit_length()))
+    usual = Point(config.images, config.latent_dim, config.batch_size)
+    sweeps = {name: [replace(usual, **{name: size}) for size in sorted(sizes)] for name, sizes in lists.items()}
+    for name, sweep in sweeps.items():
+        for point in sweep:
+            if point.batch_size > point.images:
+                raise vj.InputError(
+                    f"where {name} varies, batch_size is {point.batch_size} but there are only {point.images} images; "
+                    "give smaller batches or more images"
+                )
+            Layout(vj.device_mesh(point.devices)).require_divisible(batch_size=point.batch_size)
+    return sweeps
+
+
+def measure(points: list[Point], config: Config) -> dict[Point, list[list[float]]]:
+    """Seconds of the epochs that count, by turn."""
+    shape = (max(point.images for point in points), *IMAGE_SHAPE)
+    images = np.random.default_rng(config.seed).integers(0, 256, shape, np.uint8)
+    trainers = {point: trainer(point, images, config) for point in points}
+    turns: dict[Point, list[list[float]]] = {point: [] for point in points}
+    with Progress("scaling", config.rounds * len(points), unit="turn") as bar:
+        for _ in range(config.rounds):
+            for point, train in trainers.items():
+                _, history = train()
+                turns[point].append([record["seconds"] for record in history[1:]])
+                bar.advance(1)
+    return turns
+
+
+def summary(quantity: str, sweep: list[Point], turns: dict[Point, list[list[float]]]) -> dict[str, Any]:
+    """One quantity's sizes, seconds and power law, which is that of the medians."""
+    notes = NOTES | CPU_NOTES if jax.default_backend() == "cpu" else NOTES
+    sizes = [getattr(point, quantity) for point in sweep]
+    medians = [statistics.median(value for turn in turns[point] for value in turn) for point in sweep]
+    return {
+        "name": NAMES.get(quantity, quantity),
+        "note": notes[quantity],
+        "law": fit_power_law(sizes, medians),
+        "sizes": sizes,
+        "seconds_per_epoch": medians,
+        "seconds_by_turn": [turns[point] for point in sweep],
+    }
+
+
+def trainer(point: Point, images: np.ndarray, config: Config) -> Callable[[], tuple[vj.TrainState, list[Any]]]:
+    """What trains one point from the start; it compiles once."""
+    key = jax.random.key(config.seed)
+    vae, optimizer = vj.mlp_vae(IMAGE_SHAPE, point.latent_dim, hidden=config.hidden), optax.adam(1e-3)
+    if point.members == 1:
+        state = vj.init(key, vae, optimizer)
+    else:
+        state = vj.init_members(jax.random.split(key, point.members), vae, optimizer)
+    return partial(
+        vj.fit,
+        state,
+        vj.make_train_step(vae, vj.ELBO(), optimizer),
+        vj.Split(images[: point.images]),
+        epochs=config.epochs,
+        batch_size=point.batch_size,
+        mesh=None if point.devices == 1 else vj.device_mesh(point.devices),
+        progress=False,
+    )
+
+
+def title(config: Config) -> str:
+    """What the seconds are of, and the machine."""
+    machine = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    if jax.default_backend() == "cpu":
+        machine += f", {os.cpu_count()} cores"
+    widths = "-".join(map(str, (np.prod(IMAGE_SHAPE), *config.hidden)))
+    return (
+        f"One epoch of the VAE {widths} on random images; where not varied: {config.images:,} images, "
+        f"{config.latent_dim} latent dimensions, batch size {config.batch_size}, 1 member\n{machine}; "
+        f"median, least and most of {config.rounds} x {config.epochs - 1} epochs, and the fitted power law"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

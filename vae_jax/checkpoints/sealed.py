@@ -1,0 +1,325 @@
+"""Numbered trees of arrays in a folder, each with JSON about it, written by Orbax under seals of SHA-256.
+
+Orbax writes into a temporary folder and renames it, so that what is killed leaves no numbered one. It does not notice a
+byte that has changed since, nor that files are missing before it stumbles over them. That is what the seals are for:
+one of the arrays and the JSON, and one of the files, which tells a broken one before Orbax's threads meet it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from vae_jax.checkpoints.lock import FolderLock
+from vae_jax.errors import InputError, require_writable_folder
+
+_FORMAT = 3
+_FILES = "files.json"
+_TEMPORARY = ".orbax-checkpoint-tmp"
+_PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
+
+
+# One for all folders: Orbax does not write two at a time within a process.
+_WRITER = ThreadPoolExecutor(1)
+
+
+class SealedFolder:
+    """A folder of them.
+
+    Args:
+      path: of the folder.
+      keep: how many are kept.
+      lock: taken before each `write`, unless it is held; by default one of its own.
+
+    Attributes:
+      path: of the folder.
+      broken: why, by the number of each that could not be read; the next `write` takes their place.
+      failure: why the last `write` has failed, and what is still there; None if it has not.
+    """
+
+    def __init__(self, path: Path, keep: int = 1, lock: FolderLock | None = None) -> None:
+        import orbax.checkpoint as ocp  # half a second that a program without checkpoints does without
+
+        from vae_jax.checkpoints.orbax_handlers import TreesArgs, TreesHandler
+
+        self.path = path.absolute()
+        self.broken: dict[int, str] = {}
+        self.failure: str | None = None
+        self._keep = keep
+        self._lock = lock or FolderLock(self.path)
+        self._writing: Future[None] | None = None
+        self._failed: tuple[Any, ...] | None = None
+        self._args, self._trees_args = ocp.args, TreesArgs
+        self._restore_args = ocp.checkpoint_utils.construct_restore_args
+        # Of several processes this one is alone with its files: the others shall not be waited for.
+        alone = {jax.process_index()}
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes=alone if jax.process_count() > 1 else None
+        )
+        handler = TreesHandler(("state", "variables"), options)
+        self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
+
+    def prepare(self, beside: str | None = None) -> None:
+        """Make the folder if need be, and check that it can take checkpoints; nothing in it is changed.
+
+        Args:
+          beside: the name of a folder that may be there too.
+
+        Raises:
+          InputError: it can't be written, or holds anything else and no checkpoint.
+        """
+        require_writable_folder(self.path)
+        entries = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        ours = [entry for entry in entries if _is_ours(entry) or entry.name == beside]
+        foreign = sorted(entry.name for entry in entries if entry not in ours)
+        if foreign and (not ours or any(name.isdecimal() for name in foreign)):
+            some = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            raise InputError(f"{self.path} holds something else than checkpoints ({some}); choose another folder")
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed run, or a `write` that has failed, has left half-written; requires the lock."""
+        for name in self._names():
+            if _TEMPORARY in name:
+                shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def numbers(self) -> set[int]:
+        """Of what is there, whole or not."""
+        return {int(name) for name in self._names() if name.isdecimal()}
+
+    def _names(self) -> list[str]:
+        """Names of the entries of the folder; none where it can't be read."""
+        try:
+            return os.listdir(self.path)
+        except OSError:
+            return []
+
+    def write(self, number: int, trees: Mapping[str, Mapping[str, Array]], content: Mapping[str, Any]) -> None:
+        """Begin to add one, unless there is one of that number; `finish` waits for it, and goes before the next.
+
+        The oldest go if they have become too many. What can't be written leaves no files, and its reason in `failure`.
+
+        Args:
+          number: of steps.
+          trees: leaves by name, by the name of the tree.
+          content: what else to keep, as JSON can hold it.
+        """
+        if number in self.numbers() - self.broken.keys():
+            return
+        # Copies, for the arrays' memory may be used again before they are written.
+        raw = {tree: {name: _raw(leaf).copy() for name, leaf in leaves.items()} for tree, leaves in trees.items()}
+        shapes = {tree: {name: _shape(leaf) for name, leaf in leaves.items()} for tree, leaves in trees.items()}
+        plain = json.loads(json.dumps({"format": _FORMAT, "number": number} | dict(content)))
+        self._writing = _WRITER.submit(self._write, number, raw, shapes, plain)
+
+    def retry(self) -> None:
+        """Begin the last `write` again, if it has failed; `finish` waits for it."""
+        if self._failed is not None:
+            self._writing = _WRITER.submit(self._write, *self._failed)
+
+    def finish(self) -> None:
+        """Wait for what `write` or `retry` has begun."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(
+        self,
+        number: int,
+        raw: Mapping[str, Mapping[str, np.ndarray]],
+        shapes: Mapping[str, Mapping[str, str]],
+        content: dict[str, Any],
+    ) -> None:
+        try:
+            self._lock.take()  # anew, where the folder has been replaced
+            self._add(number, raw, content | {"trees": _described(raw, shapes)})
+        except Exception as error:  # Python's, Orbax's and TensorStore's own
+            there = self.numbers() - self.broken.keys()
+            others = f"checkpoint {max(there)} is still there" if there else "there is none before it"
+            self.failure = f"checkpoint {number} can't be written to {self.path} ({_reason(error)}); {others}"
+            self._failed = (number, raw, shapes, content)
+        else:
+            self.failure = self._failed = None
+            self.broken.clear()
+
+    def _add(self, number: int, raw: Mapping[str, Mapping[str, np.ndarray]], content: Mapping[str, Any]) -> None:
+        """Write one and remove those that are too old; nothing of it stays where that fails."""
+        notes = {"sha256": _seal(content), "content": content}
+        items = {tree: self._args.PyTreeSave(leaves) for tree, leaves in raw.items()}
+        args = self._trees_args(notes=self._args.JsonSave(notes), **items)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._remove(self.broken)
+        try:
+            with _quiet():
+                self._checkpointer.save(self.path / str(number), args=args)
+            # A run that is killed before it is done has its arrays' seal alone, which is enough.
+            _seal_files(self.path / str(number))
+        except Exception:
+            self._remove([number])
+            self.remove_unfinished()
+            raise
+        before = sorted(self.numbers() - {number})
+        self._remove(before[: len(before) + 1 - self._keep])
+
+    def read_content(self, number: int) -> dict[str, Any]:
+        """What was written with the trees.
+
+        Raises:
+          InputError: it is of another format.
+          Exception: of any kind, where it is broken.
+        """
+        _require_whole(self.path / str(number), "notes")
+        args = self._trees_args(notes=self._args.JsonRestore())
+        with _quiet():
+            notes = self._checkpointer.restore(self.path / str(number), args=args).notes
+        found = notes.get("format")
+        if found is None:
+            content: dict[str, Any] = notes["content"]
+            if notes["sha256"] != _seal(content):
+                raise ValueError("its notes are not those that were saved")
+            found = content["format"]
+        if found != _FORMAT:
+            version = "a newer version" if found > _FORMAT else "the older version that wrote it, or another folder"
+            text = f"checkpoint {number} in {self.path} has format {found}, and this version reads {_FORMAT}"
+            raise InputError(f"{text}; take {version}")
+        if content["number"] != number:
+            raise ValueError(f"it is the one of number {content['number']}")
+        return content
+
+    def read_tree(self, number: int, content: Mapping[str, Any], tree: str, like: Mapping[str, Array]) -> list[Array]:
+        """The leaves of a tree, in the order of `like`, whose places on the devices they take.
+
+        Raises:
+          InputError: it has other leaves than `like`.
+          Exception: of any kind, where it is broken.
+        """
+        there = content["trees"][tree]["leaves"]
+        here = {name: _shape(leaf) for name, leaf in like.items()}
+        for name in [*here, *there]:
+            if there.get(name) != here.get(name):
+                difference = f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+                text = f"checkpoint {number} in {self.path} was written by other code ({difference})"
+                raise InputError(f"{text}; take that code, or another folder")
+        _require_whole(self.path / str(number), tree)
+        raw = {name: np.empty_like(_raw(leaf)) for name, leaf in like.items()}
+        args = self._trees_args(**{tree: self._args.PyTreeRestore(raw, self._restore_args(raw))})
+        with _quiet():
+            leaves = self._checkpointer.restore(self.path / str(number), args=args)[tree]
+        if _digest(leaves) != content["trees"][tree]["sha256"]:
+            raise ValueError("its arrays are not those that were saved")
+        return [_typed(leaves[name], leaf) for name, leaf in like.items()]
+
+    def _remove(self, numbers: Iterable[int]) -> None:
+        if jax.process_index() == 0:
+            for number in numbers:
+                shutil.rmtree(self.path / str(number), ignore_errors=True)
+
+
+def by_name(tree: PyTree) -> dict[str, Any]:
+    """Its leaves by their paths, in the order of the tree."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tracebacks that Orbax's threads log: what they met is raised too."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _seal_files(folder: Path) -> None:
+    """Write the SHA-256 of each file of a checkpoint, by its path within; all of them or none."""
+    digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in folder.rglob("*") if path.is_file()}
+    temporary = folder / f"{_FILES}.tmp"
+    temporary.write_text(json.dumps(digests))
+    temporary.replace(folder / _FILES)
+
+
+def _require_whole(folder: Path, part: str) -> None:
+    """Raise an exception where a file of a part of a checkpoint is not as it was sealed."""
+    if (folder / _FILES).is_file():
+        for name, digest in json.loads((folder / _FILES).read_bytes()).items():
+            if not name.startswith(f"{part}/"):
+                continue
+            if not (folder / name).is_file():
+                raise ValueError(f"{name} is missing")
+            if _sha256(folder / name) != digest:
+                raise ValueError(f"{name} has changed")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_ours(entry: Path) -> bool:
+    if not entry.is_dir():
+        return False
+    try:
+        names = set(os.listdir(entry))
+    except FileNotFoundError:  # gone meanwhile, as a run removes its oldest
+        return True
+    return _TEMPORARY in entry.name or (entry.name.isdecimal() and (not names or bool(names & _PARTS)))
+
+
+def _reason(error: Exception) -> str:
+    """One line: what the operating system says, if it is the cause; TensorStore passes on its code within a text."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    return os.strerror(code) if code else str(error).split("\n")[0] or type(error).__name__
+
+
+def _described(
+    raw: Mapping[str, Mapping[str, np.ndarray]], shapes: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """The seal and the shapes of each tree."""
+    return {tree: {"sha256": _digest(raw[tree]), "leaves": shapes[tree]} for tree in raw}
+
+
+def _shape(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _raw(leaf: Array) -> np.ndarray:
+    """On the host, a key by its data: of several processes, Orbax takes no array that one alone has on its devices."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _typed(raw: np.ndarray, like: Array) -> Array:
+    leaf = jax.random.wrap_key_data(jnp.asarray(raw), impl=jax.random.key_impl(like)) if _is_key(like) else raw
+    return jax.device_put(leaf, like.sharding)
+
+
+def _is_key(leaf: Array) -> bool:
+    return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _digest(leaves: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the leaves: their names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name, leaf in sorted(leaves.items()):
+        sha.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,54 @@
+"""Where each pixel is, seen from the head and from the face, and where the features lie."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from vae_jax.data.synthetic.faces.people import SIZE, Field, Person, Scalar
+
+YAW = 0.10  # how far the face can turn to a side
+EYES, NOSE, MOUTH = -0.10, 0.20, 0.46  # heights
+
+
+class Place(NamedTuple):
+    """Where each pixel is. Half the image's width is 1; x grows to the right, y downwards.
+
+    Attributes:
+      x: on the page.
+      y: on the page.
+      head_x: before the head was shifted, tilted and enlarged.
+      head_y: likewise.
+      face_x: from the middle of the face, which yaw has turned to a side.
+      face_y: before pitch.
+    """
+
+    x: Field
+    y: Field
+    head_x: Field
+    head_y: Field
+    face_x: Field
+    face_y: Field
+
+
+def place(who: Person) -> Place:
+    """The coordinates in which this person is drawn."""
+    t = who.traits
+    centres = (jnp.arange(SIZE) + 0.5) * (2 / SIZE) - 1
+    y, x = jnp.meshgrid(centres, centres, indexing="ij")
+    pivot, zoom, tilt = 0.6, 0.98 + 0.06 * t.zoom, 0.15 * t.tilt
+    right, down = (x - 0.05 * t.shift_x) * zoom, (y + 0.01 - 0.03 * t.shift_y - pivot) * zoom
+    head_x = jnp.cos(tilt) * right + jnp.sin(tilt) * down
+    head_y = jnp.cos(tilt) * down - jnp.sin(tilt) * right + pivot
+    turned = head_x - YAW * t.yaw
+    face_x = turned * (1 + 1.6 * YAW * t.yaw * turned)  # the far half is foreshortened
+    return Place(x, y, head_x, head_y, face_x, head_y - 0.035 * t.pitch)
+
+
+def eye_x_of(at: Place, who: Person) -> Field:
+    """From the middle of the eye, outwards, at both eyes."""
+    return jnp.abs(at.face_x) - (0.245 + 0.018 * who.traits.eye_distance)
+
+
+def mouth_height(who: Person) -> Scalar:
+    """Of the line where the lips meet."""
+    return MOUTH + 0.02 * who.traits.mouth_height + 0.012 * who.has["Smiling"]

@@ -1,0 +1,86 @@
+"""Levels without an order: a probability of its own for each."""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Shaped
+
+from vae_jax.data.transforms import LEVELS, Support
+from vae_jax.distributions.likelihoods.base import Likelihood, Variables, draw_like, probabilities, sum_over_event
+from vae_jax.errors import InputError, require_positive_int
+from vae_jax.values import value
+
+
+@value
+class Categorical(Likelihood):
+    """The likelihood of evenly spaced levels from 0 to 1, each with a logit of its own.
+
+    Attributes:
+      levels: number of them; x = k / (levels - 1), as `Scale` makes of bytes with 256.
+    """
+
+    levels: int = LEVELS
+
+    def __post_init__(self) -> None:
+        require_positive_int(levels=self.levels)
+        if self.levels < 2:
+            raise InputError(f"levels is {self.levels}; expected at least 2, such as {LEVELS} of bytes")
+
+    @property
+    def support(self) -> Support:  # type: ignore[override]
+        """The levels."""
+        return Support(0.0, 1.0, self.levels)
+
+    def label(self, values: Support) -> str:
+        """A probability."""
+        return "categorical negative log-likelihood"
+
+    def output_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """[*event, levels]."""
+        return (*event_shape, self.levels)
+
+    def __call__(
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
+    ) -> "IndependentCategorical":
+        """The outputs are logits of the levels."""
+        return IndependentCategorical(outputs, event_ndim)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class IndependentCategorical:
+    """Independent entries, each on one of the levels from 0 to 1.
+
+    Attributes:
+      logits: [*batch, *event, levels].
+    """
+
+    logits: Float[Array, "..."]
+    event_ndim: int = field(default=3, metadata={"static": True})
+
+    @property
+    def mean(self) -> Float[Array, "..."]:
+        """E[x|z] over the levels."""
+        values = jnp.linspace(0, 1, self.logits.shape[-1], dtype=self.logits.dtype)
+        return jnp.matmul(jax.nn.softmax(self.logits), values, precision="highest")
+
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
+        """Sum of the logit of the entry's level, minus the logarithm of the sum of exp(logits)."""
+        levels = self.logits.shape[-1]
+
+        def log_density(logits: Array, x: Array) -> Array:
+            level = jnp.round(x * (levels - 1)).astype(jnp.int32)
+            return jnp.take_along_axis(jax.nn.log_softmax(logits), level[..., None], axis=-1)[..., 0]
+
+        support = Support(0.0, 1.0, levels)
+        return sum_over_event(log_density, (self.logits,), x, support, self.event_ndim, observed, trailing=1)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
+        """Levels."""
+        level = draw_like(self.logits, key, self.event_ndim, jax.random.categorical, trailing=1)
+        return level.astype(self.logits.dtype) / (self.logits.shape[-1] - 1)
+
+    def pmf(self) -> Float[Array, "..."]:
+        """The probability of each level, [*batch, *event, levels]."""
+        return probabilities(self.logits)

@@ -1,0 +1,170 @@
+"""Counts: whole numbers from 0."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Shaped
+
+from vae_jax.data.transforms import Support
+from vae_jax.distributions.base import LOG_2PI, soft_clip
+from vae_jax.distributions.likelihoods.base import (
+    Likelihood,
+    Variables,
+    draw_like,
+    learned_scale,
+    scale_variables,
+    sum_over_event,
+)
+from vae_jax.distributions.likelihoods.saddle_point import deviance, stirling_error
+from vae_jax.errors import require_positive
+from vae_jax.values import parameter, value
+
+COUNTS = Support(0.0, math.inf, whole=True)
+_LOG_RATE_BOUND = 15.0  # rates up to 8.9e6: float32 holds whole numbers up to 1.7e7
+_GREATEST_RATE = 2.0**30  # of a draw, which is an int32
+_INVERSE_DISPERSION = "log_inverse_dispersion"
+
+
+@value
+class Poisson(Likelihood):
+    """The likelihood of counts whose variance is their mean."""
+
+    support: ClassVar[Support] = COUNTS
+
+    def label(self, values: Support) -> str:
+        """A probability."""
+        return "Poisson negative log-likelihood"
+
+    def __call__(
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
+    ) -> "IndependentPoisson":
+        """The outputs are logarithms of the rates, soft-clipped."""
+        return IndependentPoisson(_log_rate(outputs), event_ndim)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class IndependentPoisson:
+    """Independent Poisson entries.
+
+    Attributes:
+      log_rate: log E[x|z], [*batch, *event].
+    """
+
+    log_rate: Float[Array, "..."]
+    event_ndim: int = field(default=3, metadata={"static": True})
+
+    @property
+    def mean(self) -> Float[Array, "..."]:
+        """The rate."""
+        return jnp.exp(self.log_rate)
+
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
+        """Sum of x log rate - rate - log x!, as Loader (2000) computes it."""
+
+        def log_density(log_rate: Array, x: Array) -> Array:
+            n = jnp.maximum(x, 1)
+            of_some = -deviance(n, log_rate - jnp.log(n)) - stirling_error(n) - 0.5 * (jnp.log(n) + LOG_2PI)
+            return jnp.where(x > 0, of_some, -jnp.exp(log_rate))
+
+        return sum_over_event(log_density, (self.log_rate,), x, COUNTS, self.event_ndim, observed)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
+        """Counts, as floating-point numbers."""
+        return draw_like(self.mean, key, self.event_ndim, jax.random.poisson).astype(self.log_rate.dtype)
+
+
+@value
+class NegativeBinomial(Likelihood):
+    """The likelihood of counts of mean m and variance m + m^2 / r, with a learned r: Poisson counts as r grows.
+
+    Attributes:
+      inverse_dispersion: r to begin with.
+      per_element: whether each entry of the event, such as a column of a table, has an r of its own.
+    """
+
+    inverse_dispersion: Any = parameter(default=1.0)
+    per_element: bool = False
+
+    support: ClassVar[Support] = COUNTS
+
+    def __post_init__(self) -> None:
+        require_positive(inverse_dispersion=self.inverse_dispersion)
+
+    def label(self, values: Support) -> str:
+        """A probability."""
+        return "negative binomial negative log-likelihood"
+
+    def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
+        """{"params": {"log_inverse_dispersion": [] or [*event]}}."""
+        return scale_variables(self.inverse_dispersion, event_shape if self.per_element else (), _INVERSE_DISPERSION)
+
+    def __call__(
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
+    ) -> "IndependentNegativeBinomial":
+        """The outputs are logarithms of the means, soft-clipped."""
+        inverse_dispersion = learned_scale(variables or self.init(), _INVERSE_DISPERSION)
+        return IndependentNegativeBinomial(_log_rate(outputs), inverse_dispersion, event_ndim)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class IndependentNegativeBinomial:
+    """Independent negative binomial entries.
+
+    Attributes:
+      log_mean: log E[x|z], [*batch, *event].
+      inverse_dispersion: of all entries, or one an entry.
+    """
+
+    log_mean: Float[Array, "..."]
+    inverse_dispersion: Float[Array, "..."]
+    event_ndim: int = field(default=3, metadata={"static": True})
+
+    @property
+    def mean(self) -> Float[Array, "..."]:
+        """E[x|z]."""
+        return jnp.exp(self.log_mean)
+
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
+        """Sum of log(Gamma(x + r) / (Gamma(r) x!)) + r log(r / (r + m)) + x log(m / (r + m)).
+
+        For x > 0 it is r / (r + x) times the binomial probability of r out of r + x with the chance r / (r + m), which
+        is computed as by Loader (2000).
+        """
+
+        def log_density(log_mean: Array, r: Array, x: Array) -> Array:
+            n, m = jnp.maximum(x, 1), jnp.exp(log_mean)
+            log_ratio = _log_ratio(n + r, m + r)
+            deviances = deviance(r, log_ratio) + deviance(n, log_ratio + log_mean - jnp.log(n))
+            errors = stirling_error(n + r) - stirling_error(r) - stirling_error(n)
+            of_some = errors - deviances - 0.5 * (jnp.log(n) + jnp.log1p(n / r) + LOG_2PI)
+            return jnp.where(x > 0, of_some, -r * jnp.log1p(m / r))
+
+        parameters = (self.log_mean, self.inverse_dispersion)
+        return sum_over_event(log_density, parameters, x, COUNTS, self.event_ndim, observed)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
+        """Poisson draws whose rates are draws from gamma distributions."""
+
+        def draw(key: Array, mean: Array) -> Array:
+            gamma_key, poisson_key = jax.random.split(key)
+            r = jnp.broadcast_to(self.inverse_dispersion, mean.shape)
+            rate = mean * jax.random.gamma(gamma_key, r, dtype=mean.dtype) / r
+            return jax.random.poisson(poisson_key, jnp.minimum(rate, _GREATEST_RATE))
+
+        return draw_like(self.mean, key, self.event_ndim, draw).astype(self.log_mean.dtype)
+
+
+def _log_rate(outputs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return soft_clip(outputs, -_LOG_RATE_BOUND, _LOG_RATE_BOUND)
+
+
+def _log_ratio(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(a / b), exact where they are nearly equal."""
+    difference = (a - b) / b
+    is_near = jnp.abs(difference) < 0.5
+    return jnp.where(is_near, jnp.log1p(jnp.where(is_near, difference, 0)), jnp.log(a / b))

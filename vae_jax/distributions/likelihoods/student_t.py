@@ -1,0 +1,105 @@
+"""Entries with noise of heavy tails."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Shaped
+
+from vae_jax.data.transforms import Support
+from vae_jax.distributions.base import LOG_2PI
+from vae_jax.distributions.likelihoods.base import (
+    Likelihood,
+    Variables,
+    draw_like,
+    in_words,
+    learned_scale,
+    scale_variables,
+    sum_over_event,
+)
+from vae_jax.distributions.likelihoods.gaussian import REAL
+from vae_jax.distributions.likelihoods.saddle_point import stirling_error
+from vae_jax.errors import require_positive
+from vae_jax.values import parameter, value
+
+
+@value
+class StudentT(Likelihood):
+    """Student-t noise of a learned scale: outliers pull less on the location than under a Gaussian.
+
+    Attributes:
+      degrees: of freedom; 1 is a Cauchy distribution, and infinitely many are a Gaussian one.
+      scale: to begin with, in the entries' own unit.
+      per_element: whether each entry of the event, such as a column of a table, has a scale of its own.
+    """
+
+    degrees: Any = parameter(default=5.0)
+    scale: Any = parameter(default=1.0)
+    per_element: bool = False
+
+    support: ClassVar[Support] = REAL
+
+    def __post_init__(self) -> None:
+        require_positive(degrees=self.degrees, scale=self.scale)
+
+    def label(self, values: Support) -> str:
+        """With its degrees of freedom, without which the number means nothing."""
+        return f"Student-t negative log-density of a learned scale{in_words('degrees', self.degrees)}"
+
+    def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
+        """{"params": {"log_scale": [] or [*event]}}."""
+        return scale_variables(self.scale, event_shape if self.per_element else ())
+
+    def __call__(
+        self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
+    ) -> "IndependentStudentT":
+        """The outputs are locations."""
+        degrees = jnp.asarray(self.degrees, outputs.dtype)
+        return IndependentStudentT(outputs, learned_scale(variables or self.init()), degrees, event_ndim)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class IndependentStudentT:
+    """Independent Student-t entries.
+
+    Attributes:
+      location: [*batch, *event].
+      scale: of all entries, or one an entry.
+      degrees: of freedom.
+    """
+
+    location: Float[Array, "..."]
+    scale: Float[Array, "..."]
+    degrees: Float[Array, ""]
+    event_ndim: int = field(default=3, metadata={"static": True})
+
+    @property
+    def mean(self) -> Float[Array, "..."]:
+        """The location; with at most one degree of freedom, where there is no mean, the median."""
+        return self.location
+
+    def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
+        """Sum of log Gamma(h + 1/2) - log Gamma(h) - log(2 pi h) / 2 - log scale - (h + 1/2) log(1 + u^2 / 2h).
+
+        Here h is half the degrees, and u = (x - location) / scale. The first three terms are
+        Stirling's errors of h + 1/2 and h and what remains of the formula, so that they don't cancel where h is large.
+        """
+        h = self.degrees / 2
+        errors = stirling_error(h + 0.5) - stirling_error(h)
+        constant = errors + h * jnp.log1p(0.5 / h) - 0.5 - 0.5 * LOG_2PI
+
+        def log_density(location: Array, scale: Array, x: Array) -> Array:
+            return constant - jnp.log(scale) - (h + 0.5) * jnp.log1p(((x - location) / scale) ** 2 / (2 * h))
+
+        return sum_over_event(log_density, (self.location, self.scale), x, REAL, self.event_ndim, observed)
+
+    def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
+        """location + scale * a draw of the standard distribution."""
+
+        def draw(key: Array, location: Array) -> Array:
+            return jax.random.t(key, self.degrees, location.shape, location.dtype)
+
+        noise = draw_like(self.location, key, self.event_ndim, draw)
+        return self.location + jnp.broadcast_to(self.scale, noise.shape) * noise

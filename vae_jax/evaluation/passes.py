@@ -1,0 +1,90 @@
+"""All examples through a transform, an encoder or a decoder."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from vae_jax.data import Split
+from vae_jax.data.transforms import Examples, Observe, as_split, default_transform
+from vae_jax.distributions import Posterior, example_keys
+from vae_jax.errors import renamed
+from vae_jax.evaluation.blocks import block_of, in_blocks
+from vae_jax.models import VAE, Variables
+from vae_jax.values import jit
+
+
+def inputs_of(data: Split) -> list[np.ndarray]:
+    """The examples, and their labels where there are any."""
+    return [data.images] if data.labels is None else [data.images, np.asarray(data.labels)]
+
+
+@jit
+def _encode(
+    first: int | Array,
+    examples: Array,
+    labels: Array | None = None,
+    *,
+    key: Array,
+    variables: Variables,
+    vae: VAE,
+    observe: Observe,
+) -> Posterior:
+    return vae.code(variables, observe(example_keys(key, len(examples), first), examples, labels)).posterior
+
+
+def encode_all(
+    key: Key[Array, ""],
+    vae: VAE,
+    variables: Variables,
+    data: Examples,
+    *,
+    observe: Observe | None = None,
+    block: int | None = None,
+) -> Posterior:
+    """q(z|x) of each example, on the host; `key` matters only where observing has chance in it."""
+    data = as_split(data)
+    vae.require_inputs(data)
+    observe = default_transform(data) if observe is None else observe
+    run = partial(_encode, key=key, variables=variables, vae=vae, observe=observe)
+    return in_blocks(run, *inputs_of(data), block=block)
+
+
+@jit
+def _decode(first: int | Array, z: Array, condition: PyTree = None, *, variables: Variables, vae: VAE) -> Array:
+    return vae.decode(variables, z, condition).mean
+
+
+@renamed(labels="condition")
+def decode_all(
+    vae: VAE,
+    variables: Variables,
+    z: Float[Any, "n latent"],
+    condition: PyTree = None,
+    *,
+    block: int | None = None,
+) -> Float[Any, "n ..."]:
+    """E[x|z] of each latent, on the host.
+
+    Raises:
+      InputError: no latents or some of another dimension, or a condition that the model does not take.
+    """
+    vae.require_condition(condition, len(z))
+    inputs = [z] if condition is None else [z, condition]
+    run = partial(_decode, variables=variables, vae=vae)
+    return in_blocks(run, *inputs, block=block or block_of(vae.event_shape))
+
+
+@jit
+def _observe(first: int | Array, examples: Array, *, key: Array, observe: Observe) -> Array:
+    return observe(example_keys(key, len(examples), first), examples).x
+
+
+def observe_all(
+    key: Key[Array, ""], data: Examples, *, observe: Observe | None = None, block: int | None = None
+) -> Float[Any, "n ..."]:
+    """What the model sees of each example, on the host: one draw for each where observing has chance in it."""
+    data = as_split(data)
+    observe = default_transform(data) if observe is None else observe
+    return in_blocks(partial(_observe, key=key, observe=observe), data.images, block=block)

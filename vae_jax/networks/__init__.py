@@ -1,0 +1,28 @@
+"""Linen networks: x -> parameters of q(z|x), z -> parameters of p(x|z).
+
+A network of one's own needs one method, `__call__(self, inputs, train=False)`, and a third argument `condition` where
+the model is conditional. `train` is True only in a train step: batch statistics are updated, and dropout is active. A
+network with batch statistics also takes `mask` [batch], which is 0 for the examples that are padding.
+
+The noise of `nn.Dropout`, or of any `self.make_rng(...)`, is drawn per example: it depends on the example's key alone.
+The exception are networks with batch statistics, whose noise is drawn for the batch as a whole, from the key of its
+first example.
+"""
+
+from vae_jax.networks.conv import ConvDecoder, ConvEncoder
+from vae_jax.networks.convolution import Downsample, Upsample
+from vae_jax.networks.dense import MLP, Gated, identity
+from vae_jax.networks.nnx import NNXNetwork, from_nnx, takes
+
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Downsample",
+    "Gated",
+    "NNXNetwork",
+    "Upsample",
+    "from_nnx",
+    "identity",
+    "takes",
+]

@@ -1,0 +1,102 @@
+"""Dense networks."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, PyTree, Shaped
+
+from vae_jax.errors import InputError
+
+
+def identity(x: Array) -> Array:
+    """x."""
+    return x
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between them, from inputs of any shape to outputs of `output_shape`.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      output_shape: shape of one example's outputs.
+      activation: after each hidden layer; ReLU's weights begin as He et al. (2015) have them, others' as Glorot and
+        Bengio (2010).
+      output_activation: after the last layer.
+      batch_norm: momentum of the running statistics if the hidden layers are batch-normalised (Ioffe and Szegedy,
+        2015), the share of the old value that is kept: PyTorch's momentum m is 1 - m here.
+      axis_name: under pmap, the axis over which the batch is spread: the statistics are then the whole batch's.
+    """
+
+    hidden: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    activation: Callable[[Array], Array] = nn.relu
+    output_activation: Callable[[Array], Array] = identity
+    batch_norm: float | None = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Float[Array, "batch ..."],
+        train: bool = False,
+        condition: PyTree = None,
+        mask: Shaped[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch ..."]:
+        """Outputs of one batch, [batch, *output_shape].
+
+        `condition` joins the inputs. Examples where `mask` is 0 do not enter the batch statistics.
+        """
+        h = joined(inputs, condition)  # [B, entries] or [B, Z]
+        kernel_init = nn.initializers.he_normal() if self.activation is nn.relu else nn.initializers.glorot_uniform()
+        for width in self.hidden:
+            h = nn.Dense(width, kernel_init=kernel_init)(h)
+            if self.batch_norm is not None:
+                h = self._normalised(h, train, self.batch_norm, mask)
+            h = self.activation(h)
+        outputs = self.output_activation(nn.Dense(math.prod(self.output_shape))(h))
+        return jnp.reshape(outputs, (len(inputs), *self.output_shape))
+
+    def _normalised(self, h: Array, train: bool, momentum: float, mask: Array | None) -> Array:
+        # While the variables are made there is no axis to take a mean over.
+        axis_name = None if self.is_initializing() else self.axis_name
+        if axis_name is not None and mask is not None:
+            raise InputError(
+                "batch norm under pmap takes the mean of the devices' means, so it can't leave masked examples out; "
+                "drop the mask, or share the batch by fit(mesh=vj.device_mesh())"
+            )
+        normalise = nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=axis_name)
+        return normalise(h, mask=None if mask is None else mask[:, None] > 0)
+
+
+def joined(inputs: Float[Array, "batch ..."], condition: PyTree) -> Float[Array, "batch n"]:
+    """The inputs and every array of a condition as rows, [batch, n]."""
+    parts = [inputs, *jax.tree.leaves(condition)]
+    rows = [part.reshape(len(inputs), -1) for part in parts]
+    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-1)
+
+
+class Gated(nn.Module):
+    """Dense layers with gates, h = (W x + b) * sigmoid(V x + c) (Dauphin et al., 2017), then a dense layer.
+
+    Attributes:
+      hidden: widths of the gated layers.
+      output_shape: shape of one example's outputs.
+    """
+
+    hidden: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "batch ..."], train: bool = False, condition: PyTree = None
+    ) -> Float[Array, "batch ..."]:
+        """Outputs of one batch, [batch, *output_shape]; `condition` joins the inputs."""
+        h = joined(inputs, condition)
+        for width in self.hidden:
+            linear, gate = jnp.split(nn.Dense(2 * width)(h), 2, axis=-1)
+            h = linear * nn.sigmoid(gate)
+        outputs = nn.Dense(math.prod(self.output_shape))(h)
+        return jnp.reshape(outputs, (len(inputs), *self.output_shape))

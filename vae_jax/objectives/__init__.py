@@ -1,0 +1,25 @@
+"""What training minimises, as values: `objective(key, model, variables, batch, step) -> Loss`.
+
+Every loss is per example and in nats; the one mean is taken by the train step.
+"""
+
+from vae_jax.objectives.base import Loss, Objective
+from vae_jax.objectives.bounds import ELBOTerms, as_batch, elbo_terms, log_weights, log_weights_of, sum_over_units
+from vae_jax.objectives.elbo import ELBO, AnalyticKL, Reconstruction, SampledKL
+from vae_jax.objectives.iwae import IWAE
+
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "AnalyticKL",
+    "ELBOTerms",
+    "Loss",
+    "Objective",
+    "Reconstruction",
+    "SampledKL",
+    "as_batch",
+    "elbo_terms",
+    "log_weights",
+    "log_weights_of",
+    "sum_over_units",
+]

@@ -1,0 +1,174 @@
+"""How the images of a split reach the devices: all of them once, or in windows that come while the last one is in use.
+
+Either way an epoch is the same permutation of the images, cut into the same batches.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int, Key, Shaped
+
+from vae_jax.data import Split
+from vae_jax.training.sharding import Layout
+from vae_jax.training.step import ORDER, stream
+
+WINDOW_BYTES = 2**26
+"""Of images in a window: two of them are on the devices at a time."""
+
+Batches = Callable[[Int[Array, ""]], tuple[Shaped[Array, "batch ..."], Int[Array, " batch"] | None]]
+"""From the number of a step to the images and labels of its batch."""
+
+
+def epoch_order(run_key: Key[Array, ""], epoch: Int[Array, ""] | int, count: int) -> Int[Array, " count"]:
+    """The order in which an epoch of a run takes `count` images."""
+    return jax.random.permutation(stream(run_key, ORDER, epoch), count)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["images", "labels"], meta_fields=["count"])
+@dataclass(frozen=True)
+class Resident:
+    """All images, on the devices; those of several devices share them.
+
+    Attributes:
+      images: a few of zeros follow where the devices could not share them equally.
+      labels: likewise, or None.
+      count: of images.
+    """
+
+    images: Shaped[Array, "n ..."]
+    labels: Int[Array, " n"] | None
+    count: int = field(metadata={"static": True})
+
+    def batches(self, run_key: Key[Array, ""], step: Int[Array, ""], batch_size: int, layout: Layout) -> Batches:
+        """Those of the epoch in which `step` falls."""
+        steps_per_epoch = self.count // batch_size
+        order = epoch_order(run_key, step // steps_per_epoch, self.count)
+
+        def batch(step: Array) -> tuple[Array, Array | None]:
+            rows = jax.lax.dynamic_slice(order, (step % steps_per_epoch * batch_size,), (batch_size,))
+            return layout.take(self.images, rows), None if self.labels is None else layout.take(self.labels, rows)
+
+        return batch
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["images", "labels", "first"], meta_fields=[])
+@dataclass(frozen=True)
+class Window:
+    """The batches of some steps that follow each other.
+
+    Attributes:
+      images: of the batches.
+      labels: likewise, or None.
+      first: the number of the first step.
+    """
+
+    images: Shaped[Array, "..."]
+    labels: Int[Array, "*members steps batch"] | None
+    first: Int[Array, "*members"]
+
+    def batches(self, run_key: Key[Array, ""], step: Int[Array, ""], batch_size: int, layout: Layout) -> Batches:
+        """Those of the window."""
+
+        def batch(step: Array) -> tuple[Array, Array | None]:
+            place = step - self.first
+            return self.images[place], None if self.labels is None else self.labels[place]
+
+        return batch
+
+
+Feed = Resident | Window
+
+
+class ResidentFeeder:
+    """Gives the one `Resident` there is, epoch by epoch.
+
+    Args:
+      data: what to feed.
+      batch_size: images a step.
+      layout: where to.
+      members: whether there are several, who share the images.
+    """
+
+    def __init__(self, data: Split, batch_size: int, layout: Layout, members: bool) -> None:
+        self._steps_per_epoch = len(data) // batch_size
+        axis = None if members else 0
+        padded = len(data) if members else len(data) + -len(data) % layout.devices
+
+        def read(array: np.ndarray) -> Array:
+            def rows(index: tuple[slice, ...]) -> np.ndarray:
+                part = array[index]
+                missing = index[0].stop - index[0].start - len(part)
+                return np.pad(part, [(0, missing), *[(0, 0)] * (array.ndim - 1)]) if missing else part
+
+            return layout.read((padded, *array.shape[1:]), axis, rows)
+
+        self._feed = Resident(read(data.images), None if data.labels is None else read(data.labels), len(data))
+
+    def at(self, step: int) -> tuple[Feed, int]:
+        """What a chunk from this step on is fed with, and the step at which that ends."""
+        return self._feed, (step // self._steps_per_epoch + 1) * self._steps_per_epoch
+
+
+class StreamingFeeder:
+    """Gives windows of an epoch, and brings the next one to the devices in the meantime.
+
+    Args:
+      data: what to feed; it stays on the host.
+      batch_size: images a step.
+      layout: where to.
+      keys: of the run, or of each of several members.
+    """
+
+    def __init__(self, data: Split, batch_size: int, layout: Layout, keys: Key[Array, "*members"]) -> None:
+        self._data, self._batch_size, self._layout = data, batch_size, layout
+        self._steps_per_epoch = len(data) // batch_size
+        batch_bytes = batch_size * data.images[0].nbytes * max(1, keys.size)
+        self._length = int(np.clip(WINDOW_BYTES // batch_bytes, 1, self._steps_per_epoch))
+        # The last epoch's order serves all of its windows.
+        self._order = lru_cache(maxsize=2)(lambda epoch: np.asarray(_orders(keys, epoch, len(data))))
+        self._worker = ThreadPoolExecutor(1)
+        self._coming: dict[int, Future[Window]] = {}  # by their first steps
+
+    def at(self, step: int) -> tuple[Feed, int]:
+        """What a chunk from this step on is fed with, and the step at which that ends."""
+        epoch, place = divmod(step, self._steps_per_epoch)
+        start = epoch * self._steps_per_epoch + place // self._length * self._length
+        end = min(start + self._length, (epoch + 1) * self._steps_per_epoch)
+        # What lies behind goes before another one comes, so that there are never three.
+        self._coming = {first: window for first, window in self._coming.items() if first in (start, end)}
+        for first in (start, end):
+            if first not in self._coming:
+                self._coming[first] = self._worker.submit(self._window, first)
+        return self._coming[start].result(), end
+
+    def _window(self, first: int) -> Window:
+        epoch, place = divmod(first, self._steps_per_epoch)
+        # Where the epoch ends within the window, the last batches stand there again and are not used.
+        steps = np.minimum(np.arange(place, place + self._length), self._steps_per_epoch - 1)
+        order = self._order(epoch)
+        members = order.shape[:-1]
+        batches = order[..., : self._steps_per_epoch * self._batch_size].reshape(*members, -1, self._batch_size)
+        rows = np.take(batches, steps, axis=-2)
+
+        def read(array: np.ndarray) -> Array:
+            shape = (*rows.shape, *array.shape[1:])
+            axis = 0 if members else rows.ndim - 1
+            return self._layout.read(shape, axis, lambda index: array[rows[index[: rows.ndim]]])
+
+        labels = None if self._data.labels is None else read(self._data.labels)
+        firsts = np.full(members, first, np.int32)
+        return Window(
+            read(self._data.images),
+            labels,
+            self._layout.read(members, 0 if members else None, lambda index: np.asarray(firsts[index])),
+        )
+
+
+@partial(jax.jit, static_argnames="count")
+def _orders(keys: Key[Array, "*members"], epoch: Int[Array, ""] | int, count: int) -> Int[Array, "*members count"]:
+    order = partial(epoch_order, epoch=epoch, count=count)
+    return jax.vmap(order)(keys) if keys.ndim else order(keys)
