@@ -22,18 +22,18 @@ from harness.run import Run, run_script
 import vae_jax as vj
 from vae_jax.data.transforms import Mirrored
 from vae_jax.errors import require_positive, require_positive_int
-from vae_jax.evaluation.attributes import AttributeJudge, Edits, at_share, edit, train_attribute_judge
+from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share, edit, train_attribute_classifier
 from vae_jax.evaluation.latents import attribute_counts, attribute_vector
 from vae_jax.plotting.curves import drift_figure
 from vae_jax.plotting.images import images_figure, rows_figure
 
 CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
-JUDGED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
+CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
 KINDS = ("plain", "balanced")
 STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # along a vector, in its own length
 TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
 SHARES = (0.5, 0.9)  # of the faces flipped, at which vectors are compared
-HELD_OUT = 1_000  # test faces that are edited and judged, at most
+HELD_OUT = 1_000  # test faces that are edited and classified, at most
 FACES = 6  # rows of each picture of steps
 PCA_IMAGES = 20_000  # at most, mirror images included
 
@@ -52,26 +52,30 @@ class Config(Options):
     """AdamW's peak rate, after a warm-up and before the cosine decay to 0."""
     weight_decay: float = 0.3
     """AdamW's decay of the weight matrices, in units of the learning rate."""
-    judge_steps: int | None = None
-    """Training steps, in whole epochs, of the classifier that judges attributes. By default 2,000; on drawn faces,
+    classifier_steps: int | None = None
+    """Training steps, in whole epochs, of the classifier that classifies attributes. By default 2,000; on drawn faces,
     which are soon learnt, 1,000."""
     out: Path = Path("runs/celeba_attributes")
     """Folder for the report and the pictures."""
 
 
 def main(config: Config) -> None:
-    """Train, take the vectors, judge them, draw, report."""
+    """Train, take the vectors, classifier them, draw, report."""
     require_positive(variance=config.variance)
     run = Run.start(
         "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_000
     )
-    judge_steps = (1_000 if run.data.name == "faces" else 2_000) if config.judge_steps is None else config.judge_steps
-    require_positive_int(judge_steps=judge_steps)
-    ae_key, vae_key, encode_key, judge_key, draw_key = jax.random.split(run.key, 5)
+    classifier_steps = (
+        (1_000 if run.data.name == "faces" else 2_000) if config.classifier_steps is None else config.classifier_steps
+    )
+    require_positive_int(classifier_steps=classifier_steps)
+    ae_key, vae_key, encode_key, classifier_key, draw_key = jax.random.split(run.key, 5)
     for split in (run.data.train, run.data.test):
         require_attributes(split)
-    judge = train_attribute_judge(judge_key, run.data.train, JUDGED, steps=judge_steps, convolutions=config.features)
-    accuracy = judge.accuracy(run.data.test)
+    classifier = train_attribute_classifier(
+        classifier_key, run.data.train, CLASSIFIED, steps=classifier_steps, convolutions=config.features
+    )
+    accuracy = classifier.accuracy(run.data.test)
     told = ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items())
     print(f"classifier, balanced accuracy on {run.data.name}'s test images: {told}")
     ae = train(ae_key, run, config, vj.Delta)
@@ -87,7 +91,7 @@ def main(config: Config) -> None:
     encodings = encode(encode_key, vae, run.data.train)
     vectors = {name: attribute_vectors(encodings, run.data.train, name) for name in CONFOUNDERS}
     z = encode(encode_key, vae, run.data.test)
-    effects = {name: measure(name, vectors[name], z, run.data.test, vae, judge) for name in CONFOUNDERS}
+    effects = {name: measure(name, vectors[name], z, run.data.test, vae, classifier) for name in CONFOUNDERS}
     for name, by_kind in effects.items():
         print_effects(name, by_kind)
     shown = run.data.test[:8]
@@ -101,7 +105,7 @@ def main(config: Config) -> None:
             **{f"{name}_test_squared_error": value for name, value in errors.items()},
             "test_kl": vae.history[-1]["test_kl"],
             "test_kl_label": run.label(vae.vae.likelihood),
-            "judge_balanced_accuracy": accuracy,
+            "classifier_balanced_accuracy": accuracy,
             "attributes": effects,
             "images_by_combination": {name: counts_by_combination(run.data.train, name) for name in CONFOUNDERS},
             "seconds_per_epoch": {"ae": ae.seconds_per_epoch, "vae": vae.seconds_per_epoch},
@@ -110,10 +114,10 @@ def main(config: Config) -> None:
 
 
 def require_attributes(split: vj.Split) -> None:
-    """All that are judged, on both sides, before any training."""
+    """All that are classified, on both sides, before any training."""
     if split.attributes is None:
         raise vj.InputError("the images have no attributes; take celeba or faces")
-    for name in JUDGED:
+    for name in CLASSIFIED:
         split.attributes.require_both(name)
 
 
@@ -169,21 +173,26 @@ def with_confounders(split: vj.Split, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def measure(
-    name: str, vectors: Mapping[str, np.ndarray], z: np.ndarray, split: vj.Split, vae: Trained, judge: AttributeJudge
+    name: str,
+    vectors: Mapping[str, np.ndarray],
+    z: np.ndarray,
+    split: vj.Split,
+    vae: Trained,
+    classifier: AttributeClassifier,
 ) -> dict[str, dict[str, Any]]:
-    """What the judge sees in the held-out faces without the attribute, step by step, for both kinds of vector."""
+    """What the classifier sees in the held-out faces without the attribute, step by step, for both kinds of vector."""
     assert split.attributes is not None
     lacking = z[~split.attributes[name]][:HELD_OUT]
     return {
-        kind: summary(name, edit(vae.vae, vae.variables, judge, lacking, vector, STEPS))
+        kind: summary(name, edit(vae.vae, vae.variables, classifier, lacking, vector, STEPS))
         for kind, vector in vectors.items()
     }
 
 
 def summary(name: str, edits: Edits) -> dict[str, Any]:
     """Shares and means over the faces, by step."""
-    flips = edits.flipped(JUDGED.index(name))
-    confounders = {other: edits.mean_probability(JUDGED.index(other)) for other in CONFOUNDERS[name]}
+    flips = edits.flipped(CLASSIFIED.index(name))
+    confounders = {other: edits.mean_probability(CLASSIFIED.index(other)) for other in CONFOUNDERS[name]}
     distances = edits.distances.mean(axis=1)
     return {
         "steps": edits.steps.tolist(),
@@ -245,7 +254,7 @@ def draw(
         images = np.stack([decode(vae, z[faces] + step * vector) for step in STEPS], axis=1)
         text = f"Steps along the balanced vector of {what}\nE[x|z] of held-out faces, {run.where}"
         run.save(part, rows_figure(images, headings, text))
-    run.save("effects", drift_figure(effects, f"Held-out faces, decoded and judged; {run.where}"))
+    run.save("effects", drift_figure(effects, f"Held-out faces, decoded and classified; {run.where}"))
 
 
 def decode(model: Trained, z: Sequence[Any] | np.ndarray | jax.Array) -> np.ndarray:

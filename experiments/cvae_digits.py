@@ -37,13 +37,13 @@ class Config(Options):
 
 
 def main(config: Config) -> None:
-    """Train with and without labels, draw what is asked for, judge it, report."""
+    """Train with and without labels, draw what is asked for, classifier it, report."""
     require_positive_int(classes=config.classes, latent_dim=config.latent_dim)
     run = Run.start("cvae_digits", config)
     conditional = vj.mlp_vae(run.data.image_shape, config.latent_dim, classes=config.classes)
     for split in (run.data.train, run.data.test):
         conditional.require_inputs(split)
-    judge, accuracy = run.judge()
+    classifier, accuracy = run.classifier()
     *train_keys, grid_key, draw_key, encode_key = jax.random.split(run.key, 5)
     kinds = {"conditional": conditional, "unconditional": replace(conditional, classes=None)}
     models = {
@@ -51,7 +51,7 @@ def main(config: Config) -> None:
         for key, (name, vae) in zip(train_keys, kinds.items(), strict=True)
     }
     numbers: dict[str, Any] = {
-        "label_agreement": agreement(draw_key, models["conditional"], judge, config.classes),
+        "label_agreement": agreement(draw_key, models["conditional"], classifier, config.classes),
         "test_negative_elbo": models["conditional"].history[-1]["test_negative_elbo"],
         "unconditional_test_negative_elbo": models["unconditional"].history[-1]["test_negative_elbo"],
     }
@@ -67,14 +67,14 @@ def main(config: Config) -> None:
         run.save("latents", clouds_figure(titles, run.data.test.labels, f"Encodings of the test images, {run.where}"))
     print(f"{run.label()}:")
     print("\n".join(f"{name}: {value}" for name, value in numbers.items()))
-    run.report({"label": run.label(), "judge_accuracy": accuracy, "draws": DRAWS, **numbers})
+    run.report({"label": run.label(), "classifier_accuracy": accuracy, "draws": DRAWS, **numbers})
 
 
-def agreement(key: jax.Array, model: Trained, judge: vj.Judge, classes: int) -> float:
-    """The share of draws, equally many of each class, in which the judge sees the class asked for."""
+def agreement(key: jax.Array, model: Trained, classifier: vj.TrainedClassifier, classes: int) -> float:
+    """The share of draws, equally many of each class, in which the classifier sees the class asked for."""
     asked = np.arange(DRAWS) % classes
     z = model.vae.prior_distribution(model.variables).sample(key, DRAWS)
-    return judge(vj.decode_all(model.vae, model.variables, z, asked)).agreement(asked)
+    return classifier(vj.decode_all(model.vae, model.variables, z, asked)).accuracy(asked)
 
 
 def what_the_latent_keeps(key: jax.Array, model: Trained, run: Run) -> tuple[np.ndarray, dict[str, float]]:

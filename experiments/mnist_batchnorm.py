@@ -47,7 +47,7 @@ def main(config: Config) -> None:
         variables = vj.member(states.variables, number)
         sweep.append({"C": c, **measure(test_key, vae, variables, run, c)})
         shown = run.data.test[:COLUMNS]
-        posterior = vj.encode_all(test_key, vae, variables, shown, observe=OBSERVE)
+        posterior = vj.encode_all(test_key, vae, variables, shown, transform=OBSERVE)
         same_key = jax.random.clone(draw_key)  # the same draws for each C
         from_prior = vae.prior_distribution(variables).sample(same_key, COLUMNS)
         z = jnp.concatenate([posterior.mean, from_prior])
@@ -79,7 +79,7 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
         vj.init_members(keys, model(run, 1.0), optimizer, settings=variances),
         vj.with_settings(lambda variance: vj.make_train_step(model(run, variance), vj.ELBO(), optimizer)),
         run.data.train,
-        observe=OBSERVE,
+        transform=OBSERVE,
         epochs=run.epochs,
         batch_size=run.batch_size,
         store=run.checkpoints("sweep", c=config.c),
@@ -90,7 +90,7 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
 
 def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) -> dict[str, float]:
     """Squared error, KL and negative ELBO, means over the test images."""
-    terms = evaluate(key, vae, variables, run.data.test, observe=OBSERVE)
+    terms = evaluate(key, vae, variables, run.data.test, transform=OBSERVE)
     constant = 0.5 * np.prod(vae.image_shape) * np.log(np.pi / c)  # of -log N(x; mean, 1 / (2C))
     return {
         "test_reconstruction": (vj.mean_and_stderr(-terms.log_px_z).mean - constant) / c,

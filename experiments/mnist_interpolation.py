@@ -47,7 +47,7 @@ def main(config: Config) -> None:
     run = Run.start("mnist_interpolation", config, epochs=20)
     pairs_key, *train_keys, encode_key = jax.random.split(run.key, 2 + len(DIMENSIONS) * len(CONTESTANTS))
     starts, ends = pairs_of(pairs_key, run.data.test, config)
-    judge, accuracy = run.judge()
+    classifier, accuracy = run.classifier()
     training = run.data.train.images / np.float32(255)
     results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in CONTESTANTS}
     rows, clouds = [], {}
@@ -59,7 +59,7 @@ def main(config: Config) -> None:
             paths = straight_paths(encodings[starts], encodings[ends], config.steps)
             images = vj.decode_all(vae, trained.variables, paths.reshape(-1, dimensions))
             results[name][str(dimensions)] = {
-                "confidence": _along(judge(images).probabilities.max(axis=-1), config),
+                "confidence": _along(classifier(images).probabilities.max(axis=-1), config),
                 "nearest_distance": _along(nearest_distance(images, training), config),
             }
             rows.append((f"{title}, {dimensions}-D", images[: ROWS * config.steps]))
@@ -67,7 +67,7 @@ def main(config: Config) -> None:
                 clouds[title] = (encodings, paths[:ROWS])
     draw(run, config, results, rows, clouds)
     note = "mean over pairs; confidence: the classifier's greatest probability; distance: Euclidean, pixels in [0, 1]"
-    run.report({"label": f"{run.where}; {note}", "judge_accuracy": accuracy, **results})
+    run.report({"label": f"{run.where}; {note}", "classifier_accuracy": accuracy, **results})
 
 
 def pairs_of(key: jax.Array, data: vj.Split, config: Config) -> tuple[np.ndarray, np.ndarray]:

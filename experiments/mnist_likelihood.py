@@ -72,7 +72,7 @@ def main(config: Config) -> None:
     epochs, batch_size = (200, 100) if config.schedule == "short" else (sum(PAPER_STAGES), PAPER_BATCH)
     run = Run.start("mnist_likelihood", config, epochs=epochs, batch_size=batch_size)
     test_key, measure_key, draw_key, *train_keys = jax.random.split(run.key, 3 + len(config.k))
-    x = vj.observe_all(test_key, run.data.test, observe=OBSERVE)
+    x = vj.transform_all(test_key, run.data.test, transform=OBSERVE)
     vae = vj.mlp_vae(run.data.image_shape, latent_dim=50, hidden=(200, 200), activation=nn.tanh)
     paper = {k: PAPER[k] for k in config.k if k in PAPER and run.data.name == "mnist"}
     models, sheets = [], []
@@ -144,10 +144,10 @@ def train(
         vj.init(train_key, vae, how.optimizer),
         step,
         run.data.train,
-        observe=OBSERVE,
+        transform=OBSERVE,
         epochs=how.epochs,
         batch_size=how.batch_size,
-        measure=test_bound,
+        eval_fn=test_bound,
         store=store,
         title=name(k),
     )
@@ -160,9 +160,9 @@ def measure(
     """The numbers of one model on the binarised test images, in nats per image."""
     # One key for all models and all numbers of samples: the draws are shared, so that differences have less noise.
     encode_key, terms_key, weight_key = (jax.random.fold_in(key, stream) for stream in range(3))
-    posterior = vj.encode_all(encode_key, vae, variables, run.data.test, observe=OBSERVE)
+    posterior = vj.encode_all(encode_key, vae, variables, run.data.test, transform=OBSERVE)
     warn_if_collapsed(posterior)
-    terms = vj.evaluate(terms_key, vae, variables, run.data.test, observe=OBSERVE)
+    terms = vj.evaluate(terms_key, vae, variables, run.data.test, transform=OBSERVE)
     estimates = {
         samples: vj.importance_estimate(weight_key, vae, variables, x, samples)
         for samples in sorted({*BOUNDS, k, config.samples})

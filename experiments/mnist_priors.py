@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     require_positive_int(samples=config.samples, components=config.components)
     run = Run.start("mnist_priors", config, epochs=100, batch_size=250)
     test_key, train_key, weight_key, draw_key = jax.random.split(run.key, 4)
-    x = vj.observe_all(test_key, run.data.test, observe=OBSERVE)
+    x = vj.transform_all(test_key, run.data.test, transform=OBSERVE)
     models: dict[str, dict[str, Any]] = {}
     log_px: dict[str, np.ndarray] = {}
     sheets = []
@@ -114,12 +114,12 @@ def train(
     steps = run.epochs * (len(run.data.train) // run.batch_size)
     optimizer = averaged_adamw(config.learning_rate, config.weight_decay, steps)
     warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * steps)))
-    start = vj.observe_all(data_key, run.data.train, observe=OBSERVE) if name == "vamp" else None
+    start = vj.transform_all(data_key, run.data.train, transform=OBSERVE) if name == "vamp" else None
     state, history = run.fit(
         vj.init(init_key, vae, optimizer, data=start),
         vj.make_train_step(vae, vj.ELBO(beta=warm_up), optimizer),
         run.data.train,
-        observe=OBSERVE,
+        transform=OBSERVE,
         epochs=run.epochs,
         batch_size=run.batch_size,
         store=run.checkpoints(name, model=vae, variables=vj.averaged_variables, kl_warm_up=config.kl_warm_up),

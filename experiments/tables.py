@@ -178,11 +178,11 @@ def fit_vae(rows: Rows, fold: int, vae: vj.VAE, config: Config) -> LogDensity:
             looks[epoch] = float(np.mean(vj.log_likelihood(key, vae, state.variables, held_out, STOPPING_SAMPLES)))
         return {}
 
-    def fit(rows: Rows, epochs: int, measure: Any = None) -> vj.TrainState:
+    def fit(rows: Rows, epochs: int, eval_fn: Any = None) -> vj.TrainState:
         steps = config.epochs * (len(rows) // batch_of(rows))  # of the decay, however many are taken of them
         optimizer, step = optimizer_and_step(vae, steps, config)
         state = vj.init(jax.random.clone(init_key), vae, optimizer)
-        settings = {"epochs": epochs, "batch_size": batch_of(rows), "measure": measure, "progress": False}
+        settings = {"epochs": epochs, "batch_size": batch_of(rows), "eval_fn": eval_fn, "progress": False}
         return vj.fit(state, step, rows, **settings)[0]
 
     fit(fitted, config.epochs, look)

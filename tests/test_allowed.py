@@ -109,7 +109,7 @@ def partial(address, *args, **keywords):
         partial("vae_jax:restore_model", "touched"),
         {"class": "vae_jax.checkpoints.sealed:SealedFolder", "path": "touched"}, {"class": "harness.options:Options"},
         {"class": "vae_jax.data.cache:Parts", "folder": "touched"}, partial("vae_jax:load", "digits"),
-        {"class": "harness.run:Run"}, {"class": "vae_jax:Judge"}, {"import": "vae_jax.checkpoints.description:build"},
+        {"class": "harness.run:Run"}, {"class": "vae_jax:TrainedClassifier"}, {"import": "vae_jax.checkpoints.description:build"},
         partial("jax.numpy:save", "touched"), {"import": "jax.numpy:load"}, {"import": "jax.numpy:fromfile"},
         {"import": "jax.numpy:frompyfunc"}, {"import": "jax.numpy:vectorize"}, {"import": "jax.numpy:apply_along_axis"},
         {"import": "jax:pure_callback"}, {"import": "jax.debug:callback"}, {"import": "jax.debug:breakpoint"},
@@ -212,7 +212,7 @@ def test_all_public_values_of_this_library_are_allowed_and_nothing_with_effects(
         "Parts",
         "SealedFolder",
         "Dataset",
-        "Judge",
+        "TrainedClassifier",
     }
 
 

@@ -1,4 +1,4 @@
-"""Attribute vectors in closed form, the judge of attributes, and edits whose effects are known."""
+"""Attribute vectors in closed form, the classifier of attributes, and edits whose effects are known."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from flax import linen as nn
 import vae_jax as vj
 from vae_jax.evaluation.attributes import (
     GREATEST_WEIGHT,
+    AttributeClassifier,
     AttributeCrossEntropy,
-    AttributeJudge,
     Edits,
     _independence_weights,
     at_share,
     edit,
-    train_attribute_judge,
+    train_attribute_classifier,
 )
 from vae_jax.evaluation.latents import attribute_counts, attribute_vector
 
@@ -102,13 +102,13 @@ def split(count=256, seed=0) -> vj.Split:
 
 def test_a_judge_learns_attributes():
     data = split()
-    judge = train_attribute_judge(
+    classifier = train_attribute_classifier(
         jax.random.key(0), data, ("Blue", "Top"), steps=64, batch_size=32, convolutions=(8, 8), progress=False
     )
-    assert judge.names == ("Blue", "Top")
-    accuracy = judge.accuracy(split(64, seed=1))
+    assert classifier.names == ("Blue", "Top")
+    accuracy = classifier.accuracy(split(64, seed=1))
     assert min(accuracy.values()) > 0.95
-    assert judge(data.images / np.float32(255)).features.shape == (256, 128)
+    assert classifier(data.images / np.float32(255)).features.shape == (256, 128)
 
 
 def test_the_loss_of_an_example_is_weighted_by_its_combination():
@@ -131,19 +131,19 @@ def test_a_judge_of_correlated_attributes_does_not_tell_one_by_the_other():
     images = np.zeros((256, 8, 8, 3), np.uint8)
     images[top, :4] = 255
     data = vj.Split(images, attributes=vj.Attributes(("Top", "Hidden"), values))
-    judge = train_attribute_judge(
+    classifier = train_attribute_classifier(
         jax.random.key(0), data, ("Top", "Hidden"), steps=320, batch_size=32, convolutions=(32,), progress=False
     )
-    of_top, of_others = judge(images[:2] / np.float32(255)).probabilities
+    of_top, of_others = classifier(images[:2] / np.float32(255)).probabilities
     assert of_top[0] > 0.9 > 0.1 > of_others[0]
     np.testing.assert_allclose([of_top[1], of_others[1]], 0.5, atol=0.1)  # without the weights 0.9 and 0.1
 
 
 def test_a_judge_without_an_opinion_has_half():
-    judge = hand_made_judge(weight=0.0)
+    classifier = hand_made_classifier(weight=0.0)
     values = np.arange(40)[:, None] < 4
     data = vj.Split(np.zeros((40, 2, 2, 1), np.uint8), attributes=vj.Attributes(("Bright",), values))
-    assert judge.accuracy(data) == {"Bright": 0.5}
+    assert classifier.accuracy(data) == {"Bright": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_judge_without_an_opinion_has_half():
 )
 def test_a_judge_needs_attributes(data, names, error, message):
     with pytest.raises(error, match=message):
-        train_attribute_judge(jax.random.key(0), data, names)
+        train_attribute_classifier(jax.random.key(0), data, names)
 
 
 class Pixels(nn.Module):
@@ -169,7 +169,7 @@ class Pixels(nn.Module):
         return inputs.reshape(len(inputs), *self.output_shape)
 
 
-def hand_made_judge(weight: float = 10.0) -> AttributeJudge:
+def hand_made_classifier(weight: float = 10.0) -> AttributeClassifier:
     """Of images of 2 x 2: "Bright" if the first pixel is above 1/2; its features are the pixels."""
     classifier = vj.Classifier((2, 2, 1), classes=1, hidden=(4,))
     shapes = jax.tree.map(jnp.shape, classifier.init(jax.random.key(0)), is_leaf=lambda leaf: hasattr(leaf, "shape"))
@@ -180,14 +180,14 @@ def hand_made_judge(weight: float = 10.0) -> AttributeJudge:
             "Dense_0": {"kernel": weight * jnp.eye(4, 1), "bias": jnp.full(1, -weight / 2)},
         }
     }
-    return AttributeJudge(("Bright",), classifier, variables)
+    return AttributeClassifier(("Bright",), classifier, variables)
 
 
 def test_edits_whose_effect_is_known():
     vae = vj.VAE(Pixels((1, 4)), Pixels((2, 2, 1)), (2, 2, 1), 4, vj.Delta, vj.Gaussian())
     z = np.zeros((4, 4))
     z[:, 0], z[:, 1] = [0.1, 0.2, 0.3, 0.9], [0, 0.5, 0, 0.5]  # the last one is bright from the start
-    edits = edit(vae, {"params": {}}, hand_made_judge(), z, np.array([1.0, 0, 0, 0]), [0.0, 0.25, 0.35, 0.5])
+    edits = edit(vae, {"params": {}}, hand_made_classifier(), z, np.array([1.0, 0, 0, 0]), [0.0, 0.25, 0.35, 0.5])
     np.testing.assert_allclose(edits.flipped(0), [0, 1 / 3, 2 / 3, 1])
     expected = 1 / (1 + np.exp(-10 * (np.clip(z[:, 0] + 0.35, 0, 1) - 0.5)))
     np.testing.assert_allclose(edits.probabilities[2, :, 0], expected, atol=1e-5)
@@ -195,9 +195,9 @@ def test_edits_whose_effect_is_known():
     apart = np.linalg.norm(z - np.roll(z, 1, axis=0), axis=1).mean()
     np.testing.assert_allclose(edits.distances[1], np.array([0.25, 0.25, 0.25, 0.1]) / apart, atol=1e-5)
     with pytest.raises(vj.InputError, match="expected 0"):
-        edit(vae, {"params": {}}, hand_made_judge(), z, np.ones(4), [1.0])
+        edit(vae, {"params": {}}, hand_made_classifier(), z, np.ones(4), [1.0])
     with pytest.raises(vj.InputError, match="give 2"):
-        edit(vae, {"params": {}}, hand_made_judge(), z[:1], np.ones(4), [0.0, 1.0])
+        edit(vae, {"params": {}}, hand_made_classifier(), z[:1], np.ones(4), [0.0, 1.0])
 
 
 def test_no_share_of_none():

@@ -369,7 +369,7 @@ def test_a_stopped_run_whose_state_is_not_kept_says_so(tmp_path, monkeypatch):
             vj.StoppedError, match=r"not everything could be saved: checkpoint \d .*none before it"
         ) as caught,
     ):
-        run(fresh(), 3, store=store_of(tmp_path), measure=stop)
+        run(fresh(), 3, store=store_of(tmp_path), eval_fn=stop)
     assert "is kept in" not in str(caught.value)
     assert int(caught.value.state.step) > 0
 
@@ -432,7 +432,7 @@ def test_two_runs_of_a_process_do_not_share_a_folder(tmp_path):
             (tmp_path / "9.orbax-checkpoint-tmp").mkdir()
             other = store_of(tmp_path)
             for use in (
-                lambda: run(fresh(), 1, store=other, measure=pytest.fail),
+                lambda: run(fresh(), 1, store=other, eval_fn=pytest.fail),
                 lambda: other.save(1, fresh(), NOTES),
             ):
                 with pytest.raises(vj.InputError, match=f"another Checkpoints of this process {process(os.getpid())}"):
@@ -441,7 +441,7 @@ def test_two_runs_of_a_process_do_not_share_a_folder(tmp_path):
             vj.restore_model(tmp_path)
         return {}
 
-    run(fresh(), 3, store=store, measure=meanwhile)
+    run(fresh(), 3, store=store, eval_fn=meanwhile)
     assert len(tried) == 2
     assert all("9.orbax-checkpoint-tmp" in names for names in tried), "what may be half-written by the first is left"
     run(fresh(), 4, store=store_of(tmp_path))

@@ -1,4 +1,4 @@
-"""The judge learns, counts what it says, and is the same judge each time."""
+"""The classifier learns, counts what it says, and is the same classifier each time."""
 
 import jax
 import jax.numpy as jnp
@@ -7,19 +7,19 @@ import pytest
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax.evaluation.classifier import Judgement
+from vae_jax.evaluation.classifier import Predictions
 
 DATA = small_split(96)
 GREY = DATA.images / np.float32(255)
 
 
 def test_the_judge_learns_and_is_the_same_each_time():
-    judge = vj.train_judge(jax.random.key(0), DATA, steps=60, batch_size=32, progress=False)
-    judgement = judge.on(DATA)
-    assert judgement.agreement(DATA.labels) > 0.95
+    classifier = vj.train_classifier(jax.random.key(0), DATA, steps=60, batch_size=32, progress=False)
+    judgement = classifier.on(DATA)
+    assert judgement.accuracy(DATA.labels) > 0.95
     assert judgement.features.shape == (96, 128)
     np.testing.assert_allclose(judgement.probabilities.sum(axis=-1), 1, rtol=1e-5)
-    again = vj.train_judge(jax.random.key(0), DATA, steps=60, batch_size=32, progress=False)
+    again = vj.train_classifier(jax.random.key(0), DATA, steps=60, batch_size=32, progress=False)
     np.testing.assert_array_equal(again(GREY).probabilities, judgement.probabilities)
 
 
@@ -29,7 +29,7 @@ def test_at_least_as_many_steps_are_taken_in_whole_epochs(monkeypatch, batch_siz
     monkeypatch.setattr(
         "vae_jax.evaluation.classifier.fit", lambda state, *args, **settings: (state, runs.append(settings))
     )
-    vj.train_judge(jax.random.key(0), DATA, steps=7, batch_size=batch_size)
+    vj.train_classifier(jax.random.key(0), DATA, steps=7, batch_size=batch_size)
     (run,) = runs
     assert (run["epochs"], run["batch_size"]) == (epochs, min(batch_size, 96))
 
@@ -58,21 +58,21 @@ def test_cross_entropy_is_minus_the_log_probability_of_the_label():
 
 def test_what_a_judgement_counts():
     probabilities = np.array([[0.95, 0.05, 0.0], [0.5, 0.4, 0.1], [0.0, 0.1, 0.9], [0.3, 0.3, 0.4]])
-    judgement = Judgement(probabilities, np.zeros((4, 2)))
+    judgement = Predictions(probabilities, np.zeros((4, 2)))
     assert judgement.legible_share() == 0.5
     assert judgement.legible_share(confidence=0.4) == 1.0
-    assert judgement.agreement(np.array([0, 1, 2, 2])) == 0.75
+    assert judgement.accuracy(np.array([0, 1, 2, 2])) == 0.75
 
 
 def test_effective_classes_run_from_one_to_their_number():
-    assert Judgement(np.eye(10), np.zeros((10, 1))).effective_classes() == pytest.approx(10)
-    assert Judgement(np.eye(10)[[3, 3]], np.zeros((2, 1))).effective_classes() == pytest.approx(1)
-    assert Judgement(np.eye(10)[[3, 4]], np.zeros((2, 1))).effective_classes() == pytest.approx(2)
+    assert Predictions(np.eye(10), np.zeros((10, 1))).effective_classes() == pytest.approx(10)
+    assert Predictions(np.eye(10)[[3, 3]], np.zeros((2, 1))).effective_classes() == pytest.approx(1)
+    assert Predictions(np.eye(10)[[3, 4]], np.zeros((2, 1))).effective_classes() == pytest.approx(2)
 
 
 def test_images_without_labels_are_refused():
     with pytest.raises(vj.InputError, match="no labels"):
-        vj.train_judge(jax.random.key(0), vj.Split(DATA.images))
+        vj.train_classifier(jax.random.key(0), vj.Split(DATA.images))
     classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
     batch = vj.Batch(jnp.zeros((2, 6, 6, 1)))
     with pytest.raises(vj.InputError, match="no labels"):

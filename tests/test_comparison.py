@@ -9,20 +9,20 @@ from harness.comparison import survey
 from harness.recipe import Trained, train_vae
 
 import vae_jax as vj
-from vae_jax.evaluation.classifier import Judgement
+from vae_jax.evaluation.classifier import Predictions
 
 DATA = vj.Dataset("noise", small_split(300), small_split(200, seed=1), "made for the test")
 
 
-class LatentsInPlainSight(vj.Judge):
-    """A judge whose features are the logits of the first two pixels, where the decoder puts z."""
+class LatentsInPlainSight(vj.TrainedClassifier):
+    """A classifier whose features are the logits of the first two pixels, where the decoder puts z."""
 
     def __init__(self):
         pass
 
     def __call__(self, x):
         features = jax.scipy.special.logit(jnp.clip(jnp.asarray(x)[:, 0, :2, 0], 1e-6, 1 - 1e-6))
-        return Judgement(np.eye(2)[np.arange(len(x)) % 2], np.asarray(features))
+        return Predictions(np.eye(2)[np.arange(len(x)) % 2], np.asarray(features))
 
     def on(self, data):
         return self(np.full((len(data), 6, 6, 1), 0.5, np.float32))
@@ -66,7 +66,7 @@ def test_the_other_numbers(space):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"observe": vj.Scale(-1.0, 1.0)}, "takes values from 0 to 1, but .* 256 levels from -1 to 1"),
+        ({"transform": vj.Scale(-1.0, 1.0)}, "takes values from 0 to 1, but .* 256 levels from -1 to 1"),
         ({"batch_size": 301}, "batch_size is 301 but there are only 300"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"epochs": 0}, "epochs is 0"),

@@ -84,8 +84,8 @@ def test_each_member_is_measured(together):
         return {"bias": float(state.variables["params"]["decoder"]["Dense_1"]["bias"][0]), "step": int(state.step)}
 
     biases = together[0].variables["params"]["decoder"]["Dense_1"]["bias"][:, 0].tolist()
-    for measure in (bias, [bias] * 4):
-        _, history = fit(fresh_members(4), 2, measure=measure)
+    for eval_fn in (bias, [bias] * 4):
+        _, history = fit(fresh_members(4), 2, eval_fn=eval_fn)
         assert [record["step"] for record in history] == [[6] * 4, [12] * 4]
         assert history[1]["bias"] == biases
     assert len(set(biases)) == 4

@@ -63,7 +63,7 @@ def test_an_image_is_observed_and_encoded_by_two_streams_of_the_key():
     observation_keys, noise_keys = (example_keys(jax.random.fold_in(jax.random.key(1), i), 50) for i in range(2))
     x = vj.Binarize()(observation_keys, jnp.asarray(DATA.images)).x
     expected = jax.jit(vj.elbo_terms, static_argnums=1)(noise_keys, VAE, VARIABLES, x)
-    terms = vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, observe=vj.Binarize())
+    terms = vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, transform=vj.Binarize())
     np.testing.assert_allclose(terms.log_px_z, expected.log_px_z, rtol=1e-5)
     np.testing.assert_allclose(terms.kl, expected.kl, rtol=1e-5)
 
@@ -107,14 +107,15 @@ def test_estimate_is_the_mean_and_its_standard_error():
     assert np.isnan(error), "one value tells nothing of the spread"
 
 
-X = vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize())
+X = vj.transform_all(jax.random.key(3), DATA, transform=vj.Binarize())
 
 
 def test_what_is_observed_does_not_depend_on_the_blocks():
-    whole, cut = (vj.observe_all(jax.random.key(3), DATA, observe=vj.Binarize(), block=block) for block in (50, 13))
+    whole, cut = (vj.transform_all(jax.random.key(3), DATA, transform=vj.Binarize(), block=block) for block in (50, 13))
     np.testing.assert_array_equal(whole, cut)
     whole, cut = (
-        vj.encode_all(jax.random.key(3), VAE, VARIABLES, DATA, observe=vj.Binarize(), block=block) for block in (50, 13)
+        vj.encode_all(jax.random.key(3), VAE, VARIABLES, DATA, transform=vj.Binarize(), block=block)
+        for block in (50, 13)
     )
     np.testing.assert_allclose(whole.mean, cut.mean, rtol=1e-5, atol=1e-6)
 
@@ -199,9 +200,9 @@ def test_bits_per_dimension_of_noise_are_eight_and_one():
     levels = vj.mlp_vae((6, 6, 1), likelihood=vj.DiscretisedLogistic())
     np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(256)), levels, vj.Scale()), 8)
     np.testing.assert_allclose(vj.bits_per_dim(np.full(1, -36 * np.log(2)), VAE, vj.Binarize()), 1)
-    for vae, observe in ((VAE, vj.Scale()), (density, vj.Scale()), (levels, vj.Dequantize())):
+    for vae, transform in ((VAE, vj.Scale()), (density, vj.Scale()), (levels, vj.Dequantize())):
         with pytest.raises(vj.InputError, match="no likelihood"):
-            vj.bits_per_dim(uniform, vae, observe)
+            vj.bits_per_dim(uniform, vae, transform)
     with pytest.raises(vj.InputError, match="a plain autoencoder has no bound"):
         vj.bits_per_dim(uniform, vj.mlp_vae((6, 6, 1), posterior=vj.Delta), vj.Binarize())
 
@@ -218,7 +219,7 @@ class Corrupted(vj.Scale):
 def test_a_denoiser_is_scored_by_its_targets():
     vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), posterior=vj.Delta)
     variables = vae.init(jax.random.key(0))
-    terms = vj.evaluate(jax.random.key(1), vae, variables, DATA, observe=Corrupted())
+    terms = vj.evaluate(jax.random.key(1), vae, variables, DATA, transform=Corrupted())
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), i))(jnp.arange(50))
     batch = Corrupted()(keys, jnp.asarray(DATA.images))
     decoded = vae.decode(variables, vae.encode(variables, batch.x).mean)
@@ -228,7 +229,7 @@ def test_a_denoiser_is_scored_by_its_targets():
 
 def test_values_that_the_likelihood_does_not_take_are_refused_before_anything_is_computed():
     with pytest.raises(vj.InputError, match="likelihood takes values from 0 to 1, but what is observed are 256 levels"):
-        vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, observe=vj.Scale(-1.0, 1.0))
+        vj.evaluate(jax.random.key(1), VAE, VARIABLES, DATA, transform=vj.Scale(-1.0, 1.0))
     with pytest.raises(vj.InputError, match=r"examples have shape \(5, 5, 1\), but the model takes \(6, 6, 1\)"):
         vj.evaluate(jax.random.key(1), VAE, VARIABLES, small_split(10, size=5))
 

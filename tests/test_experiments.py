@@ -268,7 +268,7 @@ def write_celeba(folder, count=72, seed=0):
 
 def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     out = tmp_path / "out"
-    small = ("--epochs", 1, "--batch-size", 16, "--judge-steps", 1, "--latent-dim", 6, "--features", 4, 4)
+    small = ("--epochs", 1, "--batch-size", 16, "--classifier-steps", 1, "--latent-dim", 6, "--features", 4, 4)
     options = ("--data-dir", write_celeba(tmp_path / "celeba"), *small, "--out", out)
     run(monkeypatch, "celeba_attributes", *options)
     report = json.loads((out / "celeba_attributes.json").read_text())
@@ -399,7 +399,7 @@ def test_the_readmes_examples_run(monkeypatch, tmp_path):
         names["vj"].init(jax.random.key(0), own, optimizer),
         step,
         positive,
-        observe=names["vj"].Raw(0.0),
+        transform=names["vj"].Raw(0.0),
         epochs=1,
         progress=False,
     )

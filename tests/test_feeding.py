@@ -82,7 +82,7 @@ def test_streamed_members_are_resident_ones(monkeypatch):
 @in_usual_code
 def test_a_run_goes_on_from_the_middle_of_a_window():
     feed = Resident(jnp.asarray(DATA.images), jnp.asarray(DATA.labels), len(DATA))
-    midway, _ = run_chunk(fresh(), feed, 3, step=STEP, observe=Scale(), batch_size=16)
+    midway, _ = run_chunk(fresh(), feed, 3, step=STEP, transform=Scale(), batch_size=16)
     assert int(midway.step) == 3
     assert_same(fit(midway, 2, stream_above=0)[0], fit(fresh(), 2)[0])
 

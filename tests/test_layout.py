@@ -1,4 +1,4 @@
-"""Imports point in one direction, from a later stage to an earlier one, and the library knows nothing of the scripts."""
+"""Imports point from a later stage to an earlier one, and the library imports nothing of the scripts."""
 
 import ast
 import subprocess
@@ -38,11 +38,11 @@ def against_the_direction(path, source):
     own = STAGE[parts[0]]
     for name in imported_by(source):
         package, *names = name.split(".")
-        if package in ("harness", "benchmarks", "experiments", "tests"):
-            yield name
-        elif package == "vae_jax" and STAGE.get(names[0] if names else "", len(STAGES)) > own:
-            yield name
-        elif names[:2] == ["data", "synthetic"] and parts[:2] != ("data", "synthetic"):
+        if (
+            package in ("harness", "benchmarks", "experiments", "tests")
+            or (package == "vae_jax" and STAGE.get(names[0] if names else "", len(STAGES)) > own)
+            or (names[:2] == ["data", "synthetic"] and parts[:2] != ("data", "synthetic"))
+        ):
             yield name
 
 

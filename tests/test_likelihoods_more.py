@@ -55,14 +55,14 @@ class Case:
       outputs: of a decoder for some entries, [rows, *numbers of an entry].
       log_density: from those outputs and x [points, rows] to log p(x), [points, rows].
       grid: from those outputs to points [points, rows], on which the density is integrated.
-      observe: what makes data of the support.
+      transform: what makes data of the support.
     """
 
     likelihood: Any
     outputs: Any
     log_density: Callable
     grid: Callable
-    observe: Any
+    transform: Any
 
     @property
     def rows(self) -> np.ndarray:
@@ -621,7 +621,7 @@ PIXELS = np.clip(GENERATOR.normal(60 + 120 * GROUP[:, None, None, None], 30, (96
 
 
 @pytest.mark.parametrize(
-    ("likelihood", "data", "observe"),
+    ("likelihood", "data", "transform"),
     [
         (vj.HeteroscedasticGaussian(), REAL_TABLE, vj.Raw()),
         (vj.StudentT(per_element=True), REAL_TABLE, vj.Raw()),
@@ -633,17 +633,17 @@ PIXELS = np.clip(GENERATOR.normal(60 + 120 * GROUP[:, None, None, None], 30, (96
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, vj.Likelihood) else "",
 )
-def test_a_model_of_each_is_trained_and_evaluated(likelihood, data, observe):
+def test_a_model_of_each_is_trained_and_evaluated(likelihood, data, transform):
     vae, split = vj.mlp_vae(data.shape[1:], 2, (8,), likelihood), vj.Split(data)
     optimizer = optax.adam(1e-2)
     state = vj.init(jax.random.key(0), vae, optimizer)
-    before = vj.evaluate(jax.random.key(1), vae, state.variables, split, observe=observe)
+    before = vj.evaluate(jax.random.key(1), vae, state.variables, split, transform=transform)
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
-    state, history = vj.fit(state, step, split, observe=observe, epochs=1, batch_size=8, progress=False)
-    after = vj.evaluate(jax.random.key(1), vae, state.variables, split, observe=observe)
+    state, history = vj.fit(state, step, split, transform=transform, epochs=1, batch_size=8, progress=False)
+    after = vj.evaluate(jax.random.key(1), vae, state.variables, split, transform=transform)
     assert np.isfinite(history[0]["loss"])
     assert (after.log_px_z - after.kl).mean() > (before.log_px_z - before.kl).mean()
-    if observe.support.discrete:
-        bits = vj.bits_per_dim(after.log_px_z - after.kl, vae, observe)
+    if transform.support.discrete:
+        bits = vj.bits_per_dim(after.log_px_z - after.kl, vae, transform)
         expected = -(after.log_px_z - after.kl) / math.prod(vae.event_shape) / math.log(2)
         np.testing.assert_allclose(bits, expected, rtol=1e-5)

@@ -109,15 +109,15 @@ def test_a_linear_vae_learns_probabilistic_pca():
     generator = np.random.default_rng(0)
     data = generator.normal(size=(2048, 2)) * [1.2, 0.8] @ generator.normal(size=(2, 6)) * 0.7
     data += 0.5 * generator.normal(size=data.shape) + generator.normal(size=6) * 0.3
-    observe = vj.Scale(-6.0, 6.0)
+    transform = vj.Scale(-6.0, 6.0)
     split = vj.Split(np.clip(np.round((data + 6) * 255 / 12), 0, 255).astype(np.uint8).reshape(-1, *SHAPE))
-    x = vj.observe_all(jax.random.key(0), split, observe=observe).astype(np.float64).reshape(-1, 6)
+    x = vj.transform_all(jax.random.key(0), split, transform=transform).astype(np.float64).reshape(-1, 6)
 
     vae = vj.VAE(Linear(), vj.mlp_vae(SHAPE, hidden=()).decoder, SHAPE, 2, likelihood=vj.LearnedGaussian())
     optimizer = optax.adam(vj.warm_up_then_cosine(0.02, 3_000))
     step = vj.make_train_step(vae, vj.ELBO(samples=4), optimizer)
     state = vj.init(jax.random.key(1), vae, optimizer)
-    state, _ = vj.fit(state, step, split, observe=observe, epochs=375, batch_size=256, progress=False)
+    state, _ = vj.fit(state, step, split, transform=transform, epochs=375, batch_size=256, progress=False)
 
     variances, directions = np.linalg.eigh(np.cov(x, rowvar=False, ddof=0))
     noise = variances[:-2].mean()
@@ -133,6 +133,6 @@ def test_a_linear_vae_learns_probabilistic_pca():
     ]
     assert log_px[0] - 0.01 < log_px[1] <= log_px[0] + 1e-9
     assert np.degrees(scipy.linalg.subspace_angles(principal, weights)).max() < 1
-    terms = vj.evaluate(jax.random.key(2), vae, state.variables, split, observe=observe)
+    terms = vj.evaluate(jax.random.key(2), vae, state.variables, split, transform=transform)
     bound = vj.mean_and_stderr(terms.log_px_z - terms.kl)
     assert abs(bound.mean - log_px[0]) < 0.01 + 4 * bound.standard_error

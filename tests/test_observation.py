@@ -15,12 +15,12 @@ KEYS = example_keys(jax.random.key(0), 1)
 
 @pytest.mark.parametrize(("low", "high", "label"), [(0.0, 1.0, "grey"), (-1.0, 1.0, "grey in [-1, 1]")])
 def test_scale_brings_bytes_to_its_range(low, high, label):
-    observe = vj.Scale(low, high)
-    batch = observe(KEYS, BYTES, jnp.array([3]))
+    transform = vj.Scale(low, high)
+    batch = transform(KEYS, BYTES, jnp.array([3]))
     expected = low + (high - low) * np.array([0, 51, 128, 255]) / 255
     np.testing.assert_allclose(batch.x.ravel(), expected, atol=1e-6)
     assert batch.label.tolist() == [3]
-    assert observe.label == label
+    assert transform.label == label
 
 
 def test_a_target_takes_the_place_of_x():
@@ -36,23 +36,23 @@ def test_a_range_that_is_none_is_refused(low, high):
 
 
 @pytest.mark.parametrize(
-    "observe", [vj.Scale(-1.0, 1.0), vj.Binarize(), vj.StaticBinarize(), vj.Dequantize(), vj.Mirrored()]
+    "transform", [vj.Scale(-1.0, 1.0), vj.Binarize(), vj.StaticBinarize(), vj.Dequantize(), vj.Mirrored()]
 )
-def test_batches_are_the_same_where_float64_is_enabled(observe):
+def test_batches_are_the_same_where_float64_is_enabled(transform):
     images = jnp.arange(36 * 20).reshape(20, 6, 6, 1).astype(jnp.uint8)
-    expected = observe(example_keys(jax.random.key(1), 20), images).x
+    expected = transform(example_keys(jax.random.key(1), 20), images).x
     with jax.enable_x64(True):
-        found = observe(example_keys(jax.random.key(1), 20), images).x
+        found = transform(example_keys(jax.random.key(1), 20), images).x
         assert found.dtype == jnp.float32
         np.testing.assert_array_equal(found, expected)
 
 
 def test_binary_pixels_are_one_with_the_probability_of_their_grey():
     images = jnp.tile(BYTES, (4000, 1, 1, 1))
-    for observe in (vj.Binarize(), vj.StaticBinarize(3)):
-        x = observe(example_keys(jax.random.key(1), 4000), images).x
+    for transform in (vj.Binarize(), vj.StaticBinarize(3)):
+        x = transform(example_keys(jax.random.key(1), 4000), images).x
         assert set(np.unique(x)) == {0.0, 1.0}
-        if isinstance(observe, vj.Binarize):
+        if isinstance(transform, vj.Binarize):
             p = np.array([0, 51, 128, 255]).reshape(2, 2, 1) / 255
             assert np.all(np.abs(x.mean(axis=0) - p) <= 5 * np.sqrt(p * (1 - p) / 4000))
         else:

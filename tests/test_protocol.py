@@ -28,7 +28,7 @@ class TwoLayers:
         params = {name: jax.random.normal(k, shapes[name]) for name, k in zip(shapes, keys, strict=True)}
         return {"params": params | {layer: 0.3 * params[layer] for layer in ("z1", "z2")}}
 
-    def require_data(self, data, observe):
+    def require_data(self, data, transform):
         if data.event_shape != self.event_shape:
             raise vj.InputError(f"the examples have shape {data.event_shape}, but the model takes {self.event_shape}")
 
@@ -158,27 +158,27 @@ def test_its_terms_and_weights_agree():
 
 
 def test_it_is_trained_and_evaluated_on_a_split():
-    observe, optimizer = vj.Binarize(), optax.sgd(0.1)
+    transform, optimizer = vj.Binarize(), optax.sgd(0.1)
     state = vj.init(jax.random.key(2), MODEL, optimizer)
     step = vj.make_train_step(MODEL, vj.ELBO(), optimizer)
-    state, history = vj.fit(state, step, DATA, observe=observe, epochs=1, batch_size=16, progress=False)
+    state, history = vj.fit(state, step, DATA, transform=transform, epochs=1, batch_size=16, progress=False)
     assert {"kl_z1", "kl_z2", "log_px_z"} <= history[0].keys()
     assert int(state.step) == 3
     variables = state.variables
     found, in_blocks = (
-        vj.evaluate(key(), MODEL, variables, DATA, observe=observe, block=block) for block in (None, 10)
+        vj.evaluate(key(), MODEL, variables, DATA, transform=transform, block=block) for block in (None, 10)
     )
     np.testing.assert_allclose(found.log_px_z, in_blocks.log_px_z, rtol=1e-5)
-    kl = vj.kl_by_unit(key(), MODEL, variables, DATA, observe=observe)
+    kl = vj.kl_by_unit(key(), MODEL, variables, DATA, transform=transform)
     np.testing.assert_allclose(kl["z1"][:, 0] + kl["z2"][:, 0], found.kl, rtol=1e-4)
     active = vj.active_units(kl)
     assert {layer: active[layer].tolist() for layer in active} == {"z1": [True], "z2": [True]}
-    bits = vj.bits_per_dim(found.log_px_z - found.kl, MODEL, observe)
+    bits = vj.bits_per_dim(found.log_px_z - found.kl, MODEL, transform)
     np.testing.assert_allclose(bits, (found.kl - found.log_px_z) / (4 * math.log(2)), rtol=1e-5)
     with pytest.raises(vj.InputError, match=r"the examples have shape \(6, 6, 1\)"):
-        vj.evaluate(key(), MODEL, variables, small_split(4), observe=observe)
+        vj.evaluate(key(), MODEL, variables, small_split(4), transform=transform)
     with pytest.raises(vj.InputError, match=r"the examples have shape \(6, 6, 1\)"):
-        vj.fit(state, step, small_split(4), observe=observe, epochs=1, batch_size=2, progress=False)
+        vj.fit(state, step, small_split(4), transform=transform, epochs=1, batch_size=2, progress=False)
 
 
 def test_the_draws_of_an_example_depend_on_its_key_and_their_numbers_alone():

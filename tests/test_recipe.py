@@ -27,7 +27,7 @@ def test_the_averaged_parameters_are_measured_and_returned():
     )
     (last,) = states
     _, measure_key = jax.random.split(jax.random.key(0))
-    measured = partial(bound_in_numbers, measure_key, VAE, data=DATA.test, observe=vj.Scale(), split="test")
+    measured = partial(bound_in_numbers, measure_key, VAE, data=DATA.test, transform=vj.Scale(), split="test")
     averaged = vj.averaged_variables(last)
     for ours, expected in zip(jax.tree.leaves(trained.variables), jax.tree.leaves(averaged), strict=True):
         np.testing.assert_array_equal(ours, expected)
@@ -38,10 +38,10 @@ def test_the_averaged_parameters_are_measured_and_returned():
 
 @pytest.mark.parametrize("transforms", [(vj.Scale(-1.0, 1.0), vj.Scale()), (vj.Scale(), vj.Scale(-1.0, 1.0))])
 def test_neither_what_is_measured_nor_what_is_trained_on_may_leave_the_likelihoods_range(transforms):
-    observe, augmented = transforms
+    transform, augmented = transforms
     settings = {"epochs": 1, "batch_size": 16, "learning_rate": 0.1, "fit": pytest.fail}
     with pytest.raises(vj.InputError, match="likelihood takes values from 0 to 1"):
-        train_vae(jax.random.key(0), VAE, vj.ELBO(), DATA, observe=observe, augmented=augmented, **settings)
+        train_vae(jax.random.key(0), VAE, vj.ELBO(), DATA, transform=transform, augmented=augmented, **settings)
 
 
 def test_the_schedule_ends_with_the_run_and_augmented_images_are_for_training_alone(monkeypatch):
@@ -51,9 +51,9 @@ def test_the_schedule_ends_with_the_run_and_augmented_images_are_for_training_al
         runs.append(steps)
         return averaged_adamw(peak, weight_decay, steps)
 
-    def untrained(state, step, data, *, observe, measure, **settings):
-        runs.append(observe)
-        return state, [measure(state)]
+    def untrained(state, step, data, *, transform, eval_fn, **settings):
+        runs.append(transform)
+        return state, [eval_fn(state)]
 
     monkeypatch.setattr("harness.recipe.averaged_adamw", optimizer)
     settings = {"epochs": 3, "batch_size": 20, "learning_rate": 0.1, "fit": untrained}

@@ -28,14 +28,14 @@ def step_of(vae=VAE, objective=OBJECTIVE, optimizer=OPTIMIZER):
     return vj.make_train_step(vae, objective, optimizer)
 
 
-RUN = {"state": FRESH, "step": step_of(), "data": DATA, "observe": vj.Scale(), "batch_size": 16}
+RUN = {"state": FRESH, "step": step_of(), "data": DATA, "transform": vj.Scale(), "batch_size": 16}
 CHANGES = {
     "config": ({"config": {"widths": 9}}, r"\(widths is 8 there and 9 here\)"),
     "data": (
         {"data": small_split(96, seed=1)},
         r"\(data is '[0-9a-f]{12}\.\.\.' there and '[0-9a-f]{12}\.\.\.' here\)",
     ),
-    "transform": ({"observe": vj.Scale(0.0, 0.5)}, r"\(transform\.high is 1\.0 there and 0\.5 here\)"),
+    "transform": ({"transform": vj.Scale(0.0, 0.5)}, r"\(transform\.high is 1\.0 there and 0\.5 here\)"),
     "key": (
         {"state": replace(FRESH, key=jax.random.key(7))},
         r"\(key\.values is \[\d+, \d+\] there and \[0, 7\] here\)",
@@ -117,7 +117,7 @@ def test_an_epoch_of_another_length_is_refused_whatever_is_allowed(tmp_path, chu
 def test_the_same_run_made_anew_goes_on(tmp_path):
     fit(tmp_path, 2)
     anew = {"state": jax.tree.map(jnp.copy, FRESH), "step": step_of(), "data": small_split(96)}
-    state, history = fit(tmp_path, 4, **anew, mesh=vj.device_mesh(2), stream_above=0, measure=lambda state: {})
+    state, history = fit(tmp_path, 4, **anew, mesh=vj.device_mesh(2), stream_above=0, eval_fn=lambda state: {})
     assert [record["epoch"] for record in history] == [1, 2, 3, 4]
     assert int(state.step) == 24
 

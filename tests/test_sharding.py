@@ -58,8 +58,8 @@ def test_masks_enter_batch_norm_optimal_variance_and_free_bits_alike_on_devices_
     step = vj.make_train_step(vae, vj.ELBO(free_bits=0.3), OPTIMIZER)
     with jax.enable_x64(True):
         state = in_float64(vj.init(jax.random.key(0), vae, OPTIMIZER))
-        one, history = fit(state, 2, step=step, observe=Padded())
-        four, shared = fit(state, 2, step=step, observe=Padded(), mesh=vj.device_mesh(4), stream_above=0)
+        one, history = fit(state, 2, step=step, transform=Padded())
+        four, shared = fit(state, 2, step=step, transform=Padded(), mesh=vj.device_mesh(4), stream_above=0)
         np.testing.assert_allclose(losses(shared), losses(history), rtol=1e-10)
         assert_close(four, one, rtol=1e-10, atol=1e-13)
 
@@ -69,7 +69,7 @@ def chunk(state, count, layout):
     placed = layout.place(state)
     before = [leaf.sharding for leaf in jax.tree.leaves(placed)]
     feed, _ = ResidentFeeder(DATA, 16, layout, members=False).at(0)
-    state, metrics = run_chunk(placed, feed, count, step=STEP, observe=Scale(), batch_size=16, layout=layout)
+    state, metrics = run_chunk(placed, feed, count, step=STEP, transform=Scale(), batch_size=16, layout=layout)
     return before, [leaf.sharding for leaf in jax.tree.leaves(state)], layout.fetch((state, metrics))
 
 

@@ -28,7 +28,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(number):
         return {}
 
     with pytest.raises(vj.StoppedError) as caught:
-        fit(fresh(), 3, measure=send)
+        fit(fresh(), 3, eval_fn=send)
     stopped = caught.value
     done = int(stopped.state.step)
     assert 6 < done < 18
@@ -45,14 +45,14 @@ def test_a_signal_in_the_last_chunk_leaves_a_whole_run():
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    assert_same(fit(fresh(), 2, measure=send)[0], fit(fresh(), 2)[0])
+    assert_same(fit(fresh(), 2, eval_fn=send)[0], fit(fresh(), 2)[0])
 
 
 def test_a_run_in_a_thread_leaves_the_handlers_alone():
     before, during, states = handlers(), [], []
 
     def run():
-        states.append(fit(fresh(), 1, measure=lambda state: during.append(handlers()) or {})[0])
+        states.append(fit(fresh(), 1, eval_fn=lambda state: during.append(handlers()) or {})[0])
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -88,5 +88,5 @@ def test_handlers_come_back_after_an_error():
         raise OSError("no measure")
 
     with pytest.raises(OSError, match="no measure"):
-        fit(fresh(), 1, measure=fail)
+        fit(fresh(), 1, eval_fn=fail)
     assert handlers() == before

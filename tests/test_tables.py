@@ -37,7 +37,7 @@ def test_plain_arrays_are_trained_on_and_evaluated():
     split = vj.Split(ROWS)
     np.testing.assert_array_equal(terms.kl, vj.evaluate(jax.random.key(1), VAE, state.variables, split).kl)
     np.testing.assert_allclose(vj.encode_all(jax.random.key(1), VAE, state.variables, ROWS).kl().sum(-1), terms.kl)
-    np.testing.assert_array_equal(vj.observe_all(jax.random.key(1), ROWS), ROWS)
+    np.testing.assert_array_equal(vj.transform_all(jax.random.key(1), ROWS), ROWS)
     assert np.isfinite(vj.log_likelihood(jax.random.key(2), VAE, state.variables, ROWS, 20)).all()
 
 

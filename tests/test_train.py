@@ -34,10 +34,10 @@ def batch(count=16, seed=9):
     return vj.Batch(jax.random.uniform(jax.random.key(seed), (count, 6, 6, 1)))
 
 
-def chunk(state, count, step=STEP, observe=Scale(), batch_size=16):
+def chunk(state, count, step=STEP, transform=Scale(), batch_size=16):
     state = jax.tree.map(jnp.copy, state)
     feed = Resident(jnp.asarray(DATA.images), None, len(DATA))
-    return run_chunk(state, feed, count, step=step, observe=observe, batch_size=batch_size)
+    return run_chunk(state, feed, count, step=step, transform=transform, batch_size=batch_size)
 
 
 def leaves(state):
@@ -151,9 +151,9 @@ class Counting(Scale):
 def test_one_compilation_serves_a_whole_run():
     step = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
     before = run_chunk._cache_size()
-    state, _ = vj.fit(fresh(), step, DATA, observe=Counting(), epochs=5, batch_size=16, progress=False)
+    state, _ = vj.fit(fresh(), step, DATA, transform=Counting(), epochs=5, batch_size=16, progress=False)
     traces = len(Counting.traces)
-    vj.fit(state, step, DATA, observe=Counting(), epochs=9, batch_size=16, progress=False)
+    vj.fit(state, step, DATA, transform=Counting(), epochs=9, batch_size=16, progress=False)
     assert len(Counting.traces) == traces, "a resumed run was traced anew"
     assert run_chunk._cache_size() == before + 1
 
@@ -179,7 +179,7 @@ def test_a_run_in_two_parts_ends_with_the_same_bits():
 
 def test_fit_learns_and_leaves_its_argument_alone():
     state = fresh()
-    _, history = fit(state, 30, measure=lambda state: {"steps": float(state.step)})
+    _, history = fit(state, 30, eval_fn=lambda state: {"steps": float(state.step)})
     assert history[-1]["loss"] < history[0]["loss"] - 2
     assert history[-1]["steps"] == 180
     assert np.isfinite(leaves(state)[0]).all(), "the state given to fit was donated"
@@ -188,18 +188,18 @@ def test_fit_learns_and_leaves_its_argument_alone():
 def test_a_measured_state_may_be_kept():
     kept = []
 
-    def measure(state):
+    def eval_fn(state):
         kept.append(state)
         return {}
 
-    state, _ = fit(fresh(), 2, measure=measure)
+    state, _ = fit(fresh(), 2, eval_fn=eval_fn)
     assert [int(state.step) for state in kept] == [6, 12]
     assert_same(kept[1], state)
 
 
 def test_fit_is_a_python_loop_over_epochs_and_batches():
     """Each step observes with keys of its own, from another stream than its noise."""
-    together, history = fit(fresh(), 2, observe=vj.Binarize())
+    together, history = fit(fresh(), 2, transform=vj.Binarize())
     state = fresh()
     order, observation = (jax.random.fold_in(state.key, stream) for stream in (1, 2))  # 0 is the noise of the step
     losses = []
@@ -389,7 +389,7 @@ def test_a_conditional_model_trains_by_its_labels():
 
 
 @pytest.mark.parametrize(
-    ("vae", "data", "observe", "message"),
+    ("vae", "data", "transform", "message"),
     [
         (vj.mlp_vae((6, 6, 1), 2, (4,)), small_split(), vj.Scale(-1.0, 1.0), "likelihood takes values from 0 to 1"),
         (vj.mlp_vae((6, 6, 1), 2, (4,), classes=2), small_split(), vj.Scale(), "labels run from 0 to 2"),
@@ -397,14 +397,14 @@ def test_a_conditional_model_trains_by_its_labels():
         (vj.mlp_vae((6, 6, 1), 2, (4,)), small_split(size=5), vj.Scale(), r"shape \(5, 5, 1\)"),
     ],
 )
-def test_data_that_the_model_does_not_take_are_refused_before_anything_is_compiled(vae, data, observe, message):
+def test_data_that_the_model_does_not_take_are_refused_before_anything_is_compiled(vae, data, transform, message):
     optimizer = optax.adam(1e-3)
 
     def uncompiled(*arguments):
         raise AssertionError("a step was traced")
 
     step = vj.make_train_step(vae, uncompiled, optimizer)
-    settings = {"observe": observe, "epochs": 1, "batch_size": 16, "progress": False}
+    settings = {"transform": transform, "epochs": 1, "batch_size": 16, "progress": False}
     with pytest.raises(vj.InputError, match=message):
         vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data, **settings)
     members = vj.init_members(jax.random.split(jax.random.key(0)), vae, optimizer, settings=jnp.array([0.5, 1.0]))

@@ -91,14 +91,14 @@ def memory_by_epoch(state: vj.TrainState, step: Step, run: Run, epochs: int) -> 
     """Mebibytes that the process holds after each epoch of ten steps, and the compilations of that run."""
     held: list[float] = []
 
-    def measure(state: vj.TrainState) -> dict[str, float]:
+    def eval_fn(state: vj.TrainState) -> dict[str, float]:
         held.append(resident_mebibytes())
         return {}
 
     compiled: Any = run_chunk  # a jitted function, which counts its programs
     before = compiled._cache_size()
     data = run.data.train[: 10 * run.batch_size]
-    vj.fit(state, step, data, epochs=epochs, batch_size=run.batch_size, measure=measure, progress=False)
+    vj.fit(state, step, data, epochs=epochs, batch_size=run.batch_size, eval_fn=eval_fn, progress=False)
     late = held[5:] or held
     compilations = compiled._cache_size() - before
     print(

@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Int, Key
 from matplotlib.figure import Figure
 
 from vae_jax.data import Dataset
-from vae_jax.data.transforms import Observe, Scale
+from vae_jax.data.transforms import Scale, Transform
 from vae_jax.distributions import Delta, DiagonalGaussian
 from vae_jax.errors import InputError
-from vae_jax.evaluation.classifier import Judge
+from vae_jax.evaluation.classifier import TrainedClassifier
 from vae_jax.evaluation.distances import frechet_distance
 from vae_jax.evaluation.latents import Sphere, aggregate, inscribed_lattice, sphere_about_mean, uniform_in_square
 from vae_jax.evaluation.passes import decode_all, encode_all
@@ -67,9 +67,9 @@ def survey(
     key: Key[Array, ""],
     trained: Trained,
     data: Dataset,
-    judge: Judge,
+    classifier: TrainedClassifier,
     *,
-    observe: Observe = Scale(),
+    transform: Transform = Scale(),
     sites: int = 15,
 ) -> LatentSpace:
     """Look at the latent space of a trained model.
@@ -77,8 +77,8 @@ def survey(
     The numbers, in nats per image where they are bounds:
 
     * {train, test}_{reconstruction, kl, negative_elbo}: at one sampled z for each image;
-    * legible_share, lattice_classes: of the lattice's images, as `Judgement` has them;
-    * frechet: squared Fréchet distance in the judge's features between the test images and as many decoded means E[x|z]
+    * legible_share, lattice_classes: of the lattice's images, as `Predictions` has them;
+    * frechet: squared Fréchet distance in the classifier's features between the test images and as many decoded means E[x|z]
       of z drawn from N(0, I) ("prior"), from a Gaussian fitted to the aggregated posterior of the training images
       ("fitted"), uniformly from the lattice's square ("square"), from q(z|x) of the test images ("reconstruction");
       and, for scale, as many training images ("train");
@@ -88,12 +88,12 @@ def survey(
     train_key, test_key, encode_key, aggregate_key, prior_key, fitted_key, square_key, sample_key = jax.random.split(
         key, 8
     )
-    posterior = encode_all(encode_key, vae, variables, data.test, observe=observe)
-    aggregated = aggregate(encode_all(aggregate_key, vae, variables, data.train, observe=observe))
+    posterior = encode_all(encode_key, vae, variables, data.test, transform=transform)
+    aggregated = aggregate(encode_all(aggregate_key, vae, variables, data.train, transform=transform))
     sphere = sphere_about_mean(posterior.mean)
     lattice = inscribed_lattice(sphere, sites)
     decoded = decode_all(vae, variables, lattice.reshape(-1, vae.latent_dim))
-    on_lattice = judge(decoded)
+    on_lattice = classifier(decoded)
     count = len(data.test)
     draws = {
         "prior": vae.prior_distribution(variables).sample(prior_key, count),
@@ -101,13 +101,13 @@ def survey(
         "square": uniform_in_square(square_key, sphere, count),
         "reconstruction": posterior.sample(sample_key),
     }
-    test_features = judge.on(data.test).features
+    test_features = classifier.on(data.test).features
     images = {name: decode_all(vae, variables, z) for name, z in draws.items()}
-    frechet = {name: frechet_distance(judge(x).features, test_features) for name, x in images.items()}
-    frechet["train"] = frechet_distance(judge.on(data.train[:count]).features, test_features)
+    frechet = {name: frechet_distance(classifier(x).features, test_features) for name, x in images.items()}
+    frechet["train"] = frechet_distance(classifier.on(data.train[:count]).features, test_features)
     numbers = {
-        **bound_in_numbers(train_key, vae, variables, data.train, observe, "train"),
-        **bound_in_numbers(test_key, vae, variables, data.test, observe, "test"),
+        **bound_in_numbers(train_key, vae, variables, data.train, transform, "train"),
+        **bound_in_numbers(test_key, vae, variables, data.test, transform, "test"),
         "legible_share": on_lattice.legible_share(),
         "lattice_classes": on_lattice.effective_classes(),
         "frechet": frechet,
@@ -139,18 +139,18 @@ def run_comparison(name: str, options: ComparisonOptions) -> tuple[Run, dict[str
     if options.latent_dim < 2:
         raise InputError(f"latent_dim is {options.latent_dim}; a lattice needs at least 2")
     run = Run.start(name, options)
-    judge, accuracy = run.judge()
+    classifier, accuracy = run.classifier()
     spaces = {}
     for number, (contestant, (title, posterior, objective)) in enumerate(CONTESTANTS.items()):
         train_key, survey_key = jax.random.split(jax.random.fold_in(run.key, number))
         vae = mlp_vae(run.data.image_shape, options.latent_dim, posterior=posterior)
         trained = run.train(train_key, vae, objective, title=title)
-        spaces[contestant] = survey(survey_key, trained, run.data, judge)
+        spaces[contestant] = survey(survey_key, trained, run.data, classifier)
     for part, figure in comparison_figures(spaces, run.data.test.labels, run.where, run.label()).items():
         run.save(part, figure)
     print(table({CONTESTANTS[contestant].title: space.numbers for contestant, space in spaces.items()}, run.label()))
     numbers = {contestant: space.numbers for contestant, space in spaces.items()}
-    run.report({"label": run.label(), "judge_accuracy": accuracy, **numbers})
+    run.report({"label": run.label(), "classifier_accuracy": accuracy, **numbers})
     return run, spaces
 
 

@@ -34,7 +34,7 @@ class Options:
     """Seed of the whole run: initial parameters, order of data, noise, draws."""
     out: Path = Path("runs")
     """Folder for the report and the pictures."""
-    judge_seed: int = 0
+    classifier_seed: int = 0
     """Seed of the classifier that judges what is drawn, apart from the run's, so that runs are judged alike."""
     checkpoint_dir: Path | None = None
     """Folder for checkpoints of each model; a run resumes from its own."""

@@ -10,7 +10,7 @@ from jaxtyping import Array, Key, PyTree
 
 from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
 from vae_jax.data import Dataset, Split
-from vae_jax.data.transforms import Observe, Scale
+from vae_jax.data.transforms import Scale, Transform
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluation.bounds import evaluate
 from vae_jax.evaluation.estimate import mean_and_stderr
@@ -45,8 +45,8 @@ def train_vae(
     batch_size: int,
     learning_rate: float,
     weight_decay: float = 0.0,
-    observe: Observe = Scale(),
-    augmented: Observe | None = None,
+    transform: Transform = Scale(),
+    augmented: Transform | None = None,
     store: Checkpoints | NoCheckpoints = NoCheckpoints(),
     title: str = "training",
     progress: bool = True,
@@ -56,7 +56,7 @@ def train_vae(
 
     The history has the test split's terms after each epoch, for the curves alone: nothing is chosen by them. They are
     "test_reconstruction" and "test_kl" in nats per image, at one sampled z each. Where training is to see more than
-    `observe` makes of the images, `augmented` does: mirrored ones, say. A run resumes from its own checkpoints in
+    `transform` makes of the images, `augmented` does: mirrored ones, say. A run resumes from its own checkpoints in
     `store`. `fit` may be another function of the same arguments.
 
     Raises:
@@ -66,23 +66,23 @@ def train_vae(
     require_positive_int(epochs=epochs, batch_size=batch_size)
     if batch_size > len(data.train):
         raise InputError(f"batch_size is {batch_size} but there are only {len(data.train)} training images")
-    augmented = augmented or observe
-    for transform in (observe, augmented):
-        vae.require_data(data.train, transform)
+    augmented = augmented or transform
+    for each in (transform, augmented):
+        vae.require_data(data.train, each)
     optimizer = averaged_adamw(learning_rate, weight_decay, steps=epochs * (len(data.train) // batch_size))
     step = make_train_step(vae, objective, optimizer)
 
-    def measure(state: TrainState) -> Record:
-        return bound_in_numbers(measure_key, vae, averaged_variables(state), data.test, observe, "test")
+    def eval_fn(state: TrainState) -> Record:
+        return bound_in_numbers(measure_key, vae, averaged_variables(state), data.test, transform, "test")
 
     state, history = fit(
         init(init_key, vae, optimizer),
         step,
         data.train,
-        observe=augmented,
+        transform=augmented,
         epochs=epochs,
         batch_size=batch_size,
-        measure=measure,
+        eval_fn=eval_fn,
         store=store,
         title=title,
         progress=progress,
@@ -108,10 +108,10 @@ def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e
 
 
 def bound_in_numbers(
-    key: Key[Array, ""], vae: VAE, variables: Variables, data: Split, observe: Observe, split: str
+    key: Key[Array, ""], vae: VAE, variables: Variables, data: Split, transform: Transform, split: str
 ) -> Record:
     """Means over a split in nats per image, one sampled z each, and the bound's standard error over the images."""
-    terms = evaluate(key, vae, variables, data, observe=observe)
+    terms = evaluate(key, vae, variables, data, transform=transform)
     negative_elbo = mean_and_stderr(terms.kl - terms.log_px_z)
     return {
         f"{split}_reconstruction": mean_and_stderr(-terms.log_px_z).mean,

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from vae_jax.checkpoints.description import describe
 from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
 from vae_jax.data import Dataset, Split, file_name, load, load_or_stand_in
-from vae_jax.data.transforms import Observe, Scale
+from vae_jax.data.transforms import Scale, Transform
 from vae_jax.distributions.likelihoods import Bernoulli, Likelihood
 from vae_jax.errors import (
     CheckpointError,
@@ -34,13 +34,13 @@ from vae_jax.errors import (
     require_positive_int,
     require_writable_folder,
 )
-from vae_jax.evaluation.classifier import Judge, train_judge
+from vae_jax.evaluation.classifier import TrainedClassifier, train_classifier
 from vae_jax.models import VAE, Variables
 from vae_jax.objectives import Objective
 from vae_jax.plotting.curves import with_bands
 from vae_jax.training.averaging import averaged_variables
 from vae_jax.training.ensemble import fit_together
-from vae_jax.training.loop import Measure, Record
+from vae_jax.training.loop import EvalFn, Record
 from vae_jax.training.sharding import Layout, is_first_process, require_same, start_processes
 from vae_jax.training.step import Step, TrainState
 
@@ -144,8 +144,8 @@ class Run:
         vae: VAE,
         objective: Objective,
         *,
-        observe: Observe = Scale(),
-        augmented: Observe | None = None,
+        transform: Transform = Scale(),
+        augmented: Transform | None = None,
         title: str = "VAE",
     ) -> Trained:
         """Train on this run's data by its options."""
@@ -159,31 +159,31 @@ class Run:
             batch_size=self.batch_size,
             learning_rate=self.options.learning_rate,
             weight_decay=self.options.weight_decay,
-            observe=observe,
+            transform=transform,
             augmented=augmented,
             store=self.checkpoints(
                 title,
                 model=vae,
                 variables=averaged_variables,
                 best="test_negative_elbo" if chooses else None,
-                observe=describe(observe),  # what is measured; `augmented` may be what is trained on
+                transform=describe(transform),  # what is measured; `augmented` may be what is trained on
             ),
             title=title,
             fit=self.fit,
         )
 
     def fit(
-        self, state: TrainState, step: Step, data: Split, *, measure: Measure | None = None, **settings: Any
+        self, state: TrainState, step: Step, data: Split, *, eval_fn: EvalFn | None = None, **settings: Any
     ) -> tuple[TrainState, list[Record]]:
         """`vae_jax.fit` on this run's devices, of all members as one program."""
         above = self.options.stream_above
         settings |= {"mesh": self.mesh, "stream_above": None if above is None else int(above * 2**20)}
 
-        def serve(brought: list[tuple[TrainState, Measure | None]]) -> list[tuple[TrainState, list[Record]]]:
-            states, measures = zip(*brought, strict=True)
-            return fit_together(states, step, data, measures=measures, **settings)
+        def serve(brought: list[tuple[TrainState, EvalFn | None]]) -> list[tuple[TrainState, list[Record]]]:
+            states, eval_fns = zip(*brought, strict=True)
+            return fit_together(states, step, data, eval_fns=eval_fns, **settings)
 
-        return together(serve, (state, measure))
+        return together(serve, (state, eval_fn))
 
     def checkpoints(
         self,
@@ -224,16 +224,16 @@ class Run:
         _STORES.append(store)
         return store
 
-    def judge(self) -> tuple[Judge, float]:
-        """A judge trained on this run's data, and its accuracy on the test images, which is printed."""
+    def classifier(self) -> tuple[TrainedClassifier, float]:
+        """A classifier trained on this run's data, and its accuracy on the test images, which is printed."""
 
-        def serve(brought: list[None]) -> list[tuple[Judge, float]]:
-            key = jax.random.fold_in(jax.random.key(self.options.judge_seed), 1)  # no stream of the run's own
-            judge = train_judge(key, self.data.train)
-            accuracy = judge.on(self.data.test).agreement(self.data.test.labels)
-            seed, name = self.options.judge_seed, self.data.name
+        def serve(brought: list[None]) -> list[tuple[TrainedClassifier, float]]:
+            key = jax.random.fold_in(jax.random.key(self.options.classifier_seed), 1)  # no stream of the run's own
+            classifier = train_classifier(key, self.data.train)
+            accuracy = classifier.on(self.data.test).accuracy(self.data.test.labels)
+            seed, name = self.options.classifier_seed, self.data.name
             print(f"classifier of seed {seed}: {accuracy:.2%} of {name}'s test images right")
-            return [(judge, accuracy)] * len(brought)
+            return [(classifier, accuracy)] * len(brought)
 
         return together(serve, None)
 
@@ -242,10 +242,10 @@ class Run:
         """Data and seed."""
         return f"{self.data.name}, seed {self.options.seed}"
 
-    def label(self, likelihood: Likelihood = Bernoulli(), observe: Observe = Scale()) -> str:
+    def label(self, likelihood: Likelihood = Bernoulli(), transform: Transform = Scale()) -> str:
         """What this run's numbers are: data, pixels, what is measured and in which unit, noise, seed."""
         return (
-            f"{self.data.name}, {observe.label} {likelihood.label(observe.support)} in nats per image, "
+            f"{self.data.name}, {transform.label} {likelihood.label(transform.support)} in nats per image, "
             f"one sampled z each, seed {self.options.seed}"
         )
 

@@ -14,11 +14,11 @@ from vae_jax.data.transforms import (
     Binarize,
     Dequantize,
     Mirrored,
-    Observe,
     Raw,
     Scale,
     StaticBinarize,
     Support,
+    Transform,
 )
 
 __all__ = [
@@ -29,12 +29,12 @@ __all__ = [
     "Dataset",
     "Dequantize",
     "Mirrored",
-    "Observe",
     "Raw",
     "Scale",
     "Split",
     "StaticBinarize",
     "Support",
+    "Transform",
     "file_name",
     "load",
     "load_celeba",

@@ -91,7 +91,7 @@ class Batch:
 
 
 @runtime_checkable
-class Observe(Protocol):
+class Transform(Protocol):
     """How bytes become what the model sees. `label` says it in every title and beside every number."""
 
     @property
@@ -108,7 +108,7 @@ class Observe(Protocol):
         images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
-        """Observe images, each with its own key where there is chance in it."""
+        """Transform images, each with its own key where there is chance in it."""
 
 
 @value
@@ -165,7 +165,7 @@ class StaticBinarize:
     """Static binarisation: one draw for each image, the same in every epoch, split and run.
 
     The draw follows from `seed` and the image's own bytes, so it needs no copy of the data and does not depend on where
-    the image stands; equal images are binarised alike. `vae_jax.observe_all` gives the result for a digest.
+    the image stands; equal images are binarised alike. `vae_jax.transform_all` gives the result for a digest.
 
     It is no data set of the literature: Larochelle's binarisation is another draw.
     """
@@ -254,20 +254,20 @@ class Mirrored:
     """Each image as it is or mirrored, left to right, with equal chance each time: for training on faces and the like.
 
     Attributes:
-      observe: what is observed of the image that results.
+      transform: what is observed of the image that results.
     """
 
-    observe: Observe = Scale()
+    transform: Transform = Scale()
 
     @property
     def support(self) -> Support:
-        """That of `observe`."""
-        return self.observe.support
+        """That of `transform`."""
+        return self.transform.support
 
     @property
     def label(self) -> str:
-        """That of `observe`, and the word."""
-        return f"{self.observe.label}, mirrored at random"
+        """That of `transform`, and the word."""
+        return f"{self.transform.label}, mirrored at random"
 
     def __call__(
         self,
@@ -275,10 +275,10 @@ class Mirrored:
         images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
-        """Mirror, then observe."""
+        """Mirror, then transform."""
         mirror_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, stream) for stream in range(2))
         mirrored = jax.vmap(partial(jax.random.bernoulli, p=jnp.float32(0.5)))(mirror_keys)
-        return self.observe(keys, jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images), labels)
+        return self.transform(keys, jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images), labels)
 
 
 Examples = Split | np.ndarray | Array
@@ -300,7 +300,7 @@ def as_split(data: Any) -> Split:
     return Split(as_examples("the data", np.asarray(data)))
 
 
-def default_transform(data: Split) -> Observe:
+def default_transform(data: Split) -> Transform:
     """`Scale()` of bytes; of all other arrays the stored numbers as they are."""
     if data.images.dtype == np.uint8:
         return Scale()

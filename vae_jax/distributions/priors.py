@@ -91,7 +91,7 @@ class VampPrior:
         if data.shape[1:] != event_shape or len(data) == 0:
             raise InputError(f"data has shape {data.shape}; expected one example or more of {event_shape}")
         if not jnp.issubdtype(data.dtype, jnp.floating):
-            raise InputError(f"data has dtype {data.dtype}; expected floats, as observe_all makes them of bytes")
+            raise InputError(f"data has dtype {data.dtype}; expected floats, as transform_all makes them of bytes")
         rows = jax.random.choice(key, len(data), (self.components,), replace=len(data) < self.components)
         return {"params": {"pseudo_inputs": jnp.asarray(data)[rows]}}
 

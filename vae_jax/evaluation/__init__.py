@@ -1,22 +1,22 @@
 """Numbers about a trained model: exact over any number of examples, per example until the caller takes the mean."""
 
-from vae_jax.evaluation.attributes import AttributeJudge, Edits, at_share, edit, train_attribute_judge
+from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share, edit, train_attribute_classifier
 from vae_jax.evaluation.bounds import ImportanceEstimate, bits_per_dim, evaluate, importance_estimate, log_likelihood
-from vae_jax.evaluation.classifier import Classifier, CrossEntropy, Judge, train_judge
+from vae_jax.evaluation.classifier import Classifier, CrossEntropy, TrainedClassifier, train_classifier
 from vae_jax.evaluation.distances import frechet_distance, nearest_distance
 from vae_jax.evaluation.estimate import Estimate, mean_and_stderr
-from vae_jax.evaluation.passes import decode_all, encode_all, observe_all
+from vae_jax.evaluation.passes import decode_all, encode_all, transform_all
 from vae_jax.evaluation.units import PosteriorCollapseWarning, active_units, kl_by_unit, warn_if_collapsed
 
 __all__ = [
-    "AttributeJudge",
+    "AttributeClassifier",
     "Classifier",
     "CrossEntropy",
     "Edits",
     "Estimate",
     "ImportanceEstimate",
-    "Judge",
     "PosteriorCollapseWarning",
+    "TrainedClassifier",
     "active_units",
     "at_share",
     "bits_per_dim",
@@ -30,8 +30,8 @@ __all__ = [
     "log_likelihood",
     "mean_and_stderr",
     "nearest_distance",
-    "observe_all",
-    "train_attribute_judge",
-    "train_judge",
+    "train_attribute_classifier",
+    "train_classifier",
+    "transform_all",
     "warn_if_collapsed",
 ]

@@ -1,4 +1,4 @@
-"""Attributes of images: a judge that tells them, and what a vector added to encodings does to them."""
+"""Attributes of images: a classifier that tells them, and what a vector added to encodings does to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Mirrored
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
-from vae_jax.evaluation.classifier import Classifier, train_classifier
+from vae_jax.evaluation.classifier import Classifier, fit_classifier
 from vae_jax.evaluation.passes import decode_all
 from vae_jax.models import VAE, Variables
 from vae_jax.objectives import Loss
 
 GREATEST_WEIGHT = 10.0
-"""Of an example in the judge's training, however rare its combination of attributes."""
+"""Of an example in the classifier's training, however rare its combination of attributes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class AttributeCrossEntropy:
         return Loss(self.weights[batch.label] * loss, {"accuracy": right}, {})
 
 
-class AttributeJudgement(NamedTuple):
+class AttributePredictions(NamedTuple):
     """What a trained classifier says of images.
 
     Attributes:
@@ -62,13 +62,13 @@ class AttributeJudgement(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="classifier")
-def _judge(first: int | Array, x: Array, variables: Variables, classifier: Classifier) -> AttributeJudgement:
-    return AttributeJudgement(jax.nn.sigmoid(classifier.logits(variables, x)), classifier.features(variables, x))
+def _predict(first: int | Array, x: Array, variables: Variables, classifier: Classifier) -> AttributePredictions:
+    return AttributePredictions(jax.nn.sigmoid(classifier.logits(variables, x)), classifier.features(variables, x))
 
 
 @dataclass(frozen=True, eq=False)
-class AttributeJudge:
-    """A trained classifier of attributes: `judge(x)` for any number of images in [0, 1], on the host.
+class AttributeClassifier:
+    """A trained classifier of attributes: `classifier(x)` for any number of images in [0, 1], on the host.
 
     Attributes:
       names: of the attributes.
@@ -80,14 +80,14 @@ class AttributeJudge:
     classifier: Classifier
     variables: Variables
 
-    def __call__(self, x: Float[Any, "n height width channels"]) -> AttributeJudgement:
+    def __call__(self, x: Float[Any, "n height width channels"]) -> AttributePredictions:
         """Probabilities and features of images as the classifier was trained to see them."""
-        return in_blocks(partial(_judge, variables=self.variables, classifier=self.classifier), x)
+        return in_blocks(partial(_predict, variables=self.variables, classifier=self.classifier), x)
 
     def accuracy(self, data: Split) -> dict[str, float]:
         """The share of stored images of which each attribute is told right, the mean of those with it and without.
 
-        So a judge that calls everything by the commoner side has 0.5.
+        So a classifier that calls everything by the commoner side has 0.5.
         """
         told = self(data.images / np.float32(255)).probabilities > 0.5
         truth = _values(data, self.names)
@@ -95,7 +95,7 @@ class AttributeJudge:
         return {name: float(share) for name, share in zip(self.names, sides, strict=True)}
 
 
-def train_attribute_judge(
+def train_attribute_classifier(
     key: Key[Array, ""],
     data: Split,
     names: Sequence[str],
@@ -104,10 +104,10 @@ def train_attribute_judge(
     batch_size: int = 32,
     convolutions: tuple[int, ...] = (32, 64, 128, 256),
     progress: bool = True,
-) -> AttributeJudge:
-    """A judge of attributes, trained on images, mirrored at random, as if the attributes were independent.
+) -> AttributeClassifier:
+    """A classifier of attributes, trained on images, mirrored at random, as if the attributes were independent.
 
-    In life they are not, and a judge that has learned that blond hair goes with women sees a woman where hair was dyed.
+    In life they are not, and a classifier that has learned that blond hair goes with women sees a woman where hair was dyed.
     So each example has the weight prod_i p(attribute i) / p(all its attributes), at most `GREATEST_WEIGHT`.
 
     Args:
@@ -129,7 +129,7 @@ def train_attribute_judge(
     attributes = _values(data, names)
     codes = (attributes @ (1 << np.arange(len(names)))).astype(np.int32)
     classifier = Classifier(data.image_shape, len(names), (128,), convolutions)
-    variables = train_classifier(
+    variables = fit_classifier(
         key,
         classifier,
         AttributeCrossEntropy(_independence_weights(attributes, codes)),
@@ -138,15 +138,15 @@ def train_attribute_judge(
         batch_size=batch_size,
         learning_rate=1e-3,
         weight_decay=0.05,
-        observe=Mirrored(),
+        transform=Mirrored(),
         progress=progress,
     )
-    return AttributeJudge(tuple(names), classifier, variables)
+    return AttributeClassifier(tuple(names), classifier, variables)
 
 
 def _values(data: Split, names: Sequence[str]) -> Bool[np.ndarray, "n attributes"]:
     if data.attributes is None:
-        raise InputError("the images have no attributes; a judge of attributes can't do without")
+        raise InputError("the images have no attributes; a classifier of attributes can't do without")
     return np.stack([data.attributes.require_both(name) for name in names], axis=1)
 
 
@@ -163,12 +163,12 @@ def _independence_weights(
 
 
 class Edits(NamedTuple):
-    """Faces decoded at steps along a vector, as a judge sees them; step 0 is the first.
+    """Faces decoded at steps along a vector, as a classifier sees them; step 0 is the first.
 
     Attributes:
       steps: multiples of the vector that were added.
-      probabilities: of the judge's attributes.
-      distances: of the judge's features from those of step 0, in units of the mean distance of two different faces
+      probabilities: of the classifier's attributes.
+      distances: of the classifier's features from those of step 0, in units of the mean distance of two different faces
         there.
     """
 
@@ -194,25 +194,29 @@ class Edits(NamedTuple):
 def edit(
     vae: VAE,
     variables: Variables,
-    judge: AttributeJudge,
+    classifier: AttributeClassifier,
     z: Float[Any, "n latent"],
     vector: Float[Any, " latent"],
     steps: Sequence[float],
 ) -> Edits:
-    """Decode z + step * vector for each step, and judge E[x|z].
+    """Decode z + step * vector for each step, and classify E[x|z].
 
     Raises:
       InputError: steps that don't begin with 0, or fewer than two faces, so that there is no distance between two.
     """
     if len(z) < 2:
-        raise InputError(f"{len(z)} faces can't be edited and judged; the distance between two is the unit, so give 2")
+        raise InputError(
+            f"{len(z)} faces can't be edited and classified; the distance between two is the unit, so give 2"
+        )
     if len(steps) == 0 or steps[0] != 0:
         raise InputError(f"the steps begin with {list(steps[:1])}; expected 0, which the others are held against")
-    judged = [judge(np.clip(decode_all(vae, variables, np.asarray(z + s * vector, np.float32)), 0, 1)) for s in steps]
-    features = np.stack([each.features for each in judged])
+    classified = [
+        classifier(np.clip(decode_all(vae, variables, np.asarray(z + s * vector, np.float32)), 0, 1)) for s in steps
+    ]
+    features = np.stack([each.features for each in classified])
     apart = np.linalg.norm(features[0] - np.roll(features[0], 1, axis=0), axis=-1).mean()
     distances = np.linalg.norm(features - features[0], axis=-1) / apart
-    return Edits(np.asarray(steps, float), np.stack([each.probabilities for each in judged]), distances)
+    return Edits(np.asarray(steps, float), np.stack([each.probabilities for each in classified]), distances)
 
 
 def at_share(share: float, shares: Float[Any, " steps"], values: Float[Any, " steps"]) -> float | None:

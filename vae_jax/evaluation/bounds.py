@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from vae_jax.data.transforms import LEVELS, Batch, Examples, Observe, as_split, default_transform
+from vae_jax.data.transforms import LEVELS, Batch, Examples, Transform, as_split, default_transform
 from vae_jax.distributions import Delta, example_keys
 from vae_jax.distributions.likelihoods.base import require_values
 from vae_jax.errors import InputError, renamed, require_finite, require_positive_int
@@ -29,12 +29,12 @@ def _elbo_terms(
     key: Array,
     variables: Variables,
     model: LatentVariableModel,
-    observe: Observe,
+    transform: Transform,
 ) -> ELBOTerms:
     observation_keys, noise_keys = (
         example_keys(jax.random.fold_in(key, stream), len(examples), first) for stream in range(2)
     )
-    return elbo_terms(noise_keys, model, variables, observe(observation_keys, examples, labels))
+    return elbo_terms(noise_keys, model, variables, transform(observation_keys, examples, labels))
 
 
 def evaluate(
@@ -43,7 +43,7 @@ def evaluate(
     variables: Variables,
     data: Examples,
     *,
-    observe: Observe | None = None,
+    transform: Transform | None = None,
     block: int | None = None,
 ) -> ELBOTerms:
     """The ELBO's terms of each example, at one sampled z each, in nats.
@@ -55,7 +55,7 @@ def evaluate(
       model: whose bound it is.
       variables: of the model.
       data: a split, or a plain array of examples.
-      observe: what the model sees of them; by default `default_transform`.
+      transform: what the model sees of them; by default `default_transform`.
       block: examples at once.
 
     Returns:
@@ -67,9 +67,9 @@ def evaluate(
     """
     require_finite(variables)
     data = as_split(data)
-    observe = default_transform(data) if observe is None else observe
-    model.require_data(data, observe)
-    run = partial(_elbo_terms, key=key, variables=variables, model=model, observe=observe)
+    transform = default_transform(data) if transform is None else transform
+    model.require_data(data, transform)
+    run = partial(_elbo_terms, key=key, variables=variables, model=model, transform=transform)
     return in_blocks(run, *inputs_of(data), block=block)
 
 
@@ -142,7 +142,7 @@ def importance_estimate(
       key: of the draws.
       model: no plain autoencoder.
       variables: of the model.
-      x: as observed, on the host or the device; binarise before (`observe_all`). A `Batch` may have targets, missing
+      x: as observed, on the host or the device; binarise before (`transform_all`). A `Batch` may have targets, missing
         entries and conditions.
       samples: draws for each example.
       condition: of each example if the model is conditional: log p(x|condition).
@@ -185,7 +185,7 @@ def log_likelihood(
     return importance_estimate(key, model, variables, x, samples, condition).log_px
 
 
-def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: Observe) -> Float[Any, " n"]:
+def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, transform: Transform) -> Float[Any, " n"]:
     """-log p(x) of each example in bits for each entry of the event, of the stored bytes or of binary pixels.
 
     A density of dequantised bytes becomes a bound on their probability by the width of a level (Theis et al., 2016).
@@ -193,7 +193,7 @@ def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: 
     Args:
       log_px: log p(x), or a bound on it, in nats.
       model: whose likelihood it is.
-      observe: what was observed.
+      transform: what was observed.
 
     Raises:
       InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels, or
@@ -201,14 +201,14 @@ def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, observe: 
     """
     if getattr(model, "posterior", None) is Delta:
         raise InputError("a plain autoencoder has no bound on log p(x), so it has no bits per dimension")
-    values = observe.support
+    values = transform.support
     if not model.likelihood.is_likelihood_of(values):
         raise InputError(
-            f"a {model.likelihood.label(values)} of {observe.label} pixels is no likelihood, so it has no bits per "
-            "dimension; observe with Dequantize() under a density, with Binarize() under a Bernoulli"
+            f"a {model.likelihood.label(values)} of {transform.label} pixels is no likelihood, so it has no bits per "
+            "dimension; transform with Dequantize() under a density, with Binarize() under a Bernoulli"
         )
     if not values.discrete and values.high - values.low == math.inf:
-        raise InputError(f"{observe.label} values are real numbers, whose density has no bits; report nats instead")
+        raise InputError(f"{transform.label} values are real numbers, whose density has no bits; report nats instead")
     width = 1.0 if values.discrete else (values.high - values.low) / LEVELS
     dims = math.prod(model.event_shape)
     return -on_host(log_px, np.float64) / (dims * math.log(2)) - math.log2(width)

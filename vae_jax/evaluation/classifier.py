@@ -1,4 +1,4 @@
-"""The small judge: a classifier trained by the same `fit`, to tell legible digits and to compare sets of images."""
+"""The small classifier: a classifier trained by the same `fit`, to tell legible digits and to compare sets of images."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data import Split
-from vae_jax.data.transforms import Batch, Observe, Scale
+from vae_jax.data.transforms import Batch, Scale, Transform
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.models import Variables
@@ -105,11 +105,11 @@ class CrossEntropy:
 
 
 @partial(jax.jit, static_argnames=("classifier",))
-def _judge(first: int | Array, x: Array, variables: Variables, classifier: Classifier) -> "Judgement":
-    return Judgement(jax.nn.softmax(classifier.logits(variables, x)), classifier.features(variables, x))
+def _predict(first: int | Array, x: Array, variables: Variables, classifier: Classifier) -> "Predictions":
+    return Predictions(jax.nn.softmax(classifier.logits(variables, x)), classifier.features(variables, x))
 
 
-class Judgement(NamedTuple):
+class Predictions(NamedTuple):
     """What a trained classifier says of images.
 
     Attributes:
@@ -132,31 +132,31 @@ class Judgement(NamedTuple):
         shares = np.asarray(self.probabilities, np.float64).mean(axis=0)
         return float(np.exp(-np.sum(shares * np.log(np.maximum(shares, np.finfo(np.float64).tiny)))))
 
-    def agreement(self, labels: Int[Any, " n"]) -> float:
+    def accuracy(self, labels: Int[Any, " n"]) -> float:
         """The share of images whose likeliest class is their label."""
         return float(np.mean(self.probabilities.argmax(axis=-1) == labels))
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
-    """A trained classifier: `judge(x)` for any number of images, on the host."""
+class TrainedClassifier:
+    """A trained classifier: `classifier(x)` for any number of images, on the host."""
 
     classifier: Classifier
     variables: Variables
 
-    def __call__(self, x: Float[Any, "n height width channels"]) -> Judgement:
+    def __call__(self, x: Float[Any, "n height width channels"]) -> Predictions:
         """Class probabilities and features of images as the classifier was trained to see them."""
-        return in_blocks(partial(_judge, variables=self.variables, classifier=self.classifier), x)
+        return in_blocks(partial(_predict, variables=self.variables, classifier=self.classifier), x)
 
-    def on(self, data: Split) -> Judgement:
+    def on(self, data: Split) -> Predictions:
         """The judgement on stored images."""
         return self(data.images / np.float32(255))
 
 
-def train_judge(
+def train_classifier(
     key: Key[Array, ""], data: Split, *, steps: int = 2_000, batch_size: int = 256, progress: bool = True
-) -> Judge:
-    """A `Judge` of grey images in [0, 1], trained on labelled ones; the same key and data make the same judge.
+) -> TrainedClassifier:
+    """A `TrainedClassifier` of grey images in [0, 1], trained on labelled ones; the same key and data make the same classifier.
 
     Args:
       key: of its parameters and of the order of its data.
@@ -169,16 +169,16 @@ def train_judge(
       InputError: the data have no labels, or there are no steps or no batch.
     """
     if data.labels is None:
-        raise InputError("the images have no labels; a judge can't be trained without")
+        raise InputError("the images have no labels; a classifier can't be trained without")
     require_positive_int(steps=steps, batch_size=batch_size)
     classifier = Classifier(data.image_shape, classes=int(data.labels.max()) + 1)
-    variables = train_classifier(
+    variables = fit_classifier(
         key, classifier, CrossEntropy(), data, steps=steps, batch_size=batch_size, learning_rate=2e-3, progress=progress
     )
-    return Judge(classifier, variables)
+    return TrainedClassifier(classifier, variables)
 
 
-def train_classifier(
+def fit_classifier(
     key: Key[Array, ""],
     classifier: Classifier,
     objective: Objective,
@@ -188,7 +188,7 @@ def train_classifier(
     batch_size: int,
     learning_rate: float,
     weight_decay: float = 0.0,
-    observe: Observe = Scale(),
+    transform: Transform = Scale(),
     progress: bool = True,
 ) -> Variables:
     """The variables of a classifier trained by AdamW, with warm-up and cosine decay.
@@ -202,7 +202,7 @@ def train_classifier(
       batch_size: images a step, all of them if there are fewer.
       learning_rate: the peak rate.
       weight_decay: in units of the learning rate.
-      observe: what the classifier sees of the images.
+      transform: what the classifier sees of the images.
       progress: whether to show a bar.
     """
     batch_size = min(batch_size, len(data))
@@ -214,7 +214,7 @@ def train_classifier(
         init(key, classifier, optimizer),
         make_train_step(classifier, objective, optimizer),
         data,
-        observe=observe,
+        transform=transform,
         epochs=epochs,
         batch_size=batch_size,
         progress=progress,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.data import Split
-from vae_jax.data.transforms import Examples, Observe, as_split, default_transform
+from vae_jax.data.transforms import Examples, Transform, as_split, default_transform
 from vae_jax.distributions import Posterior, example_keys
 from vae_jax.errors import renamed
 from vae_jax.evaluation.blocks import block_of, in_blocks
@@ -29,9 +29,9 @@ def _encode(
     key: Array,
     variables: Variables,
     vae: VAE,
-    observe: Observe,
+    transform: Transform,
 ) -> Posterior:
-    return vae.code(variables, observe(example_keys(key, len(examples), first), examples, labels)).posterior
+    return vae.code(variables, transform(example_keys(key, len(examples), first), examples, labels)).posterior
 
 
 def encode_all(
@@ -40,14 +40,14 @@ def encode_all(
     variables: Variables,
     data: Examples,
     *,
-    observe: Observe | None = None,
+    transform: Transform | None = None,
     block: int | None = None,
 ) -> Posterior:
     """q(z|x) of each example, on the host; `key` matters only where observing has chance in it."""
     data = as_split(data)
     vae.require_inputs(data)
-    observe = default_transform(data) if observe is None else observe
-    run = partial(_encode, key=key, variables=variables, vae=vae, observe=observe)
+    transform = default_transform(data) if transform is None else transform
+    run = partial(_encode, key=key, variables=variables, vae=vae, transform=transform)
     return in_blocks(run, *inputs_of(data), block=block)
 
 
@@ -77,14 +77,14 @@ def decode_all(
 
 
 @jit
-def _observe(first: int | Array, examples: Array, *, key: Array, observe: Observe) -> Array:
-    return observe(example_keys(key, len(examples), first), examples).x
+def _transform(first: int | Array, examples: Array, *, key: Array, transform: Transform) -> Array:
+    return transform(example_keys(key, len(examples), first), examples).x
 
 
-def observe_all(
-    key: Key[Array, ""], data: Examples, *, observe: Observe | None = None, block: int | None = None
+def transform_all(
+    key: Key[Array, ""], data: Examples, *, transform: Transform | None = None, block: int | None = None
 ) -> Float[Any, "n ..."]:
     """What the model sees of each example, on the host: one draw for each where observing has chance in it."""
     data = as_split(data)
-    observe = default_transform(data) if observe is None else observe
-    return in_blocks(partial(_observe, key=key, observe=observe), data.images, block=block)
+    transform = default_transform(data) if transform is None else transform
+    return in_blocks(partial(_transform, key=key, transform=transform), data.images, block=block)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from vae_jax.data.transforms import Examples, Observe, as_split, default_transform
+from vae_jax.data.transforms import Examples, Transform, as_split, default_transform
 from vae_jax.distributions import Posterior, example_keys
 from vae_jax.errors import require_finite
 from vae_jax.evaluation.blocks import in_blocks, on_host
@@ -27,12 +27,12 @@ def _kl_by_unit(
     key: Array,
     variables: Variables,
     model: LatentVariableModel,
-    observe: Observe,
+    transform: Transform,
 ) -> dict[str, Array]:
     observation_keys, noise_keys = (
         example_keys(jax.random.fold_in(key, stream), len(examples), first) for stream in range(2)
     )
-    terms = model.terms(noise_keys, variables, observe(observation_keys, examples, labels))
+    terms = model.terms(noise_keys, variables, transform(observation_keys, examples, labels))
     return {layer: kl[0] for layer, kl in terms.kl.items()}
 
 
@@ -42,7 +42,7 @@ def kl_by_unit(
     variables: Variables,
     data: Examples,
     *,
-    observe: Observe | None = None,
+    transform: Transform | None = None,
     block: int | None = None,
 ) -> dict[str, Float[Any, "n units"]]:
     """The KL of each example by layer and unit, in nats, on the host; sampled where there is no closed form.
@@ -51,9 +51,9 @@ def kl_by_unit(
     """
     require_finite(variables)
     data = as_split(data)
-    observe = default_transform(data) if observe is None else observe
-    model.require_data(data, observe)
-    run = partial(_kl_by_unit, key=key, variables=variables, model=model, observe=observe)
+    transform = default_transform(data) if transform is None else transform
+    model.require_data(data, transform)
+    run = partial(_kl_by_unit, key=key, variables=variables, model=model, transform=transform)
     return in_blocks(run, *inputs_of(data), block=block)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from vae_jax.data import Split
-from vae_jax.data.transforms import Batch, Observe
+from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions.likelihoods import Distribution, Likelihood
 from vae_jax.networks import identity
 
@@ -69,8 +69,8 @@ class LatentVariableModel(Protocol):
     def init(self, key: Key[Array, ""], data: Shaped[Any, "n ..."] | None = None) -> Variables:
         """Fresh variables; `data` are training examples, where something starts from them."""
 
-    def require_data(self, data: Split, observe: Observe) -> None:
-        """Raise `InputError` unless the model takes the examples of a split as `observe` makes them."""
+    def require_data(self, data: Split, transform: Transform) -> None:
+        """Raise `InputError` unless the model takes the examples of a split as `transform` makes them."""
 
     def code(self, variables: Variables, batch: Batch, train: bool = False, key: Any = None) -> Any:
         """What the draws of a batch are made from, such as q(z|x): computed once, however many draws follow."""

@@ -19,7 +19,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
-from vae_jax.data.transforms import Batch, Observe
+from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import (
     Delta,
     DiagonalGaussian,
@@ -161,12 +161,12 @@ class VAE:
         jax.eval_shape(lambda variables: self.prior_distribution(variables).log_prob(z), variables)
         return variables
 
-    def require_data(self, data: Split, observe: Observe) -> None:
-        """Raise `InputError` unless the model takes the examples of a split as `observe` makes them."""
+    def require_data(self, data: Split, transform: Transform) -> None:
+        """Raise `InputError` unless the model takes the examples of a split as `transform` makes them."""
         self.require_inputs(data)
-        if not self.likelihood.domain.holds(observe.support):
+        if not self.likelihood.domain.holds(transform.support):
             raise InputError(
-                f"the likelihood takes {self.likelihood.domain}, but what is observed are {observe.support}; choose "
+                f"the likelihood takes {self.likelihood.domain}, but what is observed are {transform.support}; choose "
                 "another likelihood or another transform, such as vj.Raw(low, high) of stored numbers in that range"
             )
 

@@ -2,12 +2,12 @@
 
 from vae_jax.training.averaging import averaged, averaged_variables
 from vae_jax.training.ensemble import init_members, with_settings
-from vae_jax.training.loop import Measure, Record, fit
+from vae_jax.training.loop import EvalFn, Record, fit
 from vae_jax.training.sharding import device_mesh
 from vae_jax.training.step import Metrics, Step, TrainState, init, make_train_step, member, warm_up_then_cosine
 
 __all__ = [
-    "Measure",
+    "EvalFn",
     "Metrics",
     "Record",
     "Step",

@@ -19,9 +19,9 @@ import optax
 from jaxtyping import Array, Key, PyTree
 
 from vae_jax.data import Split
-from vae_jax.data.transforms import Batch, Observe
+from vae_jax.data.transforms import Batch, Transform
 from vae_jax.errors import InputError
-from vae_jax.training.loop import Measure, Record, fit
+from vae_jax.training.loop import EvalFn, Record, fit
 from vae_jax.training.step import ChecksData, Metrics, Model, Step, TrainState, describe_step, init, member
 
 
@@ -66,11 +66,11 @@ class StepOfSettings:
         jax.eval_shape(lambda settings: found.append(describe_step(self.make(settings), settings)), settings)
         return found[0]
 
-    def require_data(self, data: Split, observe: Observe, settings: PyTree) -> None:
-        """Raise `InputError` unless the model of the step takes the data as `observe` makes them."""
+    def require_data(self, data: Split, transform: Transform, settings: PyTree) -> None:
+        """Raise `InputError` unless the model of the step takes the data as `transform` makes them."""
         step = self.make(settings)
         if isinstance(step, ChecksData):
-            step.require_data(data, observe, settings)
+            step.require_data(data, transform, settings)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """The state after the step made of its settings, and the metrics."""
@@ -87,7 +87,7 @@ def fit_together(
     step: Step,
     data: Split,
     *,
-    measures: Sequence[Measure | None],
+    eval_fns: Sequence[EvalFn | None],
     **settings: Any,
 ) -> list[tuple[TrainState, list[Record]]]:
     """`fit` of several runs as members of one: what it would return of each, but that all take the seconds of one.
@@ -96,15 +96,15 @@ def fit_together(
       states: of the runs, or each of as many members.
       step: of all.
       data: of all.
-      measures: the runs' own.
+      eval_fns: the runs' own.
       **settings: as `fit` takes them.
     """
     inner, count = states[0].step.shape, len(states)
     if count == 1:
-        return [fit(states[0], step, data, measure=measures[0], **settings)]
-    own = [each for each in measures if each for _ in range(math.prod(inner))] or None
+        return [fit(states[0], step, data, eval_fn=eval_fns[0], **settings)]
+    own = [each for each in eval_fns if each for _ in range(math.prod(inner))] or None
     members = jax.tree.map(lambda *leaves: _joined(leaves, inner), *states)
-    members, history = fit(members, step, data, measure=own, **settings)
+    members, history = fit(members, step, data, eval_fn=own, **settings)
     apart = jax.tree.map(lambda leaf: leaf.reshape(count, *inner, *leaf.shape[1:]), members)
 
     def records(number: int) -> list[Record]:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Int, Key, PyTree
 from vae_jax.checkpoints.description import describe
 from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
 from vae_jax.data import Split
-from vae_jax.data.transforms import Examples, Observe, as_split, default_transform
+from vae_jax.data.transforms import Examples, Transform, as_split, default_transform
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, NotFiniteError, StoppedError, require_not_negative, require_positive_int
 from vae_jax.progress import Progress
@@ -38,18 +38,18 @@ _CHUNK_SECONDS_OF_MEMBERS = 8.0  # the same of several members: on a CPU each ch
 Record = dict[str, Any]
 """Numbers by name; of several members, lists of them."""
 
-Measure = Callable[[TrainState], Record]
+EvalFn = Callable[[TrainState], Record]
 """What is measured of a state after an epoch."""
 
 
-@partial(jax.jit, static_argnames=("step", "observe", "batch_size", "layout"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("step", "transform", "batch_size", "layout"), donate_argnames="state")
 def run_chunk(
     state: TrainState,
     feed: Feed,
     count: Int[Array, ""] | int,
     *,
     step: Step,
-    observe: Observe,
+    transform: Transform,
     batch_size: int,
     layout: Layout = ONE_DEVICE,
 ) -> tuple[TrainState, Metrics]:
@@ -62,7 +62,7 @@ def run_chunk(
     Returns:
       The state, and the metrics summed over the steps.
     """
-    chunk = partial(_chunk, step=step, observe=observe, batch_size=batch_size)
+    chunk = partial(_chunk, step=step, transform=transform, batch_size=batch_size)
     if state.step.ndim == 0:
         return chunk(state, feed, count, layout=layout)
     if isinstance(feed, Window):  # each member has its own
@@ -76,7 +76,7 @@ def _chunk(
     count: Int[Array, ""] | int,
     *,
     step: Step,
-    observe: Observe,
+    transform: Transform,
     batch_size: int,
     layout: Layout = ONE_DEVICE,
 ) -> tuple[TrainState, Metrics]:
@@ -84,7 +84,7 @@ def _chunk(
 
     def one(state: TrainState) -> tuple[TrainState, Metrics]:
         keys = example_keys(stream(state.key, OBSERVATION, state.step), batch_size)
-        state, metrics = step(state, observe(keys, *batches(state.step)))
+        state, metrics = step(state, transform(keys, *batches(state.step)))
         return layout.constrain(state), metrics
 
     def goes_on(carry: tuple[Array, TrainState, Metrics]) -> Array:
@@ -108,10 +108,10 @@ def fit(
     step: Step,
     data: Examples,
     *,
-    observe: Observe | None = None,
+    transform: Transform | None = None,
     epochs: int,
     batch_size: int = 128,
-    measure: Measure | Sequence[Measure] | None = None,
+    eval_fn: EvalFn | Sequence[EvalFn] | None = None,
     store: Checkpoints | NoCheckpoints = NoCheckpoints(),
     mesh: Mesh | None = None,
     shard_optimizer: bool = False,
@@ -128,10 +128,10 @@ def fit(
       state: where to start; it stays usable.
       step: from `make_train_step`; of one member.
       data: a split, or a plain array of examples; they live on the devices as they are stored, or stream there.
-      observe: what the model sees of them; by default `Scale()` of bytes, and of other numbers these themselves.
+      transform: what the model sees of them; by default `Scale()` of bytes, and of other numbers these themselves.
       epochs: passes over the data in all.
       batch_size: images a step, over all devices; an epoch leaves out the remainder.
-      measure: called with a copy of the state after each epoch, or with the state of each member; the numbers that it
+      eval_fn: called with a copy of the state after each epoch, or with the state of each member; the numbers that it
         returns are added to the epoch's record. Several members may have one function each.
       store: keeps checkpoints. If it has one of this run, training resumes from that instead of `state`. One of another
         run is refused (see `Checkpoints`); the comparison reads all images once. A write that fails gives a warning,
@@ -157,7 +157,7 @@ def fit(
     require_positive_int(epochs=epochs, batch_size=batch_size)
     require_not_negative(stream_above=stream_above or 0)
     data = as_split(data)
-    observe = default_transform(data) if observe is None else observe
+    transform = default_transform(data) if transform is None else transform
     if batch_size > len(data):
         raise InputError(f"batch_size is {batch_size} but there are only {len(data)} training images")
     layout = Layout(mesh, shard_optimizer)
@@ -166,17 +166,17 @@ def fit(
     total = epochs * steps_per_epoch
     settings = member(state.settings, 0) if state.step.ndim else state.settings
     if isinstance(step, ChecksData):
-        step.require_data(data, observe, settings)
+        step.require_data(data, transform, settings)
     state = jax.tree.map(jnp.asarray, state)  # settings may be plain numbers
     with closing(store):
         # Within the call, so that the state that is replaced can be freed.
-        state, notes = _restored(store, state, partial(_described, state, step, settings, data, observe, batch_size))
+        state, notes = _restored(store, state, partial(_described, state, step, settings, data, transform, batch_size))
         records, chunks = notes.get("history", []), notes.get("chunks", [])  # the latter of the epoch under way
         feeder = _feeder(data, batch_size, layout, state.key, stream_above)
         state = layout.place(state)  # a copy, for the first chunk donates it
         done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk tells how fast a step is
         chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
-        run = partial(run_chunk, step=step, observe=observe, batch_size=batch_size, layout=layout)
+        run = partial(run_chunk, step=step, transform=transform, batch_size=batch_size, layout=layout)
         state, _ = run(state, feeder.at(done)[0], 0)  # compiles, so that no second of it counts as training
 
         def keep(**settings: Any) -> None:
@@ -209,7 +209,7 @@ def fit(
                 )
                 count = max(1, int(fitting))
                 if done % steps_per_epoch == 0:
-                    records.append(_record(done // steps_per_epoch, chunks) | _measured(measure, layout.fetch(state)))
+                    records.append(_record(done // steps_per_epoch, chunks) | _measured(eval_fn, layout.fetch(state)))
                     chunks.clear()
                     keep(record=records[-1], wait=False)
                 elif not young:
@@ -224,14 +224,14 @@ def fit(
 
 
 def _described(
-    state: TrainState, step: Step, settings: PyTree, data: Split, observe: Observe, batch_size: int
+    state: TrainState, step: Step, settings: PyTree, data: Split, transform: Transform, batch_size: int
 ) -> dict[str, Any]:
     """What a run is, for a store to refuse the checkpoints of another one; `settings` are those of one member."""
     return {
         "data": data.digest,
         "batch_size": batch_size,
         "steps_per_epoch": len(data) // batch_size,
-        "transform": describe(observe),
+        "transform": describe(transform),
         "members": state.step.size if state.step.ndim else None,
         "key": describe(state.key),
         "settings": describe(state.settings),
@@ -280,15 +280,15 @@ def _feeder(
     return ResidentFeeder(data, batch_size, layout, members=keys.ndim > 0)
 
 
-def _measured(measure: Measure | Sequence[Measure] | None, state: TrainState) -> Record:
+def _measured(eval_fn: EvalFn | Sequence[EvalFn] | None, state: TrainState) -> Record:
     """What is measured of the state, or lists of what is measured of each member."""
-    if measure is None:
+    if eval_fn is None:
         return {}
     if state.step.ndim == 0:
-        assert callable(measure)
-        return measure(jax.tree.map(jnp.copy, state))  # which may be kept, while the next chunk donates the original
-    measures = [measure] * state.step.size if callable(measure) else measure
-    of_members = [own(member(state, number)) for number, own in enumerate(measures)]
+        assert callable(eval_fn)
+        return eval_fn(jax.tree.map(jnp.copy, state))  # which may be kept, while the next chunk donates the original
+    eval_fns = [eval_fn] * state.step.size if callable(eval_fn) else eval_fn
+    of_members = [own(member(state, number)) for number, own in enumerate(eval_fns)]
     return {name: [record[name] for record in of_members] for name in of_members[0]}
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Key, PyTree, Shaped
 
 from vae_jax.checkpoints.description import describe
 from vae_jax.data import Split
-from vae_jax.data.transforms import Batch, Observe
+from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, require_positive, require_positive_int
 from vae_jax.models import Variables, merged
@@ -74,8 +74,8 @@ class HasVariables(Protocol):
 class TakesData(Protocol):
     """A model that says which data it takes."""
 
-    def require_data(self, data: Split, observe: Observe) -> None:
-        """Raise `InputError` unless the model takes the data as `observe` makes them."""
+    def require_data(self, data: Split, transform: Transform) -> None:
+        """Raise `InputError` unless the model takes the data as `transform` makes them."""
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -85,12 +85,12 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 class ChecksData(Protocol):
     """A step that knows which data its model takes."""
 
-    def require_data(self, data: Split, observe: Observe, settings: PyTree) -> None:
-        """Raise `InputError` unless the model takes the data as `observe` makes them.
+    def require_data(self, data: Split, transform: Transform, settings: PyTree) -> None:
+        """Raise `InputError` unless the model takes the data as `transform` makes them.
 
         Args:
           data: to train on.
-          observe: what the model sees of them.
+          transform: what the model sees of them.
           settings: of one member.
         """
 
@@ -169,10 +169,10 @@ class TrainStep:
         parts = {"model": self.model, "objective": self.objective, "optimizer": self.optimizer}
         return {name: describe(part) for name, part in parts.items()}
 
-    def require_data(self, data: Split, observe: Observe, settings: PyTree) -> None:
-        """Raise `InputError` unless the model takes the data as `observe` makes them, as far as it says."""
+    def require_data(self, data: Split, transform: Transform, settings: PyTree) -> None:
+        """Raise `InputError` unless the model takes the data as `transform` makes them, as far as it says."""
         if isinstance(self.model, TakesData):
-            self.model.require_data(data, observe)
+            self.model.require_data(data, transform)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """The state after the step, and the metrics."""
