@@ -15,17 +15,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from harness.options import Options
+from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
-from harness.run import Run, run_script
+from harness.run import Report, Run, run_script
+from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.data.transforms import Mirrored
 from vae_jax.errors import require_positive, require_positive_int
 from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share, edit, train_attribute_classifier
 from vae_jax.evaluation.latents import attribute_counts, attribute_vector
-from vae_jax.plotting.curves import drift_figure
-from vae_jax.plotting.images import images_figure, rows_figure
 
 CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
 CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
@@ -48,18 +46,15 @@ class Config(Options):
     """Channels after each convolution, of the encoders and of the classifier; the decoders' are their mirror image."""
     variance: float = 0.1
     """Of the VAE's Gaussian likelihood, pixels in [0, 1]: the smaller, the sharper the faces and the larger the KL."""
-    learning_rate: float = 2e-3
-    """AdamW's peak rate, after a warm-up and before the cosine decay to 0."""
-    weight_decay: float = 0.3
-    """AdamW's decay of the weight matrices, in units of the learning rate."""
     classifier_steps: int | None = None
     """Training steps, in whole epochs, of the classifier that classifies attributes. By default 2,000; on drawn faces,
     which are soon learnt, 1,000."""
     out: Path = Path("runs/celeba_attributes")
     """Folder for the report and the pictures."""
+    training: TrainingOptions = TrainingOptions(learning_rate=2e-3, weight_decay=0.3)
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Report:
     """Train, take the vectors, classifier them, draw, report."""
     require_positive(variance=config.variance)
     run = Run.start(
@@ -97,14 +92,14 @@ def main(config: Config) -> None:
     shown = run.data.test[:8]
     rows = [decode(model, encode(encode_key, model, shown)) for model in (ae, vae)]
     text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.where}"
-    run.save("reconstructions", images_figure(np.concatenate([shown.images / np.float32(255), *rows]), 8, text))
+    run.save("reconstructions", vj.plot.images(np.concatenate([shown.images / np.float32(255), *rows]), 8, text))
     draw(draw_key, run, vae, z, vectors, effects)
-    run.report(
+    return run.report(
         {
             "label": label,
             **{f"{name}_test_squared_error": value for name, value in errors.items()},
             "test_kl": vae.history[-1]["test_kl"],
-            "test_kl_label": run.label(vae.vae.likelihood),
+            "test_kl_label": run.label(vae.model.likelihood),
             "classifier_balanced_accuracy": accuracy,
             "attributes": effects,
             "images_by_combination": {name: counts_by_combination(run.data.train, name) for name in CONFOUNDERS},
@@ -125,19 +120,19 @@ def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
     """The variational autoencoder, or with `Delta` the plain one, on images mirrored at random."""
     plain = posterior is vj.Delta
     likelihood = vj.Gaussian(1.0 if plain else config.variance)
-    vae = vj.conv_vae(run.data.image_shape, config.latent_dim, config.features, likelihood, posterior, linear=True)
+    vae = vj.conv_vae(run.data.event_shape, config.latent_dim, config.features, likelihood, posterior, linear=True)
     objective = vj.Reconstruction() if plain else vj.ELBO()
-    return run.train(key, vae, objective, augmented=Mirrored(), title="autoencoder" if plain else "VAE")
+    return run.train(key, vae, objective, train_transform=vj.Mirrored(), title="autoencoder" if plain else "VAE")
 
 
-def encode(key: jax.Array, model: Trained, split: vj.Split) -> np.ndarray:
+def encode(key: jax.Array, trained: Trained, split: vj.Split) -> np.ndarray:
     """Posterior means, [n, latent]."""
-    return np.asarray(vj.encode_all(key, model.vae, model.variables, split).mean)
+    return np.asarray(vj.encode_all(key, trained.model, trained.variables, split).mean)
 
 
-def squared_error(model: Trained, z: np.ndarray, split: vj.Split) -> float:
+def squared_error(trained: Trained, z: np.ndarray, split: vj.Split) -> float:
     """Between pixels in [0, 1] and E[x|z], summed over an image, its mean over the images."""
-    decoded = vj.decode_all(model.vae, model.variables, z)
+    decoded = vj.decode_all(trained.model, trained.variables, z)
     return float(np.mean([np.sum((x / 255.0 - y) ** 2) for x, y in zip(split.images, decoded, strict=True)]))
 
 
@@ -184,7 +179,7 @@ def measure(
     assert split.attributes is not None
     lacking = z[~split.attributes[name]][:HELD_OUT]
     return {
-        kind: summary(name, edit(vae.vae, vae.variables, classifier, lacking, vector, STEPS))
+        kind: summary(name, edit(vae.model, vae.variables, classifier, lacking, vector, STEPS))
         for kind, vector in vectors.items()
     }
 
@@ -235,8 +230,8 @@ def draw(
     effects: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> None:
     """Draws from the prior, the rows of steps, and the effects."""
-    samples = decode(vae, vae.vae.prior_distribution(vae.variables).sample(key, 48))
-    run.save("prior", images_figure(samples, 8, f"48 draws from the prior, E[x|z], {run.where}"))
+    samples = decode(vae, vae.model.prior_distribution(vae.variables).sample(key, 48))
+    run.save("prior", vj.plot.images(samples, 8, f"48 draws from the prior, E[x|z], {run.where}"))
 
     attributes = run.data.test.attributes
     assert attributes is not None
@@ -253,13 +248,40 @@ def draw(
     for part, (what, vector) in pictures.items():
         images = np.stack([decode(vae, z[faces] + step * vector) for step in STEPS], axis=1)
         text = f"Steps along the balanced vector of {what}\nE[x|z] of held-out faces, {run.where}"
-        run.save(part, rows_figure(images, headings, text))
-    run.save("effects", drift_figure(effects, f"Held-out faces, decoded and classified; {run.where}"))
+        run.save(part, vj.plot.rows(images, headings, text))
+    run.save("effects", drift(effects, f"Held-out faces, decoded and classified; {run.where}"))
 
 
-def decode(model: Trained, z: Sequence[Any] | np.ndarray | jax.Array) -> np.ndarray:
+def decode(trained: Trained, z: Sequence[Any] | np.ndarray | jax.Array) -> np.ndarray:
     """E[x|z], held to the pixels' range."""
-    return np.clip(vj.decode_all(model.vae, model.variables, np.asarray(z, np.float32)), 0, 1)
+    return np.clip(vj.decode_all(trained.model, trained.variables, np.asarray(z, np.float32)), 0, 1)
+
+
+def drift(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) -> Figure:
+    """How often attributes flip as the step grows, and how far their confounders have drifted by then.
+
+    Args:
+      effects: by attribute and kind of vector, "steps", "flip_by_step" and "confounder_by_step", by confounder.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(4.1 * len(effects), 6.6), layout="constrained")
+    styles = {"plain": "--", "balanced": "-"}
+    for (name, by_kind), (above, below) in zip(effects.items(), figure.subplots(2, len(effects)).T, strict=True):
+        for kind, effect in by_kind.items():
+            flips = effect["flip_by_step"]
+            above.plot(effect["steps"], flips, styles[kind], color="black", label=f"{kind} vector")
+            for (other, values), colour in zip(effect["confounder_by_step"].items(), vj.plot.COLOURS, strict=False):
+                drift = np.asarray(values) - values[0]
+                below.plot(flips, drift, styles[kind], color=colour, label=f"P({other}), {kind}")
+        readable = name.replace("_", " ").lower()
+        above.set(title=readable, xlabel="step, in lengths of the vector", ylabel="share flipped", ylim=(-0.03, 1.03))
+        below.set(xlabel="share flipped", ylabel="drift of the mean probability", xlim=(-0.03, 1.03))
+        below.axhline(0, color="grey", linewidth=0.8)
+        for axes in (above, below):
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False, fontsize="small")
+    figure.suptitle(title)
+    return figure
 
 
 if __name__ == "__main__":

@@ -13,12 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from harness.options import Options
 from harness.recipe import Trained
-from harness.run import Run, run_script
+from harness.run import Report, Run, run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.evaluation.latents import class_separation, nearest_mean_accuracy
-from vae_jax.plotting.images import clouds_figure, images_figure
 
 DRAWS = 10_000  # for the agreement
 COLUMNS = 12  # draws shown of each digit
@@ -36,11 +34,11 @@ class Config(Options):
     """Folder for the report and the pictures."""
 
 
-def main(config: Config) -> None:
-    """Train with and without labels, draw what is asked for, classifier it, report."""
+def main(config: Config) -> Report:
+    """Train with and without labels, draw the digits asked for, classify them, write the report."""
     require_positive_int(classes=config.classes, latent_dim=config.latent_dim)
     run = Run.start("cvae_digits", config)
-    conditional = vj.mlp_vae(run.data.image_shape, config.latent_dim, classes=config.classes)
+    conditional = vj.mlp_vae(run.data.event_shape, config.latent_dim, classes=config.classes)
     for split in (run.data.train, run.data.test):
         conditional.require_inputs(split)
     classifier, accuracy = run.classifier()
@@ -64,43 +62,45 @@ def main(config: Config) -> None:
             f"{name}: nearest class mean right for {numbers[f'{name}_latent']['nearest_mean_accuracy']:.0%}": cloud
             for name, cloud in clouds.items()
         }
-        run.save("latents", clouds_figure(titles, run.data.test.labels, f"Encodings of the test images, {run.where}"))
+        run.save("latents", vj.plot.clouds(titles, run.data.test.labels, f"Encodings of the test images, {run.where}"))
     print(f"{run.label()}:")
     print("\n".join(f"{name}: {value}" for name, value in numbers.items()))
-    run.report({"label": run.label(), "classifier_accuracy": accuracy, "draws": DRAWS, **numbers})
+    return run.report({"label": run.label(), "classifier_accuracy": accuracy, "draws": DRAWS, **numbers})
 
 
-def agreement(key: jax.Array, model: Trained, classifier: vj.TrainedClassifier, classes: int) -> float:
+def agreement(key: jax.Array, trained: Trained, classifier: vj.TrainedClassifier, classes: int) -> float:
     """The share of draws, equally many of each class, in which the classifier sees the class asked for."""
     asked = np.arange(DRAWS) % classes
-    z = model.vae.prior_distribution(model.variables).sample(key, DRAWS)
-    return classifier(vj.decode_all(model.vae, model.variables, z, asked)).accuracy(asked)
+    z = trained.model.prior_distribution(trained.variables).sample(key, DRAWS)
+    return classifier(vj.decode_all(trained.model, trained.variables, z, asked)).accuracy(asked)
 
 
-def what_the_latent_keeps(key: jax.Array, model: Trained, run: Run) -> tuple[np.ndarray, dict[str, float]]:
+def what_the_latent_keeps(key: jax.Array, trained: Trained, run: Run) -> tuple[np.ndarray, dict[str, float]]:
     """The test encodings, and how well they tell the label."""
     train, test = (
-        np.asarray(vj.encode_all(key, model.vae, model.variables, split).mean)
+        np.asarray(vj.encode_all(key, trained.model, trained.variables, split).mean)
         for split in (run.data.train, run.data.test)
     )
     return test, {
-        "nearest_mean_accuracy": nearest_mean_accuracy(train, run.data.train.labels, test, run.data.test.labels),
-        "class_separation": class_separation(test, run.data.test.labels),
+        "nearest_mean_accuracy": vj.latents.nearest_mean_accuracy(
+            train, run.data.train.labels, test, run.data.test.labels
+        ),
+        "class_separation": vj.latents.class_separation(test, run.data.test.labels),
     }
 
 
-def draw_digits(key: jax.Array, model: Trained, run: Run, classes: int) -> None:
+def draw_digits(key: jax.Array, trained: Trained, run: Run, classes: int) -> None:
     """A row for each digit: with a new latent for each image, and with one latent down each column."""
     digits = np.repeat(np.arange(classes), COLUMNS)
-    each = model.vae.prior_distribution(model.variables).sample(key, len(digits))
+    each = trained.model.prior_distribution(trained.variables).sample(key, len(digits))
     same = jnp.tile(each[:COLUMNS], (classes, 1))
     for part, z, text in (
         ("draws", each, "a new latent for each image"),
         ("styles", same, "one latent down each column"),
     ):
-        images = vj.decode_all(model.vae, model.variables, z, digits)
+        images = vj.decode_all(trained.model, trained.variables, z, digits)
         title = f"A row for each digit asked for, {text}\nE[x|z, label], {run.where}"
-        run.save(part, images_figure(images, COLUMNS, title))
+        run.save(part, vj.plot.images(images, COLUMNS, title))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Layers 784-196-49-28 and back with batch normalisation, tanh on pixels in [-1, 1
 Gaussian likelihood of variance 1 / (2C). Five values of C are trained at once, as members of one program.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from harness.options import Options
-from harness.run import Run, run_script
+from harness.run import Report, Run, run_script
+from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.errors import require_positive
-from vae_jax.evaluation.bounds import evaluate
-from vae_jax.plotting.curves import trade_off_figure
-from vae_jax.plotting.images import sheets_figure
 
 OBSERVE = vj.Scale(-1.0, 1.0)
 COLUMNS = 16  # images of each kind that are shown
@@ -35,7 +34,7 @@ class Config(Options):
     """Folder for the report and the pictures."""
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Report:
     """Train the sweep as one program, measure each member, draw, report."""
     require_positive(**{f"c[{i}]": c for i, c in enumerate(config.c)})
     run = Run.start("mnist_batchnorm", config, epochs=20)
@@ -56,26 +55,25 @@ def main(config: Config) -> None:
     note = "squared error of pixels in [-1, 1] and KL in nats, means per test image at one sampled z"
     label = f"{run.where}; {note}"
     text = f"{run.where}: test images, their reconstructions (posterior mean), draws from the prior"
-    run.save("images", sheets_figure(sheets, COLUMNS, 1, text))
-    run.save("trade_off", trade_off_figure(sweep, f"{run.where}: test images, one sampled z each"))
+    run.save("images", vj.plot.sheets(sheets, COLUMNS, 1, text))
+    run.save("trade_off", trade_off(sweep, f"{run.where}: test images, one sampled z each"))
     print(label)
     for row in sweep:
         print(f"C {row['C']:6g}: squared error {row['test_reconstruction']:7.2f}, KL {row['test_kl']:6.2f}")
-    run.report({"label": label, "sweep": sweep, "seconds_per_epoch_of_all": seconds})
+    return run.report({"label": label, "sweep": sweep, "seconds_per_epoch_of_all": seconds})
 
 
 def model(run: Run, variance: Any) -> vj.VAE:
-    """The VAE of the notes with a Gaussian likelihood of that variance, a number or a traced one."""
-    return vj.batch_norm_vae(run.data.image_shape, likelihood=vj.Gaussian(variance))
+    """The VAE with a Gaussian likelihood of that variance, a number or a traced one."""
+    return vj.batch_norm_vae(run.data.event_shape, likelihood=vj.Gaussian(variance))
 
 
 def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState, float]:
     """One member for each C, all as one program."""
-    steps = run.epochs * (len(run.data.train) // run.batch_size)
-    optimizer = optax.adam(vj.warm_up_then_cosine(config.learning_rate, steps))
+    optimizer = optax.adam(vj.warm_up_then_cosine(config.training.learning_rate, run.steps))
     variances = 1 / (2 * jnp.asarray(config.c))
     keys = jax.random.split(key, len(config.c))
-    states, history = run.fit(
+    states, history = vj.fit(
         vj.init_members(keys, model(run, 1.0), optimizer, settings=variances),
         vj.with_settings(lambda variance: vj.make_train_step(model(run, variance), vj.ELBO(), optimizer)),
         run.data.train,
@@ -84,19 +82,33 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
         batch_size=run.batch_size,
         store=run.checkpoints("sweep", c=config.c),
         title="sweep",
+        **run.devices,
     )
     return states, float(np.median([record["seconds"] for record in history]))
 
 
 def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) -> dict[str, float]:
     """Squared error, KL and negative ELBO, means over the test images."""
-    terms = evaluate(key, vae, variables, run.data.test, transform=OBSERVE)
-    constant = 0.5 * np.prod(vae.image_shape) * np.log(np.pi / c)  # of -log N(x; mean, 1 / (2C))
+    terms = vj.evaluate(key, vae, variables, run.data.test, transform=OBSERVE)
+    constant = 0.5 * np.prod(vae.event_shape) * np.log(np.pi / c)  # of -log N(x; mean, 1 / (2C))
     return {
         "test_reconstruction": (vj.mean_and_stderr(-terms.log_px_z).mean - constant) / c,
         "test_kl": vj.mean_and_stderr(terms.kl).mean,
         "test_negative_elbo": vj.mean_and_stderr(terms.kl - terms.log_px_z).mean,
     }
+
+
+def trade_off(sweep: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """KL against squared error, a point for each "C"."""
+    figure, axes = vj.plot.single_axes(title)
+    errors, kls = ([row[name] for row in sweep] for name in ("test_reconstruction", "test_kl"))
+    axes.plot(errors, kls, "-o", color=vj.plot.COLOURS[1])
+    for row in sweep:
+        where = (row["test_reconstruction"], row["test_kl"])
+        axes.annotate(f"C = {row['C']:g}", where, xytext=(6, 6), textcoords="offset points")
+    axes.set(xlabel="squared error per test image", ylabel="KL, nats per test image")
+    axes.margins(x=0.2, y=0.12)
+    return figure
 
 
 if __name__ == "__main__":

@@ -4,24 +4,26 @@ Trains both with 2 and with 10 latent dimensions, decodes steps on the lines bet
 measures along the way how sure a classifier is of one digit, and how far each step is from the nearest training image.
 """
 
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from harness.comparison import CONTESTANTS
 from harness.options import Options
-from harness.run import Run, run_script
+from harness.run import Report, Run, run_script
+from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.evaluation.distances import nearest_distance
-from vae_jax.evaluation.latents import straight_paths
-from vae_jax.plotting.curves import along_the_path_figure
-from vae_jax.plotting.images import paths_figure, sheets_figure
 
 DIMENSIONS = (2, 10)
+MODELS: dict[str, tuple[str, Any, Any]] = {  # title, posterior, objective
+    "ae": ("Autoencoder", vj.Delta, vj.Reconstruction()),
+    "vae": ("Variational autoencoder", vj.DiagonalGaussian, vj.ELBO()),
+}
 ROWS = 3  # paths shown of each model
 
 
@@ -41,33 +43,33 @@ class Config(Options):
     """Folder for the report and the pictures."""
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Report:
     """Train four models, walk, measure, draw, report."""
     require_positive_int(pairs=config.pairs, steps=config.steps)
     run = Run.start("mnist_interpolation", config, epochs=20)
-    pairs_key, *train_keys, encode_key = jax.random.split(run.key, 2 + len(DIMENSIONS) * len(CONTESTANTS))
+    pairs_key, *train_keys, encode_key = jax.random.split(run.key, 2 + len(DIMENSIONS) * len(MODELS))
     starts, ends = pairs_of(pairs_key, run.data.test, config)
     classifier, accuracy = run.classifier()
     training = run.data.train.images / np.float32(255)
-    results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in CONTESTANTS}
+    results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in MODELS}
     rows, clouds = [], {}
     for dimensions in DIMENSIONS:
-        for name, (title, posterior, objective) in CONTESTANTS.items():
-            vae = vj.mlp_vae(run.data.image_shape, dimensions, posterior=posterior)
+        for name, (title, posterior, objective) in MODELS.items():
+            vae = vj.mlp_vae(run.data.event_shape, dimensions, posterior=posterior)
             trained = run.train(train_keys.pop(), vae, objective, title=f"{title}, {dimensions}-D")
             encodings = np.asarray(vj.encode_all(encode_key, vae, trained.variables, run.data.test).mean)
-            paths = straight_paths(encodings[starts], encodings[ends], config.steps)
+            paths = vj.latents.straight_paths(encodings[starts], encodings[ends], config.steps)
             images = vj.decode_all(vae, trained.variables, paths.reshape(-1, dimensions))
             results[name][str(dimensions)] = {
                 "confidence": _along(classifier(images).probabilities.max(axis=-1), config),
-                "nearest_distance": _along(nearest_distance(images, training), config),
+                "nearest_distance": _along(vj.nearest_distance(images, training), config),
             }
             rows.append((f"{title}, {dimensions}-D", images[: ROWS * config.steps]))
             if dimensions == 2:
                 clouds[title] = (encodings, paths[:ROWS])
     draw(run, config, results, rows, clouds)
     note = "mean over pairs; confidence: the classifier's greatest probability; distance: Euclidean, pixels in [0, 1]"
-    run.report({"label": f"{run.where}; {note}", "classifier_accuracy": accuracy, **results})
+    return run.report({"label": f"{run.where}; {note}", "classifier_accuracy": accuracy, **results})
 
 
 def pairs_of(key: jax.Array, data: vj.Split, config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -88,20 +90,38 @@ def _along(values: np.ndarray, config: Config) -> list[float]:
 def draw(run: Run, config: Config, results: dict, rows: list[tuple[str, np.ndarray]], clouds: dict[str, Any]) -> None:
     """Rows of decoded steps, the paths over the clouds, the numbers along the way."""
     where = f"from a {config.start} to a {config.end}, {run.where}"
-    run.save("rows", sheets_figure(rows, config.steps, 2, f"Decoded steps of straight paths {where}"))
-    run.save("paths", paths_figure(clouds, run.data.test.labels, f"Straight paths {where}"))
+    run.save("rows", vj.plot.sheets(rows, config.steps, 2, f"Decoded steps of straight paths {where}"))
+    run.save("paths", vj.plot.paths(clouds, run.data.test.labels, f"Straight paths {where}"))
     curves = {
         f"{title}, {dimensions}-D": results[name][str(dimensions)]
         for dimensions in DIMENSIONS
-        for name, (title, *_) in CONTESTANTS.items()
+        for name, (title, *_) in MODELS.items()
     }
-    run.save("numbers", along_the_path_figure(curves, f"Mean over {config.pairs} paths {where}"))
+    run.save("numbers", along_the_path(curves, f"Mean over {config.pairs} paths {where}"))
     for name, values in curves.items():
         middle = config.steps // 2
         print(
             f"{name}: halfway {where}: confidence {values['confidence'][middle]:.3f}, "
             f"distance to the nearest training image {values['nearest_distance'][middle]:.2f}"
         )
+
+
+def along_the_path(curves: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """By the model's name, "confidence" and "nearest_distance" against the share of the way."""
+    figure = Figure(figsize=(9.4, 4.3), layout="constrained")
+    panels = {
+        "confidence": "classifier's greatest probability",
+        "nearest_distance": "distance to the nearest training image",
+    }
+    for axes, (part, ylabel) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for (name, values), colour in zip(curves.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
+            axes.plot(np.linspace(0, 1, len(values[part])), values[part], "-o", color=colour, markersize=3, label=name)
+        axes.set(xlabel="share of the way", ylabel=ylabel)
+        axes.grid(alpha=0.3)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), title=title, loc="outside upper center", ncols=4, frameon=False
+    )
+    return figure
 
 
 if __name__ == "__main__":

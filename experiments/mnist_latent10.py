@@ -1,47 +1,44 @@
-"""The same comparison with ten latent dimensions, where a plane shows little.
+"""The comparison of `mnist_lattice.py` with ten latent dimensions.
 
-Trains an autoencoder and a variational autoencoder of the layers 784-500-250-10 and back, looks at the plane of the
-first two latent dimensions, with the lattice on the great circle of the sphere that holds 99 % of the encodings, and
-draws what the plane can't show: images decoded from N(0, I) and from a Gaussian fitted to the encodings, for both.
+Trains an autoencoder and a variational autoencoder of the layers 784-500-250-10 and back. The pictures show the plane
+of the first two latent dimensions, the lattice on the great circle of the sphere that holds 99 % of the encodings, and,
+because a plane shows little of ten dimensions, images decoded from N(0, I) and from a Gaussian fitted to the encodings.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.comparison import CONTESTANTS, ComparisonOptions, run_comparison
-from harness.run import run_script
+from harness.options import Options, TrainingOptions
+from harness.run import Report, Run, run_script
+from mnist_lattice import compare
 
-from vae_jax.plotting.images import sheets_figure
+import vae_jax as vj
 
 DRAWS = {"prior": "N(0, I)", "fitted": "a Gaussian fitted to the encodings"}
 
 
 @dataclass(frozen=True)
-class Config(ComparisonOptions):
+class Config(Options):
     """Options of this experiment."""
 
     latent_dim: int = 10
     """Number of latent dimensions."""
-    learning_rate: float = 6e-3
-    """AdamW's peak rate, after a warm-up and before the cosine decay to 0."""
-    weight_decay: float = 0.05
-    """AdamW's decay of the weight matrices, in units of the learning rate: wider latents overfit without it."""
     out: Path = Path("runs/mnist_latent10")
     """Folder for the report and the pictures."""
+    training: TrainingOptions = TrainingOptions(learning_rate=6e-3, weight_decay=0.05)  # without decay it overfits
 
 
-def main(config: Config) -> None:
-    """Train, measure, draw, report; then the draws that the plane can't show."""
-    run, spaces = run_comparison("mnist_latent10", config)
+def main(config: Config) -> Report:
+    """Compare both models, draw samples of each, write the report."""
+    run = Run.start("mnist_latent10", config)
+    numbers, spaces = compare(run, config.latent_dim)
     sheets = [
-        (
-            f"{CONTESTANTS[name].title}, z from {distribution}\nFréchet distance {space.numbers['frechet'][draw]:.0f}",
-            space.draws[draw],
-        )
-        for draw, distribution in DRAWS.items()
-        for name, space in spaces.items()
+        (f"{title}, z from {text}\nFréchet distance {space.numbers['frechet'][name]:.0f}", space.draws[name])
+        for name, text in DRAWS.items()
+        for title, space in spaces.items()
     ]
-    run.save("draws", sheets_figure(sheets, images_a_row=15, columns=2, title=f"225 draws each, E[x|z], {run.where}"))
+    run.save("draws", vj.plot.sheets(sheets, images_a_row=15, columns=2, title=f"225 draws each, E[x|z], {run.where}"))
+    return run.report(numbers)
 
 
 if __name__ == "__main__":

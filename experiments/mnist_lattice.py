@@ -1,27 +1,118 @@
-"""A plain autoencoder against a variational autoencoder: their latent planes, and what lattices in them decode to.
+"""An autoencoder beside a variational autoencoder on MNIST: two-dimensional encodings, and what a lattice decodes to.
 
-Trains both with the same dense layers (784-500-250-2 and back) on grey MNIST, draws their encodings, the lattice
-inscribed in the circle that holds 99 % of them, and the decoded digits, and measures what the pictures show.
+Both have the layers 784-500-250-2 and back. The script draws the encodings of the test images with the circle that
+holds 99 % of them, the square lattice inscribed in that circle, and the images that the points of the lattice decode
+to. It measures the ELBO, how many decoded images are legible, and Fréchet distances of generated images.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.comparison import ComparisonOptions, run_comparison
-from harness.run import run_script
+import jax
+import numpy as np
+from harness.comparison import LatentSpace, side_by_side, table
+from harness.options import Options
+from harness.recipe import Trained, elbo_numbers
+from harness.run import Report, Run, run_script
+
+import vae_jax as vj
+
+TITLES = {"ae": "Autoencoder", "vae": "Variational autoencoder"}
 
 
 @dataclass(frozen=True)
-class Config(ComparisonOptions):
+class Config(Options):
     """Options of this experiment."""
 
+    latent_dim: int = 2
+    """Number of latent dimensions; the plane of the first two is drawn."""
     out: Path = Path("runs/mnist_lattice")
     """Folder for the report and the pictures."""
 
 
-def main(config: Config) -> None:
-    """Train, measure, draw, report."""
-    run_comparison("mnist_lattice", config)
+def main(config: Config) -> Report:
+    """Train both models, draw and measure their latent spaces, write the report."""
+    run = Run.start("mnist_lattice", config)
+    numbers, _ = compare(run, config.latent_dim)
+    return run.report(numbers)
+
+
+def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, LatentSpace]]:
+    """Train both models, draw and measure their latent spaces: the numbers, and the latent spaces by title."""
+    if latent_dim < 2:
+        raise vj.InputError(f"latent_dim is {latent_dim}; a lattice needs at least 2")
+    classifier, accuracy = run.classifier()
+    shape, labels = run.data.event_shape, run.data.test.labels
+    models: dict[str, tuple[vj.VAE, Any]] = {
+        "ae": (vj.mlp_vae(shape, latent_dim, hidden=(500, 250), posterior=vj.Delta), vj.Reconstruction()),
+        "vae": (vj.mlp_vae(shape, latent_dim, hidden=(500, 250)), vj.ELBO()),
+    }
+    spaces = {}
+    for number, (name, (model, objective)) in enumerate(models.items()):
+        train_key, key = jax.random.split(jax.random.fold_in(run.key, number))
+        trained = run.train(train_key, model, objective, title=TITLES[name])
+        space = spaces[name] = latent_space(key, trained, run.data, classifier)
+        text = f"{TITLES[name]}: {len(space.encodings):,} test images, {run.where}"
+        run.save(f"{name}_encodings", vj.plot.encodings(space.encodings, labels, space.circle, text))
+        run.save(f"{name}_lattice", vj.plot.encodings(space.encodings, labels, space.circle, text, space.lattice))
+        side = len(space.lattice)
+        text = f"{TITLES[name]}: E[x|z] on the {side} x {side} lattice, {run.where}"
+        run.save(f"{name}_digits", vj.plot.images(space.decoded, side, text))
+    by_title = {TITLES[name]: space for name, space in spaces.items()}
+    text = f"Encodings of the test images, and the lattice decoded\n{run.label()}"
+    run.save("side_by_side", side_by_side(by_title, labels, text))
+    curves = {
+        title: [[record[name] for record in space.numbers["history"]] for name in ("loss", "test_negative_elbo")]
+        for title, space in by_title.items()
+    }
+    ylabel = "negative ELBO (AE: reconstruction), nats per image"
+    run.save("curves", vj.plot.training_curves(curves, ylabel, run.label()))
+    print(table(by_title, run.label()))
+    numbers = {name: space.numbers for name, space in spaces.items()}
+    return {"label": run.label(), "classifier_accuracy": accuracy, **numbers}, by_title
+
+
+def latent_space(
+    key: jax.Array, trained: Trained, data: vj.Dataset, classifier: vj.TrainedClassifier, size: int = 15
+) -> LatentSpace:
+    """Encodings, circle, lattice and decoded lattice of a trained model, and numbers about them."""
+    model, variables = trained.model, trained.variables
+    keys = jax.random.split(key, 8)
+    posterior = vj.encode_all(keys[2], model, variables, data.test)
+    circle = vj.latents.circle(posterior.mean, share=0.99)
+    lattice = vj.latents.inscribed_lattice(circle, size)
+    decoded = vj.decode_all(model, variables, lattice.reshape(-1, model.latent_dim))
+
+    aggregated = vj.latents.aggregate(vj.encode_all(keys[3], model, variables, data.train))
+    count = len(data.test)
+    draws_of_z = {
+        "prior": model.prior_distribution(variables).sample(keys[4], count),
+        "fitted": aggregated.sample(keys[5], count),  # a Gaussian with the mean and covariance of q(z)
+        "square": vj.latents.uniform_in_square(keys[6], circle, count),
+        "reconstruction": posterior.sample(keys[7]),
+    }
+    draws = {name: vj.decode_all(model, variables, z) for name, z in draws_of_z.items()}
+    features = {name: classifier(images).features for name, images in draws.items()}
+    features["train"] = classifier.on(data.train[:count]).features  # for scale: real images against real images
+    test_features = classifier.on(data.test).features
+    on_lattice = classifier(decoded)
+    numbers = {
+        **elbo_numbers(keys[0], model, variables, data.train, vj.Scale(), "train"),
+        **elbo_numbers(keys[1], model, variables, data.test, vj.Scale(), "test"),
+        "legible_share": on_lattice.legible_share(),
+        "lattice_classes": on_lattice.effective_classes(),
+        "frechet": {name: vj.frechet_distance(found, test_features) for name, found in features.items()},
+        "aggregated_posterior": {
+            "mean": aggregated.mean.tolist(),
+            "covariance": aggregated.covariance.tolist(),
+            "kl_from_prior": aggregated.kl,
+        },
+        "seconds_per_epoch": trained.seconds_per_epoch,
+        "history": trained.history,
+    }
+    shown = {name: images[: size * size] for name, images in draws.items()}
+    return LatentSpace(np.asarray(posterior.mean), circle, lattice, decoded, shown, numbers)
 
 
 if __name__ == "__main__":

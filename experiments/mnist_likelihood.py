@@ -8,7 +8,9 @@ The short schedule fits half an hour on two CPU cores. The paper's is 3,280 epoc
 """
 
 import hashlib
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,13 +21,12 @@ import optax
 from flax import linen as nn
 from harness.options import Options
 from harness.recipe import averaged_adamw
-from harness.run import Run, run_script
+from harness.run import Report, Run, run_script
+from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
 from vae_jax.evaluation.units import warn_if_collapsed
-from vae_jax.plotting.curves import bounds_figure, minutes_figure
-from vae_jax.plotting.images import sheets_figure
 
 OBSERVE = vj.Binarize()
 PAPER = {1: 86.76, 5: 85.54, 50: 84.78}  # Burda et al. (2016), table 1: -log p(x), 5,000 samples, after 3,280 epochs
@@ -64,7 +65,7 @@ class Plan(NamedTuple):
     objective: vj.ELBO | vj.IWAE
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Report:
     """Train each model, estimate log p(x), draw, report."""
     if config.kl_warm_up is not None and not 0 <= config.kl_warm_up <= 1:
         raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, from 0 to 1")
@@ -73,7 +74,7 @@ def main(config: Config) -> None:
     run = Run.start("mnist_likelihood", config, epochs=epochs, batch_size=batch_size)
     test_key, measure_key, draw_key, *train_keys = jax.random.split(run.key, 3 + len(config.k))
     x = vj.transform_all(test_key, run.data.test, transform=OBSERVE)
-    vae = vj.mlp_vae(run.data.image_shape, latent_dim=50, hidden=(200, 200), activation=nn.tanh)
+    vae = vj.mlp_vae(run.data.event_shape, latent_dim=50, hidden=(200, 200), activation=nn.tanh)
     paper = {k: PAPER[k] for k in config.k if k in PAPER and run.data.name == "mnist"}
     models, sheets = [], []
     for k, train_key in zip(config.k, train_keys, strict=True):
@@ -84,12 +85,12 @@ def main(config: Config) -> None:
         sheets.append((models[-1]["name"], np.asarray(draws)))
         print(row(models[-1], paper))
     label = f"{run.data.name}, {OBSERVE.label}, seed {config.seed}"
-    run.save("samples", sheets_figure(sheets, 8, len(sheets), f"{DRAWS} draws from the prior, E[x|z]; {label}"))
+    run.save("samples", vj.plot.sheets(sheets, 8, len(sheets), f"{DRAWS} draws from the prior, E[x|z]; {label}"))
     references = {f"paper, k = {k}": value for k, value in paper.items()}
-    run.save("bounds", bounds_figure({m["name"]: (m["k"], m["bounds"]) for m in models}, references, label))
-    run.save("minutes", minutes_figure({m["name"]: (m["minutes"], m["test_bound_by_epoch"]) for m in models}, label))
+    run.save("bounds", bounds_by_samples({m["name"]: (m["k"], m["bounds"]) for m in models}, references, label))
+    run.save("minutes", bounds_by_minutes({m["name"]: (m["minutes"], m["test_bound_by_epoch"]) for m in models}, label))
     digest = hashlib.sha256(x.astype(np.uint8).tobytes()).hexdigest()
-    run.report({"label": label, "schedule": config.schedule, "binarised_test_sha256": digest, "models": models})
+    return run.report({"label": label, "schedule": config.schedule, "binarised_test_sha256": digest, "models": models})
 
 
 def plan(k: int, run: Run, config: Config) -> Plan:
@@ -103,9 +104,11 @@ def plan(k: int, run: Run, config: Config) -> Plan:
         share = 1 / math.sqrt(k)
         epochs, batch_size = max(1, round(share * run.epochs)), max(1, round(share * run.batch_size))
         steps = epochs * (len(run.data.train) // batch_size)
-        optimizer = averaged_adamw(math.sqrt(share) * config.learning_rate, config.weight_decay, steps, EPSILON)
+        optimizer = averaged_adamw(
+            math.sqrt(share) * config.training.learning_rate, config.training.weight_decay, steps, EPSILON
+        )
         return Plan(epochs, batch_size, optimizer, bound(k, steps, 1 / 8 if warm_up is None else warm_up))
-    steps = run.epochs * (len(run.data.train) // run.batch_size)
+    steps = run.steps
     steps_per_stage = steps * np.array(PAPER_STAGES) / sum(PAPER_STAGES)
     ends = np.cumsum(steps_per_stage)[:-1].round().astype(int)
     first_rate = 1e-3 * math.sqrt(run.batch_size / PAPER_BATCH)
@@ -140,7 +143,7 @@ def train(
     def test_bound(state: vj.TrainState) -> dict[str, float]:
         return {"test_bound": float(vj.log_likelihood(bound_key, vae, vj.averaged_variables(state), x, k).mean())}
 
-    state, history = run.fit(
+    state, history = vj.fit(
         vj.init(train_key, vae, how.optimizer),
         step,
         run.data.train,
@@ -150,6 +153,7 @@ def train(
         eval_fn=test_bound,
         store=store,
         title=name(k),
+        **run.devices,
     )
     return vj.averaged_variables(state), history
 
@@ -207,6 +211,41 @@ def row(model: dict[str, Any], paper: dict[int, float]) -> str:
         f"({model['samples']:,} samples, {OBSERVE.label}), bound at its k {-model['test_bound']:.2f}, "
         f"{model['active_units']} active units, {model['epochs']} epochs, {model['minutes'][-1]:.1f} min{beside}"
     )
+
+
+def bounds_by_samples(
+    models: Mapping[str, tuple[int, Mapping[str, float]]], references: Mapping[str, float], title: str
+) -> Figure:
+    """How the bound on log p(x) closes as importance samples are added, each model's own bound marked.
+
+    Args:
+      models: by name, the samples of the bound it was trained by, and the bound by the number of samples, in nats.
+      references: -log p(x) of others, by name.
+      title: of the figure.
+    """
+    figure, axes = vj.plot.single_axes(title)
+    for (name, (own, bounds)), colour in zip(models.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
+        samples, values = [int(key) for key in bounds], [-value for value in bounds.values()]
+        axes.plot(samples, values, "-o", color=colour, markersize=3, label=name)
+        axes.plot(own, -bounds[str(own)], "*", color=colour, markersize=14)
+    for (name, value), colour in zip(references.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
+        axes.axhline(value, color=colour, linestyle=":", linewidth=1.2, label=f"{name}: {value:g}")
+    axes.set(xscale="log", xlabel="importance samples (star: the bound it was trained by)")
+    axes.set(ylabel="bound on -log p(x), nats per test image")
+    axes.legend(frameon=False, ncols=2)
+    return figure
+
+
+def bounds_by_minutes(models: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
+    """The bound on log p(x) of the test images by which each model is trained, against minutes of training."""
+    figure, axes = vj.plot.single_axes(title)
+    for (name, (minutes, bounds)), colour in zip(models.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
+        axes.plot(minutes, -np.asarray(bounds), color=colour, label=name)
+    late = [-bound for _, bounds in models.values() for bound in bounds[len(bounds) // 10 :]]
+    axes.set(xlabel="minutes of training", ylabel="its own bound on -log p(x), nats per test image")
+    axes.set_ylim(min(late) - 0.5, max(late) + 0.5)
+    axes.legend(frameon=False)
+    return figure
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from harness.options import Options
+from harness.options import Options, TrainingOptions
 from harness.recipe import averaged_adamw
-from harness.run import Run, run_script
+from harness.run import Report, Run, run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.evaluation.bounds import ImportanceEstimate
-from vae_jax.plotting.images import sheets_figure
+from vae_jax.evaluation import ImportanceEstimate
 
 OBSERVE = vj.Binarize()
 LATENT_DIM, HIDDEN = 40, (300, 300)
@@ -44,17 +43,16 @@ class Config(Options):
     """Models to train; the first one is what the others are compared with."""
     components: int = 500
     """Gaussians of the mixture, and pseudo-inputs of the VampPrior."""
-    learning_rate: float = 2e-3
-    """Adam's peak rate, after a warm-up and before the cosine decay to 0."""
     kl_warm_up: float = 1 / 8
     """Share of the steps over which the KL's weight climbs from 0 to 1."""
     samples: int = 5_000
     """Importance weights for log p(x) of each test image."""
     out: Path = Path("runs/mnist_priors")
     """Folder for the report and the pictures."""
+    training: TrainingOptions = TrainingOptions(learning_rate=2e-3)
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Report:
     """Train each model, estimate log p(x), draw, report."""
     if not config.models or set(config.models) - NAMES.keys():
         raise vj.InputError(f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(NAMES)}")
@@ -84,8 +82,8 @@ def main(config: Config) -> None:
             pseudo_inputs = np.asarray(variables["params"]["prior"]["pseudo_inputs"][:DRAWS])
             sheets.append(("VampPrior's pseudo-inputs", np.clip(pseudo_inputs, 0, 1)))
     label = f"{run.data.name}, {OBSERVE.label}, seed {config.seed}"
-    run.save("samples", sheets_figure(sheets, 8, 3, f"{DRAWS} draws from each model, E[x|z]; {label}"))
-    run.report({"label": label, "models": models})
+    run.save("samples", vj.plot.sheets(sheets, 8, 3, f"{DRAWS} draws from each model, E[x|z]; {label}"))
+    return run.report({"label": label, "models": models})
 
 
 def model_of(name: str, event_shape: tuple[int, ...], components: int) -> vj.VAE:
@@ -111,11 +109,10 @@ def train(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The trained variables, with their parameters averaged, and the history."""
     init_key, data_key = jax.random.split(key)
-    steps = run.epochs * (len(run.data.train) // run.batch_size)
-    optimizer = averaged_adamw(config.learning_rate, config.weight_decay, steps)
-    warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * steps)))
+    optimizer = averaged_adamw(config.training.learning_rate, config.training.weight_decay, run.steps)
+    warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * run.steps)))
     start = vj.transform_all(data_key, run.data.train, transform=OBSERVE) if name == "vamp" else None
-    state, history = run.fit(
+    state, history = vj.fit(
         vj.init(init_key, vae, optimizer, data=start),
         vj.make_train_step(vae, vj.ELBO(beta=warm_up), optimizer),
         run.data.train,
@@ -124,6 +121,7 @@ def train(
         batch_size=run.batch_size,
         store=run.checkpoints(name, model=vae, variables=vj.averaged_variables, kl_warm_up=config.kl_warm_up),
         title=NAMES[name],
+        **run.devices,
     )
     return vj.averaged_variables(state), history
 

@@ -1,7 +1,7 @@
 """Digits drawn from the prior of a 2-D VAE, and unseen digits above their reconstructions from a 20-D one.
 
 The 20-D model has the layers of PyTorch's VAE example, 784-400-20 and back; its negative ELBO on the test images is
-drawn epoch by epoch beside the example's own, 106.7 after 7 epochs.
+drawn epoch by epoch beside the result of that example, 106.7 after 7 epochs.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from harness.options import Options
-from harness.run import Run, run_script
+from harness.options import Options, TrainingOptions
+from harness.run import Report, Run, run_script
 
 import vae_jax as vj
-from vae_jax.plotting.curves import curves_figure
-from vae_jax.plotting.images import images_figure
 
 PYTORCH_EXAMPLE = (7, 106.7)  # epochs, test negative ELBO: grey pixels, one sampled z
 
@@ -23,37 +21,34 @@ PYTORCH_EXAMPLE = (7, 106.7)  # epochs, test negative ELBO: grey pixels, one sam
 class Config(Options):
     """Options of this experiment."""
 
-    learning_rate: float = 6e-3
-    """AdamW's peak rate, after a warm-up and before the cosine decay to 0."""
-    weight_decay: float = 0.05
-    """AdamW's decay of the weight matrices, in units of the learning rate: wider latents overfit without it."""
     out: Path = Path("runs/mnist_samples")
     """Folder for the report and the pictures."""
+    training: TrainingOptions = TrainingOptions(learning_rate=6e-3, weight_decay=0.05)  # 20-D overfits without decay
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Report:
     """Train both models, draw, report."""
     run = Run.start("mnist_samples", config, epochs=20, batch_size=128)
     plane_key, wide_key, draw_key, reconstruction_key, encode_key = jax.random.split(run.key, 5)
-    plane = run.train(plane_key, vj.mlp_vae(run.data.image_shape, latent_dim=2), vj.ELBO(), title="2-D VAE")
-    wide_vae = vj.mlp_vae(run.data.image_shape, latent_dim=20, hidden=(400,))
+    plane = run.train(plane_key, vj.mlp_vae(run.data.event_shape, latent_dim=2), vj.ELBO(), title="2-D VAE")
+    wide_vae = vj.mlp_vae(run.data.event_shape, latent_dim=20, hidden=(400,))
     wide = run.train(wide_key, wide_vae, vj.ELBO(), title="20-D VAE")
 
-    samples = plane.vae.sample(draw_key, plane.variables, 64).px_z.mean
-    run.save("prior", images_figure(samples, 8, f"64 draws from the prior of the 2-D VAE, E[x|z], {run.where}"))
+    samples = plane.model.sample(draw_key, plane.variables, 64).px_z.mean
+    run.save("prior", vj.plot.images(samples, 8, f"64 draws from the prior of the 2-D VAE, E[x|z], {run.where}"))
     shown = run.data.test[:8]
-    z = vj.encode_all(encode_key, wide.vae, wide.variables, shown).sample(reconstruction_key)
-    pairs = np.concatenate([shown.images / np.float32(255), vj.decode_all(wide.vae, wide.variables, z)])
+    z = vj.encode_all(encode_key, wide.model, wide.variables, shown).sample(reconstruction_key)
+    pairs = np.concatenate([shown.images / np.float32(255), vj.decode_all(wide.model, wide.variables, z)])
     text = f"Unseen digits, and E[x|z] at one sampled z of 20 dimensions, {run.where}"
-    run.save("reconstructions", images_figure(pairs, 8, text))
+    run.save("reconstructions", vj.plot.images(pairs, 8, text))
 
     by_epoch = [record["test_negative_elbo"] for record in wide.history]
     marks = {"PyTorch's example": PYTORCH_EXAMPLE} if run.data.name == "mnist" else {}
     curves = {"784-400-20 VAE, test": by_epoch}
-    run.save("curve", curves_figure(curves, "negative ELBO, nats per image", run.label(), marks))
+    run.save("curve", vj.plot.curves(curves, "negative ELBO, nats per image", run.label(), marks))
     print(f"{run.label()}: test negative ELBO after each epoch " + ", ".join(f"{value:.1f}" for value in by_epoch))
     last = {"latent2": plane.history[-1], "latent20": wide.history[-1]}
-    run.report({"label": run.label(), "test_negative_elbo_by_epoch": by_epoch, **last})
+    return run.report({"label": run.label(), "test_negative_elbo_by_epoch": by_epoch, **last})
 
 
 if __name__ == "__main__":

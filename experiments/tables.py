@@ -7,7 +7,7 @@ fitted again to all training rows. Every number is a mean over all rows of the t
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from harness.report import save_picture, write_report
 from harness.run import run_script
+from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.decomposition import FactorAnalysis
 from sklearn.mixture import GaussianMixture
@@ -25,7 +26,6 @@ from sklearn.model_selection import KFold, train_test_split
 
 import vae_jax as vj
 from vae_jax.errors import require_positive, require_positive_int, require_writable_folder
-from vae_jax.plotting.curves import scores_figure
 from vae_jax.progress import Progress
 
 TABLES: dict[str, Callable[[], Any]] = {"breast_cancer": load_breast_cancer, "wine": load_wine}
@@ -86,7 +86,7 @@ def main(config: Config) -> None:
         table: {name: (model["log_px"], model["standard_error"]) for name, model in models.items()}
         for table, models in found.items()
     }
-    save_picture(config.out / "tables.png", scores_figure(drawn, "log p(x) of a standardised row (nats)", label))
+    save_picture(config.out / "tables.png", scores_by_model(drawn, "log p(x) of a standardised row (nats)", label))
     seconds = time.perf_counter() - started
     content = {"experiment": "tables", "label": label, "seconds": seconds, "tables": found}
     write_report(config.out / "tables.json", content, config)
@@ -219,6 +219,30 @@ def beside(model: dict[str, Any]) -> str:
     if "gain" not in model:
         return ""
     return f" ({model['gain']:+.2f} +- {model['standard_error_of_gain']:.2f} beside factor analysis)"
+
+
+def scores_by_model(scores: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, title: str) -> Figure:
+    """Means with their standard errors, one panel for each data set and one line for each model.
+
+    Args:
+      scores: by data set and model, mean and standard error.
+      xlabel: what they are of, with its unit.
+      title: of the figure.
+    """
+    lines = max(len(models) for models in scores.values())
+    figure = Figure(figsize=(1.5 + 3.6 * len(scores), 1.3 + 0.3 * lines), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for axes, (data_set, models) in zip(panels, scores.items(), strict=True):
+        for line, (name, (mean, error)) in enumerate(models.items()):
+            colour = vj.plot.COLOURS[1] if name.startswith("VAE") else vj.plot.COLOURS[6]
+            axes.errorbar(mean, line, xerr=error, fmt="o", color=colour, capsize=3)
+        axes.set(yticks=range(len(models)), yticklabels=list(models), xlabel=xlabel, title=data_set)
+        axes.invert_yaxis()
+        axes.grid(alpha=0.3)
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    figure.suptitle(title, fontsize="medium")
+    return figure
 
 
 if __name__ == "__main__":

@@ -254,17 +254,19 @@ def test_what_a_kill_leaves_is_swept_and_what_others_add_is_left(tmp_path):
     assert names_in(tmp_path) == ["1", "2", "best", "curve.png"], "the broken one would have been the newest for ever"
 
 
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FULL_DISK = """
 import resource, signal
 import vae_jax as vj
-from harness.run import Options, Run, run_script
+from harness.options import Options
+from harness.run import Run, run_script
 
 def main(options):
     run = Run.start("full", options, native="digits")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
     run.train(run.key, vj.mlp_vae(run.data.image_shape, hidden=(128,)), vj.ELBO())
-    run.report({})
+    return run.report({})
 
 run_script(main, Options)
 """
@@ -273,7 +275,9 @@ run_script(main, Options)
 def test_a_script_on_a_full_disk_writes_its_results_and_ends_with_an_error(tmp_path):
     options = {"dataset": "digits", "epochs": 3, "checkpoint-minutes": 0, "out": tmp_path, "checkpoint-dir": tmp_path}
     command = [sys.executable, "-c", FULL_DISK, *(f"--{name}={value}" for name, value in options.items())]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    paths = os.pathsep.join([str(EXPERIMENTS), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == 1
     assert (tmp_path / "full.json").exists()
     text = rf"checkpoint \d+ can't be written to {tmp_path / 'VAE'} \(File too large\); there is none before it"

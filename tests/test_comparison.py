@@ -1,12 +1,12 @@
-"""What a survey measures, on a decoder that shows which latents it was given."""
+"""The numbers of `mnist_lattice.py`, on a decoder that shows which latents it was given."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_split
-from harness.comparison import survey
-from harness.recipe import Trained, train_vae
+from harness.recipe import Trained
+from mnist_lattice import latent_space
 
 import vae_jax as vj
 from vae_jax.evaluation.classifier import Predictions
@@ -37,7 +37,7 @@ def space():
     variables["params"]["decoder"]["Dense_0"]["kernel"] = jnp.zeros((2, 36)).at[:, :2].set(jnp.eye(2))
     history = [{"epoch": 1, "seconds": 5.0}, {"epoch": 2, "seconds": 1.0}, {"epoch": 3, "seconds": 2.0}]
     trained = Trained(vae, variables, history)
-    return survey(jax.random.key(1), trained, DATA, LatentsInPlainSight(), sites=3)
+    return latent_space(jax.random.key(1), trained, DATA, LatentsInPlainSight(), size=3)
 
 
 def test_each_frechet_distance_is_of_its_own_draws(space):
@@ -61,20 +61,3 @@ def test_the_other_numbers(space):
     assert numbers["lattice_classes"] == pytest.approx(2, rel=0.02)
     assert numbers["seconds_per_epoch"] == 2
     assert space.decoded.shape == (9, 6, 6, 1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"transform": vj.Scale(-1.0, 1.0)}, "takes values from 0 to 1, but .* 256 levels from -1 to 1"),
-        ({"batch_size": 301}, "batch_size is 301 but there are only 300"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"learning_rate": -1.0}, "peak is -1"),
-    ],
-)
-def test_training_that_makes_no_sense_is_refused(settings, message):
-    vae = vj.mlp_vae((6, 6, 1), hidden=(4,))
-    settings = {"epochs": 1, "batch_size": 10, "learning_rate": 1e-3, **settings}
-    with pytest.raises(vj.InputError, match=message):
-        train_vae(jax.random.key(0), vae, vj.ELBO(), DATA, **settings)

@@ -15,7 +15,7 @@ import pytest
 import scipy.stats
 from conftest import small_split, write_idx
 from flax import linen as nn
-from harness.options import Options
+from harness.options import CheckpointOptions, DataOptions, Options, TrainingOptions
 from harness.run import Run
 from matplotlib.text import Text
 from PIL import Image
@@ -145,7 +145,12 @@ def test_options_that_cannot_be_used_are_one_sentence_before_any_work(
 
 def test_checkpoints_of_another_model_are_refused_and_those_of_the_same_gone_on_with(tiny, tmp_path):
     def history(**changes):
-        options = Options(data_dir=tiny, epochs=1, out=tmp_path, checkpoint_dir=tmp_path / "kept")
+        options = Options(
+            out=tmp_path,
+            data=DataOptions(data_dir=tiny),
+            training=TrainingOptions(epochs=1),
+            checkpoints=CheckpointOptions(checkpoint_dir=tmp_path / "kept"),
+        )
         vae = vj.mlp_vae((6, 6, 1), **({"latent_dim": 2, "hidden": (8,)} | changes))
         return Run.start("any", options).train(jax.random.key(0), vae, vj.ELBO()).history
 
@@ -421,8 +426,6 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import jax, numpy as np, optax
 import vae_jax as vj
-from vae_jax.plotting.images import encodings_figure
-from vae_jax.evaluation.latents import sphere_about_mean
 
 images = np.random.default_rng(0).integers(0, 256, (64, 6, 6))
 data = vj.Dataset.from_arrays("noise", images, test_images=images)
@@ -430,7 +433,7 @@ vae, optimizer = vj.mlp_vae(data.image_shape, hidden=(8,)), optax.adam(1e-3)
 step = vj.make_train_step(vae, vj.ELBO(), optimizer)
 state, history = vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data.train, epochs=2, batch_size=16)
 encodings = vj.encode_all(jax.random.key(1), vae, state.variables, data.test).mean
-encodings_figure(encodings, None, sphere_about_mean(encodings), "noise").savefig(sys.argv[1])
+vj.plot.encodings(encodings, None, vj.latents.circle(encodings), "noise").savefig(sys.argv[1])
 try:
     vj.load("mnist")
 except vj.DataNotFoundError as error:

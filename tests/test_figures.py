@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from vae_jax.evaluation.latents import inscribed_lattice, sphere_about_mean
-from vae_jax.plotting.curves import along_the_path_figure, curves_figure, trade_off_figure, training_curves_figure
-from vae_jax.plotting.images import clouds_figure, encodings_figure, images_figure, paths_figure, sheets_figure, tile
+import vae_jax as vj
+from vae_jax.evaluation.latents import inscribed_lattice
+from vae_jax.plotting import tile
 
 ENCODINGS = np.random.default_rng(0).normal(size=(200, 2))
 LABELS = np.arange(200) % 10
-SPHERE = sphere_about_mean(ENCODINGS)
+SPHERE = vj.latents.circle(ENCODINGS)
 
 
 def test_tiles_keep_rows_and_columns():
@@ -22,7 +22,7 @@ def test_tiles_keep_rows_and_columns():
 @pytest.mark.parametrize("labels", [LABELS, None])
 @pytest.mark.parametrize("lattice", [inscribed_lattice(SPHERE, 5), None])
 def test_encodings_with_circle_and_lattice(labels, lattice, tmp_path):
-    figure = encodings_figure(ENCODINGS, labels, SPHERE, "title", lattice)
+    figure = vj.plot.encodings(ENCODINGS, labels, SPHERE, "title", lattice)
     figure.savefig(tmp_path / "figure.png")
     (axes,) = figure.axes
     (circle,) = axes.patches
@@ -36,7 +36,7 @@ def test_encodings_with_circle_and_lattice(labels, lattice, tmp_path):
 
 
 def test_images_are_shown_at_full_range(tmp_path):
-    figure = images_figure(np.random.default_rng(0).random((9, 4, 4, 1)), 3, "title")
+    figure = vj.plot.images(np.random.default_rng(0).random((9, 4, 4, 1)), 3, "title")
     figure.savefig(tmp_path / "figure.png")
     (picture,) = figure.axes[0].images
     assert picture.get_array().shape == (12, 12)
@@ -46,7 +46,7 @@ def test_images_are_shown_at_full_range(tmp_path):
 @pytest.mark.parametrize("epochs", [1, 30])
 def test_curves_name_their_models(epochs, tmp_path):
     curve = list(np.linspace(200, 130, epochs))
-    figure = training_curves_figure({"A": (curve, curve), "B": (curve, curve)}, "nats", "title")
+    figure = vj.plot.training_curves({"A": (curve, curve), "B": (curve, curve)}, "nats", "title")
     figure.savefig(tmp_path / "figure.png")
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert [name.split(",")[0] for name in names] == ["A", "A", "B", "B"]
@@ -54,26 +54,19 @@ def test_curves_name_their_models(epochs, tmp_path):
 
 def test_sheets_clouds_and_paths(tmp_path):
     images = np.random.default_rng(0).random((6, 4, 4, 1))
-    sheets = sheets_figure([(name, images) for name in "ABC"], 3, 2, "title")
+    sheets = vj.plot.sheets([(name, images) for name in "ABC"], 3, 2, "title")
     sheets.savefig(tmp_path / "figure.png")
     assert [axes.get_title() for axes in sheets.axes] == ["A", "B", "C", ""]
-    clouds = clouds_figure({"A": ENCODINGS, "B": ENCODINGS + 1}, LABELS, "title")
+    clouds = vj.plot.clouds({"A": ENCODINGS, "B": ENCODINGS + 1}, LABELS, "title")
     clouds.savefig(tmp_path / "figure.png")
     assert [axes.get_title() for axes in clouds.axes] == ["A", "B"]
     paths = np.stack([ENCODINGS[:5], ENCODINGS[5:10]])
-    figure = paths_figure({"A": (ENCODINGS, paths)}, LABELS, "title")
+    figure = vj.plot.paths({"A": (ENCODINGS, paths)}, LABELS, "title")
     figure.savefig(tmp_path / "figure.png")
     np.testing.assert_allclose([line.get_xydata() for line in figure.axes[0].lines], paths)
 
 
 def test_plots_of_numbers(tmp_path):
-    curve = curves_figure({"A": [3.0, 2.0, 1.0]}, "nats", "title", {"peer": (2, 2.5)})
+    curve = vj.plot.curves({"A": [3.0, 2.0, 1.0]}, "nats", "title", {"peer": (2, 2.5)})
     curve.savefig(tmp_path / "figure.png")
     assert [line.get_xydata().tolist() for line in curve.axes[0].lines] == [[[1, 3], [2, 2], [3, 1]], [[2, 2.5]]]
-    along = along_the_path_figure({"A": {"confidence": [1.0, 0.5, 1.0], "nearest_distance": [1.0, 2.0, 1.0]}}, "title")
-    along.savefig(tmp_path / "figure.png")
-    assert [axes.lines[0].get_ydata().tolist() for axes in along.axes] == [[1, 0.5, 1], [1, 2, 1]]
-    sweep = [{"C": c, "test_reconstruction": 1 / c, "test_kl": c} for c in (1.0, 2.0)]
-    trade = trade_off_figure(sweep, "title")
-    trade.savefig(tmp_path / "figure.png")
-    assert [text.get_text() for text in trade.axes[0].texts] == ["C = 1", "C = 2"]

@@ -9,10 +9,10 @@ import vae_jax as vj
 from vae_jax.distributions import Delta, DiagonalGaussian
 from vae_jax.evaluation.latents import (
     aggregate,
+    circle,
     class_separation,
     inscribed_lattice,
     nearest_mean_accuracy,
-    sphere_about_mean,
     straight_paths,
     uniform_in_square,
 )
@@ -22,7 +22,7 @@ from vae_jax.evaluation.latents import (
 @pytest.mark.parametrize("dimensions", [2, 10])
 def test_the_sphere_is_the_smallest_that_holds_99_percent(count, dimensions):
     encodings = np.random.default_rng(count).normal(2, 3, (count, dimensions))
-    sphere = sphere_about_mean(encodings)
+    sphere = circle(encodings)
     distances = np.linalg.norm(encodings - encodings.mean(axis=0), axis=1)
     held = np.sum(distances <= sphere.radius)
     assert held >= 0.99 * count
@@ -31,7 +31,7 @@ def test_the_sphere_is_the_smallest_that_holds_99_percent(count, dimensions):
 
 
 def test_the_lattice_is_inscribed_and_lies_as_a_plot_does():
-    sphere = sphere_about_mean(np.random.default_rng(0).normal(1, 2, (500, 2)))
+    sphere = circle(np.random.default_rng(0).normal(1, 2, (500, 2)))
     lattice = inscribed_lattice(sphere, 15)
     distances = np.linalg.norm(lattice - sphere.centre, axis=-1)
     assert lattice.shape == (15, 15, 2)
@@ -43,14 +43,14 @@ def test_the_lattice_is_inscribed_and_lies_as_a_plot_does():
 
 
 def test_in_more_dimensions_it_lies_on_the_great_circle():
-    sphere = sphere_about_mean(np.random.default_rng(0).normal(1, 2, (500, 10)))
+    sphere = circle(np.random.default_rng(0).normal(1, 2, (500, 10)))
     lattice = inscribed_lattice(sphere, 4)
     np.testing.assert_allclose(np.linalg.norm(lattice[0, 0] - sphere.centre), sphere.radius)
     np.testing.assert_array_equal(lattice[..., 2:], np.broadcast_to(sphere.centre[2:], (4, 4, 8)))
 
 
 def test_uniform_draws_fill_the_square_alone():
-    sphere = sphere_about_mean(np.random.default_rng(0).normal(1, 2, (500, 3)))
+    sphere = circle(np.random.default_rng(0).normal(1, 2, (500, 3)))
     offsets = (uniform_in_square(jax.random.key(0), sphere, 20_000) - sphere.centre) / sphere.radius
     half = 1 / np.sqrt(2)
     assert np.abs(offsets[:, :2]).max() <= half
@@ -59,19 +59,19 @@ def test_uniform_draws_fill_the_square_alone():
 
 
 def test_one_site_is_the_centre():
-    sphere = sphere_about_mean(np.random.default_rng(0).normal(size=(10, 2)))
+    sphere = circle(np.random.default_rng(0).normal(size=(10, 2)))
     np.testing.assert_array_equal(inscribed_lattice(sphere, 1)[0, 0], sphere.centre)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sphere_about_mean(np.zeros((3, 2)), share=0.0), "share"),
-        (lambda: sphere_about_mean(np.zeros((3, 2)), share=1.1), "share"),
-        (lambda: sphere_about_mean(np.zeros((0, 2))), "0 encodings"),
-        (lambda: sphere_about_mean(np.array([[np.nan, 0.0]])), "not all finite"),
-        (lambda: inscribed_lattice(sphere_about_mean(np.zeros((3, 1)))), "two latent dimensions"),
-        (lambda: inscribed_lattice(sphere_about_mean(np.zeros((3, 2))), 0), "size"),
+        (lambda: circle(np.zeros((3, 2)), share=0.0), "share"),
+        (lambda: circle(np.zeros((3, 2)), share=1.1), "share"),
+        (lambda: circle(np.zeros((0, 2))), "0 encodings"),
+        (lambda: circle(np.array([[np.nan, 0.0]])), "not all finite"),
+        (lambda: inscribed_lattice(circle(np.zeros((3, 1)))), "two latent dimensions"),
+        (lambda: inscribed_lattice(circle(np.zeros((3, 2))), 0), "size"),
     ],
 )
 def test_what_has_no_circle_is_refused(call, message):

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from benchmarks.power_law import PowerLaw, fit_power_law
+from benchmarks.scaling import seconds_by_size
 from PIL import Image
 from test_experiments import EXPERIMENTS, refused, run
 
 import vae_jax as vj
-from vae_jax.plotting.curves import scaling_figure
 
 SIZES = (2, 4, 8, 16, 50)
 
@@ -121,7 +121,7 @@ def test_the_figure_has_a_panel_for_each_quantity(tmp_path):
     law, turns = fit_power_law((1, 2, 4), (1.0, 2.0, 4.0)), [[[0.9, 1.0], [1.2, 1.0]], [[2.0, 2.0]], [[4.0], [5.0]]]
     numbers = {"note": "a note", "law": law, "sizes": [1, 2, 4], "seconds_by_turn": turns}
     numbers["seconds_per_epoch"] = [1.0, 2.0, 4.5]
-    figure = scaling_figure([{"name": name, **numbers} for name in "AB"], "title")
+    figure = seconds_by_size([{"name": name, **numbers} for name in "AB"], "title")
     figure.savefig(tmp_path / "figure.png")
     assert [axes.get_xlabel() for axes in figure.axes] == ["A\n(a note)", "B\n(a note)"]
     for axes in figure.axes:

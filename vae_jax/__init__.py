@@ -4,6 +4,9 @@ Names are grouped by stage: data -> distributions -> networks -> models -> objec
 plotting. `latents`, `attributes`, `sharding` and `plot` are modules.
 """
 
+import warnings
+from typing import Any
+
 from vae_jax import plotting as plot
 from vae_jax.checkpoints import Checkpoints, NoCheckpoints, restore_model
 from vae_jax.data import (
@@ -208,3 +211,22 @@ __all__ = [
     "warm_up_then_cosine",
     "with_settings",
 ]
+
+_RENAMED = {
+    "Judge": "TrainedClassifier",
+    "estimate": "mean_and_stderr",
+    "observe_all": "transform_all",
+    "train_judge": "train_classifier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The old names of what has a new one, with a warning."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"vae_jax.{name} is now called vae_jax.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]
+
+
+def __dir__() -> list[str]:
+    return __all__

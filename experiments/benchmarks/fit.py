@@ -26,7 +26,7 @@ from vae_jax.training.step import Step
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
 from harness.options import Options
-from harness.run import Run, run_script
+from harness.run import Report, Run, run_script
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Config(Options):
     """Folder for the report."""
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Report:
     """Take turns, then report."""
     require_positive_int(rounds=config.rounds, together=config.together, memory_epochs=config.memory_epochs)
     run = Run.start("benchmark_fit", config)
@@ -75,7 +75,7 @@ def main(config: Config) -> None:
         "streaming / resident": (lambda: of_one(stream_above=0), of_one),
     }
     ratios = {name: compare(name, one, other, config.rounds) for name, (one, other) in sides.items()}
-    run.report({"ratios": ratios, "memory": memory_by_epoch(alone[0], step, run, config.memory_epochs)})
+    return run.report({"ratios": ratios, "memory": memory_by_epoch(alone[0], step, run, config.memory_epochs)})
 
 
 def compare(name: str, one: Callable[[], float], other: Callable[[], float], rounds: int) -> dict[str, Any]:

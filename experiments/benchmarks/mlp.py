@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
 from benchmarks.peer import peer_lines, torch_command
 from harness.options import Options
-from harness.run import Run, run_script
+from harness.run import Report, Run, run_script
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Config(Options):
     """Folder for the report."""
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Report:
     """Take turns, then report."""
     require_positive_int(rounds=config.rounds)
     run = Run.start("benchmark_mlp", config)
@@ -61,15 +61,15 @@ def main(config: Config) -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = medians["torch"] / medians["ours"] if peer else None
     print(f"median seconds per epoch at batch {run.batch_size}: {medians}" + (f"; ratio {ratio:.2f}" if ratio else ""))
-    run.report({"seconds_per_epoch": seconds, "medians": medians, "ratio_torch_over_ours": ratio})
+    return run.report({"seconds_per_epoch": seconds, "medians": medians, "ratio_torch_over_ours": ratio})
 
 
 def peer_command(config: Config) -> list[str] | None:
     """The peer's command line, or None where there is no PyTorch."""
     command = torch_command(config.torch_python, config.peer)
-    if command and config.data_dir is None:
+    if command and config.data.data_dir is None:
         raise vj.InputError("the peer reads IDX files; give their folder as --data-dir")
-    return command and [*command, str(config.data_dir)]
+    return command and [*command, str(config.data.data_dir)]
 
 
 if __name__ == "__main__":

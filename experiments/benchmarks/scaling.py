@@ -9,8 +9,9 @@ trust the exponents more than the seconds.
 import os
 import statistics
 import sys
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int, require_writable_folder
-from vae_jax.plotting.curves import scaling_figure
 from vae_jax.progress import Progress
 from vae_jax.training.sharding import Layout
 
@@ -99,7 +101,7 @@ def main(config: Config) -> None:
         each = zip(numbers["sizes"], numbers["seconds_per_epoch"], strict=True)
         print(f"{numbers['name']}: seconds ~ n^{numbers['law']} ({numbers['note']})")
         print("  " + ", ".join(f"{size:,}: {seconds:.3g} s" for size, seconds in each))
-    save_picture(config.out / "scaling.png", scaling_figure(list(found.values()), title(config)))
+    save_picture(config.out / "scaling.png", seconds_by_size(list(found.values()), title(config)))
     content = {
         "experiment": "scaling",
         "label": title(config),
@@ -202,6 +204,48 @@ def title(config: Config) -> str:
         f"{config.latent_dim} latent dimensions, batch size {config.batch_size}, 1 member\n{machine}; "
         f"median, least and most of {config.rounds} x {config.epochs - 1} epochs, and the fitted power law"
     )
+
+
+def seconds_by_size(quantities: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Seconds per epoch against one quantity a panel, on logarithmic axes.
+
+    Points are medians, whiskers go from the least to the most seconds, lines are the fitted power laws.
+
+    Args:
+      quantities: of each its "name", "sizes", "seconds_per_epoch" (the medians), "seconds_by_turn" (lists of them, of
+        each size), "law" (a `PowerLaw`), and a "note" on it.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(10.5, 3.3), layout="constrained")
+    width = 10.5 / len(quantities)
+    row = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
+    for axes, quantity in zip(row, quantities, strict=True):
+        sizes, medians, law = quantity["sizes"], np.array(quantity["seconds_per_epoch"]), quantity["law"]
+        seconds = [np.ravel(turns) for turns in quantity["seconds_by_turn"]]
+        whiskers = [medians - [min(values) for values in seconds], [max(values) for values in seconds] - medians]
+        axes.plot(sizes, law(sizes), color=vj.plot.COLOURS[0], linewidth=1.5)
+        axes.errorbar(
+            sizes, medians, whiskers, fmt="o", color=vj.plot.COLOURS[1], markersize=4.5, linewidth=1.2, capsize=2.5
+        )
+        axes.set(xscale="log", yscale="log")
+        axes.set_title("exponent $" + str(law).replace("+-", r"\pm") + "$", fontsize="medium")
+        note = f"({quantity['note']})"
+        if len(note) > 15.5 * width:  # two lines of about the same length
+            note = textwrap.fill(note, len(note) // 2 + 4)
+        axes.set_xlabel(f"{quantity['name']}\n{note}", fontsize="small")
+        ticks = [f"{size:,}" for size in sizes]
+        if len(" ".join(ticks)) > 13 * width:  # too many to stand side by side
+            ticks[1::2] = [""] * len(ticks[1::2])
+        axes.set_xticks(sizes, ticks, fontsize="small")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.1)
+        axes.grid(alpha=0.3)
+    row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    row[0].yaxis.set_major_formatter("{x:g}")
+    row[0].yaxis.set_minor_formatter(NullFormatter())
+    row[0].set_ylabel("seconds per epoch", fontsize="small")
+    figure.suptitle(title, fontsize="medium", wrap=True)
+    return figure
 
 
 if __name__ == "__main__":

@@ -39,26 +39,22 @@ def write_report(path: Path, content: Mapping[str, Any], options: Any) -> None:
     device = jax.devices()[0]
     content = {
         **content,
-        "options": {key: _plain(value) for key, value in dataclasses.asdict(options).items()},
+        "options": dataclasses.asdict(options),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS_OF},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
     }
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False, default=str) + "\n")
     os.replace(temporary, path)
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no infinity: the number's name takes its place."""
+    """`value` with infinities and NaN as strings, because JSON has none."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 def _version(package: str) -> str:

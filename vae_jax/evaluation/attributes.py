@@ -107,8 +107,9 @@ def train_attribute_classifier(
 ) -> AttributeClassifier:
     """A classifier of attributes, trained on images, mirrored at random, as if the attributes were independent.
 
-    In life they are not, and a classifier that has learned that blond hair goes with women sees a woman where hair was dyed.
-    So each example has the weight prod_i p(attribute i) / p(all its attributes), at most `GREATEST_WEIGHT`.
+    In the data they are not, and a classifier that has learned that blond hair goes with women sees a woman where
+    hair was dyed. So each example has the weight prod_i p(attribute i) / p(all its attributes), at most
+    `GREATEST_WEIGHT`.
 
     Args:
       key: of its parameters and of the order of its data.

@@ -37,6 +37,7 @@ def _elbo_terms(
     return elbo_terms(noise_keys, model, variables, transform(observation_keys, examples, labels))
 
 
+@renamed(observe="transform")
 def evaluate(
     key: Key[Array, ""],
     model: LatentVariableModel,
@@ -185,6 +186,7 @@ def log_likelihood(
     return importance_estimate(key, model, variables, x, samples, condition).log_px
 
 
+@renamed(observe="transform")
 def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, transform: Transform) -> Float[Any, " n"]:
     """-log p(x) of each example in bits for each entry of the event, of the stored bytes or of binary pixels.
 

@@ -1,4 +1,4 @@
-"""The small classifier: a classifier trained by the same `fit`, to tell legible digits and to compare sets of images."""
+"""A small classifier of images, trained by `fit`: which digits are legible, and features for Fréchet distances."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -156,7 +156,7 @@ class TrainedClassifier:
 def train_classifier(
     key: Key[Array, ""], data: Split, *, steps: int = 2_000, batch_size: int = 256, progress: bool = True
 ) -> TrainedClassifier:
-    """A `TrainedClassifier` of grey images in [0, 1], trained on labelled ones; the same key and data make the same classifier.
+    """A classifier trained on labelled grey images in [0, 1]; the same key and data give the same classifier.
 
     Args:
       key: of its parameters and of the order of its data.

@@ -26,7 +26,7 @@ class Sphere(NamedTuple):
     radius: float
 
 
-def sphere_about_mean(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
+def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
     """The smallest sphere about the mean of the encodings that holds at least `share` of them.
 
     Raises:

@@ -34,6 +34,7 @@ def _encode(
     return vae.code(variables, transform(example_keys(key, len(examples), first), examples, labels)).posterior
 
 
+@renamed(observe="transform")
 def encode_all(
     key: Key[Array, ""],
     vae: VAE,
@@ -81,6 +82,7 @@ def _transform(first: int | Array, examples: Array, *, key: Array, transform: Tr
     return transform(example_keys(key, len(examples), first), examples).x
 
 
+@renamed(observe="transform")
 def transform_all(
     key: Key[Array, ""], data: Examples, *, transform: Transform | None = None, block: int | None = None
 ) -> Float[Any, "n ..."]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from vae_jax.data.transforms import Examples, Transform, as_split, default_transform
 from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import require_finite
+from vae_jax.errors import renamed, require_finite
 from vae_jax.evaluation.blocks import in_blocks, on_host
 from vae_jax.evaluation.passes import inputs_of
 from vae_jax.models import LatentVariableModel, Variables
@@ -36,6 +36,7 @@ def _kl_by_unit(
     return {layer: kl[0] for layer, kl in terms.kl.items()}
 
 
+@renamed(observe="transform")
 def kl_by_unit(
     key: Key[Array, ""],
     model: LatentVariableModel,

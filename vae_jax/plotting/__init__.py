@@ -1,43 +1,27 @@
-"""Arrays -> matplotlib figures of images, encodings and curves."""
+"""Arrays -> matplotlib figures of images, encodings and curves.
 
-from vae_jax.plotting.curves import (
-    along_the_path_figure,
-    bounds_figure,
-    curves_figure,
-    drift_figure,
-    minutes_figure,
-    scaling_figure,
-    scores_figure,
-    trade_off_figure,
-    training_curves_figure,
-    with_bands,
-)
-from vae_jax.plotting.images import (
-    clouds_figure,
-    encodings_figure,
-    images_figure,
-    latent_spaces_figure,
-    paths_figure,
-    rows_figure,
-    sheets_figure,
-)
+Every function returns a `Figure` that is made without pyplot: a notebook shows it, a script saves it, and no global
+state changes.
+"""
+
+from vae_jax.plotting.latent_plane import CLASS_COLOURS, clouds, draw_encodings, encodings, paths, title_with_classes
+from vae_jax.plotting.lines import COLOURS, curves, single_axes, training_curves
+from vae_jax.plotting.pixels import draw_images, images, rows, sheets, tile
 
 __all__ = [
-    "along_the_path_figure",
-    "bounds_figure",
-    "clouds_figure",
-    "curves_figure",
-    "drift_figure",
-    "encodings_figure",
-    "images_figure",
-    "latent_spaces_figure",
-    "minutes_figure",
-    "paths_figure",
-    "rows_figure",
-    "scaling_figure",
-    "scores_figure",
-    "sheets_figure",
-    "trade_off_figure",
-    "training_curves_figure",
-    "with_bands",
+    "CLASS_COLOURS",
+    "COLOURS",
+    "clouds",
+    "curves",
+    "draw_encodings",
+    "draw_images",
+    "encodings",
+    "images",
+    "paths",
+    "rows",
+    "sheets",
+    "single_axes",
+    "tile",
+    "title_with_classes",
+    "training_curves",
 ]

@@ -7,13 +7,11 @@
 Each member is trained as `fit` would train it alone: its own order of data, its own noise.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Key, PyTree
@@ -21,8 +19,7 @@ from jaxtyping import Array, Key, PyTree
 from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.errors import InputError
-from vae_jax.training.loop import EvalFn, Record, fit
-from vae_jax.training.step import ChecksData, Metrics, Model, Step, TrainState, describe_step, init, member
+from vae_jax.training.step import ChecksData, Metrics, Model, Step, TrainState, describe_step, init
 
 
 def init_members(
@@ -80,49 +77,3 @@ class StepOfSettings:
 def with_settings(make: Callable[[PyTree], Step]) -> StepOfSettings:
     """A step that is made of its state's settings."""
     return StepOfSettings(make)
-
-
-def fit_together(
-    states: Sequence[TrainState],
-    step: Step,
-    data: Split,
-    *,
-    eval_fns: Sequence[EvalFn | None],
-    **settings: Any,
-) -> list[tuple[TrainState, list[Record]]]:
-    """`fit` of several runs as members of one: what it would return of each, but that all take the seconds of one.
-
-    Args:
-      states: of the runs, or each of as many members.
-      step: of all.
-      data: of all.
-      eval_fns: the runs' own.
-      **settings: as `fit` takes them.
-    """
-    inner, count = states[0].step.shape, len(states)
-    if count == 1:
-        return [fit(states[0], step, data, eval_fn=eval_fns[0], **settings)]
-    own = [each for each in eval_fns if each for _ in range(math.prod(inner))] or None
-    members = jax.tree.map(lambda *leaves: _joined(leaves, inner), *states)
-    members, history = fit(members, step, data, eval_fn=own, **settings)
-    apart = jax.tree.map(lambda leaf: leaf.reshape(count, *inner, *leaf.shape[1:]), members)
-
-    def records(number: int) -> list[Record]:
-        shared = {"epoch", "seconds"}
-        return [
-            {
-                name: value if name in shared else np.reshape(value, (count, *inner))[number].tolist()
-                for name, value in record.items()
-            }
-            for record in history
-        ]
-
-    return [(member(apart, number), records(number)) for number in range(count)]
-
-
-def _joined(leaves: Sequence[Array], inner: tuple[int, ...]) -> Array:
-    """One leaf of all runs, with a single leading axis of members."""
-    if jax.dtypes.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
-        data = _joined([jax.random.key_data(leaf) for leaf in leaves], inner)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
-    return jnp.concatenate(leaves) if inner else jnp.stack(leaves)

@@ -25,7 +25,7 @@ from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
 from vae_jax.data import Split
 from vae_jax.data.transforms import Examples, Transform, as_split, default_transform
 from vae_jax.distributions import example_keys
-from vae_jax.errors import InputError, NotFiniteError, StoppedError, require_not_negative, require_positive_int
+from vae_jax.errors import InputError, NotFiniteError, StoppedError, renamed, require_not_negative, require_positive_int
 from vae_jax.progress import Progress
 from vae_jax.training.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
 from vae_jax.training.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
@@ -103,6 +103,7 @@ def _chunk(
     return layout.constrain(state), totals
 
 
+@renamed(observe="transform", measure="eval_fn")
 def fit(
     state: TrainState,
     step: Step,

@@ -1,0 +1,1 @@
+"""What the scripts share: options, the run with its data and its folder, the report, several seeds."""

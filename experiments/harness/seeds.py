@@ -1,0 +1,47 @@
+"""Several runs with consecutive seeds: the mean and the standard deviation of each number."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def mean_and_deviation(of_members: Sequence[Any]) -> Any:
+    """Of trees of numbers: at each number's place its "mean" over the members and its "standard_deviation" (n - 1).
+
+    Lists of numbers of one length are taken number by number. What is no number stays where it is the same for all,
+    and is a list of theirs where it isn't.
+    """
+    first = of_members[0]
+    if all(isinstance(each, Mapping) and each.keys() == first.keys() for each in of_members):
+        return {name: mean_and_deviation([each[name] for each in of_members]) for name in first}
+    if all(each == first for each in of_members) and not _is_numeric(first):
+        return first
+    if all(_is_numeric(each) and np.shape(each) == np.shape(first) for each in of_members):
+        values = np.array(of_members, np.float64)
+        return {"mean": values.mean(axis=0).tolist(), "standard_deviation": values.std(axis=0, ddof=1).tolist()}
+    if all(isinstance(each, list | tuple) and len(each) == len(first) for each in of_members):
+        return [mean_and_deviation(each) for each in zip(*of_members, strict=True)]
+    return list(of_members)
+
+
+def scalars(summary: Any, name: str = "") -> Iterator[tuple[str, float, float]]:
+    """The names, means and deviations of the single numbers that `mean_and_deviation` has found."""
+    if not isinstance(summary, Mapping):
+        return
+    if summary.keys() == {"mean", "standard_deviation"}:
+        if not isinstance(summary["mean"], list):
+            yield name, summary["mean"], summary["standard_deviation"]
+        return
+    for part, of_part in summary.items():
+        yield from scalars(of_part, f"{name}.{part}" if name else str(part))
+
+
+def _is_numeric(value: Any) -> bool:
+    """A number, or lists of them of one shape."""
+    if isinstance(value, list | tuple):
+        try:
+            return len(value) > 0 and np.asarray(value).dtype.kind in "iuf"
+        except ValueError:  # of lists of several lengths
+            return False
+    return isinstance(value, int | float) and not isinstance(value, bool)

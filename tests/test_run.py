@@ -1,0 +1,152 @@
+"""The harness: what a run trains and measures, several seeds, and which options are refused."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import small_split, write_idx
+from harness.options import CheckpointOptions, DataOptions, DeviceOptions, Options, TrainingOptions
+from harness.recipe import averaged_adamw, elbo_numbers
+from harness.run import Run, run_seeds
+
+import vae_jax as vj
+
+VAE = vj.mlp_vae((6, 6, 1), hidden=(8,))
+GROUPS = {
+    "data": DataOptions,
+    "training": TrainingOptions,
+    "checkpoints": CheckpointOptions,
+    "devices": DeviceOptions,
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return write_idx(tmp_path_factory.mktemp("data"), small_split(96), small_split(40, seed=1))
+
+
+def options(out, **flat):
+    """Options by their names on the command line."""
+    groups = {
+        name: kind(
+            **{key: flat.pop(key) for key in list(flat) if key in kind.__dataclass_fields__ and key not in GROUPS}
+        )
+        for name, kind in GROUPS.items()
+    }
+    return Options(out=Path(out), **(groups | flat))
+
+
+def start(data_dir, out, **flat):
+    return Run.start("any", options(out, data_dir=data_dir, **({"epochs": 2, "batch_size": 16} | flat)))
+
+
+def test_the_averaged_parameters_are_evaluated_and_returned(data_dir, tmp_path, monkeypatch):
+    states = []
+
+    def fit(*args, **settings):
+        state, history = original(*args, **settings)
+        states.append(state)
+        return state, history
+
+    original = vj.fit
+    monkeypatch.setattr("harness.run.vj.fit", fit)
+    run = start(data_dir, tmp_path, learning_rate=0.1)
+    trained = run.train(jax.random.key(0), VAE, vj.ELBO())
+    (last,) = states
+    _, eval_key = jax.random.split(jax.random.key(0))
+    evaluated = partial(elbo_numbers, eval_key, VAE, data=run.data.test, transform=vj.Scale(), split="test")
+    averaged = vj.averaged_variables(last)
+    for ours, expected in zip(jax.tree.leaves(trained.variables), jax.tree.leaves(averaged), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    numbers = evaluated(variables=averaged)
+    assert {name: trained.history[-1][name] for name in numbers} == pytest.approx(numbers, rel=1e-6)
+    assert numbers["test_negative_elbo"] != pytest.approx(evaluated(variables=last.variables)["test_negative_elbo"])
+
+
+@pytest.mark.parametrize("transforms", [(vj.Scale(-1.0, 1.0), vj.Scale()), (vj.Scale(), vj.Scale(-1.0, 1.0))])
+def test_neither_transform_may_leave_the_range_of_the_likelihood(transforms, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.run.vj.fit", pytest.fail)
+    run = start(data_dir, tmp_path)
+    with pytest.raises(vj.InputError, match="likelihood takes values from 0 to 1"):
+        run.train(jax.random.key(0), VAE, vj.ELBO(), transform=transforms[0], train_transform=transforms[1])
+
+
+def test_the_schedule_ends_with_the_run_and_the_transform_of_training_is_for_training_alone(
+    data_dir, tmp_path, monkeypatch
+):
+    found = []
+
+    def optimizer(peak, weight_decay, steps):
+        found.append(steps)
+        return averaged_adamw(peak, weight_decay, steps)
+
+    def untrained(state, step, data, *, transform, eval_fn, **settings):
+        found.append(transform)
+        return state, [eval_fn(state)]
+
+    monkeypatch.setattr("harness.run.averaged_adamw", optimizer)
+    monkeypatch.setattr("harness.run.vj.fit", untrained)
+    run = start(data_dir, tmp_path, epochs=3, batch_size=20)
+    mirrored, plain = (
+        run.train(jax.random.key(0), VAE, vj.ELBO(), train_transform=transform).history
+        for transform in (vj.Mirrored(), None)
+    )
+    assert found == [12, vj.Mirrored(), 12, vj.Scale()]
+    assert mirrored == plain
+
+
+def main(given):
+    run = Run.start("any", given)
+    trained = run.train(run.key, VAE, vj.ELBO())
+    numbers = {"last": trained.history[-1]["test_negative_elbo"], "history": trained.history}
+    kernel = trained.variables["params"]["encoder"]["Dense_0"]["kernel"]
+    return run.report(numbers | {"mean_weight": float(np.mean(kernel))})
+
+
+def test_members_are_the_runs_of_consecutive_seeds(data_dir, tmp_path, capsys):
+    def report(out, **flat):
+        run_seeds(main, options(tmp_path / out, data_dir=data_dir, epochs=2, batch_size=16, **flat))
+        return json.loads((tmp_path / out / "any.json").read_text())
+
+    kept = tmp_path / "kept"
+    both = report("both", seed=3, members=2, checkpoint_dir=kept)
+    alone = report("alone", seed=4)
+    assert both["seeds"] == [3, 4]
+    assert both["of_members"][1]["last"] == alone["last"] != both["of_members"][0]["last"]
+    assert both["of_members"][1]["mean_weight"] == alone["mean_weight"]
+    assert json.loads((tmp_path / "both/seed_4/any.json").read_text())["last"] == alone["last"]
+    lasts = [member["last"] for member in both["of_members"]]
+    assert both["last"] == {
+        "mean": pytest.approx(np.mean(lasts)),
+        "standard_deviation": pytest.approx(np.std(lasts, ddof=1)),
+    }
+    assert (both["dataset"], both["batch_size"]) == ("mnist", 16)
+    printed = capsys.readouterr().out
+    assert "mean and standard deviation of 2 seeds from 3" in printed
+    assert f"last: {both['last']['mean']:.4g} +- {both['last']['standard_deviation']:.2g}" in printed
+    again = report("again", seed=3, members=2, checkpoint_dir=kept)
+    assert again["of_members"] == both["of_members"], "trained anew"
+    vae, variables = vj.restore_model(kept / "seed_4" / "VAE")
+    assert float(np.mean(variables["params"]["encoder"]["Dense_0"]["kernel"])) == alone["mean_weight"]
+    assert vae.latent_dim == 2
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ({"members": 0}, "members is 0"),
+        ({"devices": DeviceOptions(devices=9)}, "devices is 9, but there are only 8 cpu devices"),
+        ({"devices": DeviceOptions(devices=3), "batch_size": 16}, "batch_size is 16, which 3 devices can't share"),
+        ({"coordinator": "nowhere"}, "coordinator is 'nowhere'; expected HOST:PORT"),
+        ({"coordinator": "here:1", "num_processes": 2}, "give the number of processes and this one's number"),
+        ({"coordinator": "here:1", "num_processes": 2, "process_id": 2}, "process_id is 2; expected 0 to 1"),
+    ],
+)
+def test_options_that_can_not_be_shared_are_refused_before_training(flat, message, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    with pytest.raises(vj.InputError) as error:
+        run_seeds(main, options(tmp_path / "out", data_dir=data_dir, epochs=1, **flat))
+    assert message in str(error.value)

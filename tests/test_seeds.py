@@ -1,0 +1,19 @@
+"""Means and standard deviations over several seeds."""
+
+import numpy as np
+import pytest
+from harness.seeds import mean_and_deviation, scalars
+
+
+def test_mean_and_deviation_of_trees():
+    of_members = [
+        {"kl": 1.0, "curve": [1, 2], "name": "VAE", "label": f"seed {seed}", "rows": [{"c": 1, "e": e}], "none": None}
+        for seed, e in ((0, 3.0), (1, 5.0))
+    ]
+    of_members[1]["kl"] = 4.0
+    summary = mean_and_deviation(of_members)
+    assert summary["kl"] == {"mean": 2.5, "standard_deviation": pytest.approx(np.std([1, 4], ddof=1))}
+    assert summary["curve"] == {"mean": [1, 2], "standard_deviation": [0, 0]}
+    assert (summary["name"], summary["label"], summary["none"]) == ("VAE", ["seed 0", "seed 1"], None)
+    assert summary["rows"][0]["e"]["mean"] == 4
+    assert list(scalars(summary)) == [("kl", 2.5, pytest.approx(2.1213, abs=1e-4))]

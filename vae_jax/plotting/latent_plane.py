@@ -1,0 +1,117 @@
+"""The first two dimensions of encodings, as matplotlib figures."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
+
+from vae_jax.evaluation.latents import Sphere, circle
+
+# Ten colours that stay apart for the colour-blind (Paul Tol's muted scheme, its pale grey made darker).
+CLASS_COLOURS = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
+)  # fmt: skip
+
+
+def encodings(
+    encodings: Float[Any, "n latent"],
+    labels: Int[Any, " n"] | None,
+    sphere: Sphere,
+    title: str,
+    lattice: Float[Any, "size size latent"] | None = None,
+) -> Figure:
+    """The first two dimensions of encodings with their circle, and a lattice over them if there is one."""
+    figure = Figure(figsize=(5.6, 6.1), layout="constrained")
+    axes = figure.subplots()
+    draw_encodings(axes, encodings, labels, sphere, lattice)
+    title_with_classes(figure, title, labels)
+    return figure
+
+
+def clouds(models: Mapping[str, Float[Any, "n latent"]], labels: Int[Any, " n"] | None, title: str) -> Figure:
+    """Encodings of several models side by side, each with its circle, under the model's name."""
+    figure = Figure(figsize=(4.8 * len(models), 5.5), layout="constrained")
+    for (name, encodings), axes in zip(models.items(), figure.subplots(1, len(models), squeeze=False)[0], strict=True):
+        draw_encodings(axes, encodings, labels, circle(encodings))
+        axes.set_title(name, fontsize="medium")
+    title_with_classes(figure, title, labels)
+    return figure
+
+
+def paths(
+    models: Mapping[str, tuple[Float[Any, "n latent"], Float[Any, "paths steps latent"]]],
+    labels: Int[Any, " n"] | None,
+    title: str,
+) -> Figure:
+    """As `clouds`, with paths of each model drawn over its encodings."""
+    figure = clouds({name: encodings for name, (encodings, _) in models.items()}, labels, title)
+    for (_, of_model), axes in zip(models.values(), figure.axes, strict=True):
+        for path in np.asarray(of_model):
+            axes.plot(path[:, 0], path[:, 1], "-o", color="black", markersize=3, linewidth=1)
+    return figure
+
+
+def draw_encodings(
+    axes: Axes,
+    encodings: Float[Any, "n latent"],
+    labels: Int[Any, " n"] | None,
+    sphere: Sphere,
+    lattice: Float[Any, "size size latent"] | None = None,
+) -> None:
+    """Points coloured by class, each class named at its median, with the circle that holds 99 % of them."""
+    x, y = np.asarray(encodings)[:, :2].T
+    size = float(np.clip(30_000 / len(x), 3, 20))
+    centre = (float(sphere.centre[0]), float(sphere.centre[1]))
+    reach = 1.04 * sphere.radius
+    if labels is None:
+        axes.scatter(x, y, s=size, c=CLASS_COLOURS[9], alpha=0.6, linewidths=0, rasterized=True)
+    else:
+        colours = np.array(CLASS_COLOURS)[np.asarray(labels) % len(CLASS_COLOURS)]
+        axes.scatter(x, y, s=size, c=colours, alpha=0.6, linewidths=0, rasterized=True)
+    axes.add_patch(Circle(centre, sphere.radius, fill=False, linewidth=1.2))
+    if lattice is not None:
+        axes.scatter(lattice[..., 0], lattice[..., 1], s=5, c="black", linewidths=0)
+    elif labels is not None:
+        _name_classes(axes, x, y, np.asarray(labels), apart=0.12 * reach)
+    axes.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
+    axes.set(xlabel="latent dimension 1", ylabel="latent dimension 2", aspect="equal")
+
+
+def title_with_classes(figure: Figure, title: str, labels: Int[Any, " n"] | None) -> None:
+    """A title; where there are classes it is that of the legend which names their colours."""
+    if labels is None:
+        figure.suptitle(title)
+        return
+    legend = figure.legend(
+        handles=_class_handles(labels), title=title, title_fontsize="medium", ncols=10, loc="outside upper center",
+        frameon=False, columnspacing=0.8, handletextpad=0.1, borderpad=0.1,
+    )  # fmt: skip
+    legend.get_title().set_multialignment("center")
+
+
+def _class_handles(labels: Int[Any, " n"]) -> list[Line2D]:
+    """A legend's handles, one for each class there is."""
+    return [
+        Line2D([], [], marker="o", linestyle="", color=CLASS_COLOURS[label % len(CLASS_COLOURS)], label=str(label))
+        for label in np.unique(labels)
+    ]
+
+
+def _name_classes(axes: Axes, x: np.ndarray, y: np.ndarray, labels: np.ndarray, apart: float) -> None:
+    """Each class's number at its median, unless another one is there already."""
+    placed: list[tuple[float, float]] = []
+    for label in np.unique(labels):
+        position = np.median(x[labels == label]), np.median(y[labels == label])
+        if any(math.dist(position, other) < apart for other in placed):
+            continue
+        placed.append(position)
+        text = axes.text(position[0], position[1], str(label), size=15, weight="bold", ha="center", va="center")
+        text.set_color(CLASS_COLOURS[label % len(CLASS_COLOURS)])
+        text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])

@@ -1,0 +1,60 @@
+"""Numbers as curves, as matplotlib figures."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which stay apart for the colour-blind.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def training_curves(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, title: str) -> Figure:
+    """Training (thin) and test (thick) curves of several models against epochs.
+
+    Args:
+      curves: by the model's name, one number an epoch: training, then test.
+      ylabel: what is drawn, with its unit.
+      title: of the figure.
+    """
+    figure, axes = single_axes(title)
+    for (name, (train, test)), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
+        epochs = np.arange(1, len(train) + 1)
+        axes.plot(epochs, train, color=colour, linewidth=1, linestyle="--", label=f"{name}, training (running mean)")
+        axes.plot(epochs, test, color=colour, linewidth=2, label=f"{name}, test")
+    _frame_epochs(axes, [curve for pair in curves.values() for curve in pair], ylabel)
+    return figure
+
+
+def curves(
+    curves: Mapping[str, Sequence[float]], ylabel: str, title: str, marks: Mapping[str, tuple[int, float]]
+) -> Figure:
+    """One number an epoch of several models, and single points (epoch, number) to be held against."""
+    figure, axes = single_axes(title)
+    for (name, curve), colour in zip(curves.items(), itertools.cycle(COLOURS[1:]), strict=False):
+        axes.plot(np.arange(1, len(curve) + 1), curve, "-o", color=colour, markersize=3, label=name)
+    for (name, (epoch, value)), colour in zip(marks.items(), itertools.cycle(COLOURS), strict=False):
+        axes.plot(epoch, value, "*", color=colour, markersize=12, linestyle="", label=f"{name}: {value:g}")
+    _frame_epochs(axes, list(curves.values()), ylabel)
+    return figure
+
+
+def single_axes(title: str) -> tuple[Figure, Any]:
+    """A figure with one pair of axes, a grid and a title."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize="medium", wrap=True)
+    return figure, axes
+
+
+def _frame_epochs(axes: Axes, curves: Sequence[Sequence[float]], ylabel: str) -> None:
+    """Limits that leave out the first twentieth of the epochs, where every curve is steep."""
+    late = [value for curve in curves for value in curve[len(curve) // 20 :]]
+    margin = 0.05 * (max(late) - min(late)) + 1e-6
+    axes.set(xlabel="epoch", ylabel=ylabel, ylim=(min(late) - margin, max(late) + margin))
+    axes.set_xlim(1, max(2, *(len(curve) for curve in curves)))
+    axes.legend(frameon=False)

@@ -1,0 +1,68 @@
+"""Sheets of images in [0, 1], as matplotlib figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+def images(images: Float[Any, "n height width channels"], columns: int, title: str) -> Figure:
+    """A sheet of images in [0, 1], row after row."""
+    high, wide, _ = tile(np.asarray(images), columns).shape
+    figure = Figure(figsize=(5.8, 5.8 * high / wide + 0.6), layout="constrained")
+    axes = figure.subplots()
+    draw_images(axes, images, columns)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def rows(images: Float[Any, "rows columns height width channels"], headings: Sequence[str], title: str) -> Figure:
+    """Rows of images in [0, 1], a heading over each column."""
+    rows, columns, high, wide, _ = np.shape(images)
+    figure = Figure(figsize=(5.8, 5.8 * rows * high / (columns * wide) + 0.75), layout="constrained")
+    axes = figure.subplots()
+    draw_images(axes, np.concatenate(images), columns)
+    axes.set_xticks(wide * (np.arange(columns) + 0.5), headings)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def sheets(
+    sheets: Sequence[tuple[str, Float[Any, "_ height width channels"]]], images_a_row: int, columns: int, title: str
+) -> Figure:
+    """Several sheets of images, each under its own title, `columns` of them side by side."""
+    rows = -(-len(sheets) // columns)
+    high, wide, _ = tile(sheets[0][1], images_a_row).shape
+    width = 9.2 / columns
+    figure = Figure(figsize=(width * columns, (width * high / wide + 0.4) * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(sheets) :]:
+        axes.set_axis_off()
+    for (name, images), axes in zip(sheets, grid.flat, strict=False):
+        draw_images(axes, images, images_a_row)
+        axes.set_title(name, fontsize="medium")
+    figure.suptitle(title)
+    return figure
+
+
+def draw_images(axes: Axes, images: Float[Any, "n height width channels"], columns: int) -> None:
+    """A sheet of images, dark on light if they are grey."""
+    sheet = tile(np.asarray(images), columns)
+    axes.imshow(sheet.squeeze(), cmap="gray_r", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def tile(images: Float[np.ndarray, "n height width channels"], columns: int) -> Float[np.ndarray, "h w channels"]:
+    """Images put together row after row; places left over are 0."""
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * columns, height, width, channels), images.dtype)
+    sheet[:count] = images
+    sheet = sheet.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    return sheet.reshape(rows * height, columns * width, channels)
