@@ -25,7 +25,7 @@ from vae_jax.training.step import Step
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
-from harness.options import Options
+from harness.options import Options, TrainingOptions
 from harness.run import Report, Run, run_script
 
 
@@ -37,14 +37,11 @@ class Config(Options):
     """Members that train as one program."""
     rounds: int = 3
     """Turns of each side."""
-    epochs: int | None = 2
-    """Epochs of each member in a turn; the runs of one model take as many as all members together."""
-    batch_size: int | None = 128
-    """Images in a training step."""
     memory_epochs: int = 300
     """Short epochs, of ten steps, after each of which memory is read."""
     out: Path = Path("runs/benchmark_fit")
     """Folder for the report."""
+    training: TrainingOptions = TrainingOptions(epochs=2, batch_size=128)
 
 
 def main(config: Config) -> Report:

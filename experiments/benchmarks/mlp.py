@@ -18,7 +18,7 @@ from vae_jax.errors import require_positive_int
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
 from benchmarks.peer import peer_lines, torch_command
-from harness.options import Options
+from harness.options import Options, TrainingOptions
 from harness.run import Report, Run, run_script
 
 
@@ -32,12 +32,9 @@ class Config(Options):
     """Script `peer DATA_DIR --batch B --epochs N` that prints a JSON line with "seconds" for each epoch."""
     rounds: int = 3
     """Turns of each side."""
-    epochs: int | None = 4
-    """Epochs of ours in a turn, and of the peer's; the first, which compiles or warms up, does not count."""
-    batch_size: int | None = 128
-    """Images in a training step."""
     out: Path = Path("runs/benchmark_mlp")
     """Folder for the report."""
+    training: TrainingOptions = TrainingOptions(epochs=4, batch_size=128)
 
 
 def main(config: Config) -> Report:
