@@ -104,6 +104,8 @@ from vae_jax.training import (
 )
 from vae_jax.values import axes, parameter, value
 
+__version__ = "0.2.0"
+
 __all__ = [
     "ELBO",
     "IWAE",

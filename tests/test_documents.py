@@ -1,0 +1,55 @@
+"""The examples of the documents run, and print what the documents say."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(document, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def test_the_quick_start_prints_what_the_readme_says(tmp_path, monkeypatch, capsys):
+    start, resumable = blocks("README.md")
+    (said,) = blocks("README.md", "text")
+    names = {}
+    exec(start, names)
+    printed = capsys.readouterr().out
+    numbers = re.compile(r"negative ELBO: ([\d.]+) \+- ([\d.]+) nats\n")
+    # Other CPUs and compilers round differently, and training amplifies the difference.
+    (elbo, error), (expected, expected_error) = (map(float, numbers.fullmatch(text).groups()) for text in (printed, said))
+    assert elbo == pytest.approx(expected, abs=1.5)
+    assert error == pytest.approx(expected_error, abs=0.3)
+    assert names["digits"].shape == (16, 28, 28, 1)
+    monkeypatch.chdir(tmp_path)
+    exec(resumable.replace("epochs=20", "epochs=21"), names)
+    assert len(names["history"]) == 1, "the state had 20 epochs behind it"
+    assert names["variables"].keys() == {"params"}
+
+
+def test_the_examples_of_the_library_run():
+    numbers, table, networks, prior, likelihood, objective, members = (
+        re.sub(r"epochs=\d+", "epochs=1", text.replace("5_000", "20").replace("500)", "20)"))
+        for text in blocks("vae_jax/README.md")
+    )
+    names = {}
+    for example in (numbers, table, networks, prior, likelihood, objective, members):
+        exec(example, names)
+    vj, optimizer = names["vj"], names["optimizer"]
+    assert np.all(names["estimates"].log_px < 0)
+    assert len(names["records"][0]["kl"]) == 3
+
+    def last_loss(model, objective, data, **settings):
+        state = vj.init(jax.random.key(0), model, optimizer)
+        step = vj.make_train_step(model, objective, optimizer)
+        return vj.fit(state, step, data, epochs=1, batch_size=64, progress=False, **settings)[1][-1]["loss"]
+
+    own = vj.mlp_vae((20,), 2, (8,), names["Exponential"](), prior=names["Ring"]())
+    assert np.isfinite(last_loss(own, vj.ELBO(), np.abs(names["rows"]), transform=vj.Raw(0.0)))
+    assert np.isfinite(last_loss(names["own_vae"], vj.ELBO(), names["data"].train[:64]))
+    assert np.isfinite(last_loss(names["vae"], names["capacity"], names["data"].train[:64]))
