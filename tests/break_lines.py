@@ -118,7 +118,7 @@ LINES = [
                 "return self.base.log_prob(e)",
                 "test_flows change_of_variables",
             ),
-            ("return _reordered(z) if layer % 2 else z", "return z", "test_flows depends_on_each"),
+            ("return _reordered(z) if layer % 2 else z", "return z", "test_flows only_reorders"),
             ("self.bound * jnp.tanh(log_scale / self.bound)", "log_scale", "test_flows bounded"),
         ],
         "likelihoods/mixtures.py": [
