@@ -333,7 +333,7 @@ LINES = [
         "feeding.py": [
             ("stream(run_key, ORDER, epoch)", "stream(run_key, ORDER, 0)", "test_train python_loop"),
             ("step % steps_per_epoch * batch_size", "step % steps_per_epoch", "test_train every_image"),
-            ("place = step - self.first", "place = step", "test_feeding resident_one"),
+            ("place = step - self.first", "place = step", "test_feeding xla_compiles_by_default"),
             (
                 "min(start + self._length, (epoch + 1) * self._steps_per_epoch)",
                 "start + self._length",
