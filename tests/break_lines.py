@@ -1,4 +1,4 @@
-"""Break essential lines of vae_jax one at a time and check that the tests notice each.
+"""Break essential lines one at a time and check that the tests notice each.
 
 By hand: `python tests/break_lines.py`, about 15 minutes on two cores. Each row of `LINES` replaces a text that occurs
 exactly once in its file, and names a test file and, as `pytest -k` takes them, words of the tests in it that notice. A
@@ -29,7 +29,7 @@ NOTICED = {1: "a test fails", 2: "a test file cannot be imported"}  # exit statu
 
 
 class Line(NamedTuple):
-    """A text that occurs exactly once in a file of vae_jax, what replaces it, and the tests that notice."""
+    """A text that occurs exactly once in a file, what replaces it, and the tests that notice."""
 
     file: str
     old: str
@@ -43,7 +43,335 @@ class Line(NamedTuple):
 LINES = [
     Line(file, *row)
     for file, rows in {
-        "models/vae.py": [
+        "vae_jax/checkpoints/allowed.py": [
+            ('if "." in qualname or any(', "if any(", "test_allowed"),
+            ('any(part.startswith("_") for part in', "any(False for part in", "test_allowed"),
+            ("exported and (_is_frozen", "(_is_frozen", "test_allowed"),
+            ("parameters.frozen and parameters.eq", "parameters.frozen", "test_allowed"),
+            ("isinstance(vars(np).get(name), np.ufunc)", "_is_function(found)", "test_allowed"),
+            ("issubclass(found, np.number | np.bool_)", "True", "test_allowed"),
+            ("name in _OF_LINEN and _is_function(found)", "_is_function(found)", "test_allowed"),
+            ("return code and _is_within(found.__module__, modules)", "return code", "test_allowed"),
+            ('isinstance(found, type) and not part.startswith("__")', "True", "test_allowed"),
+            ('module == name or module.startswith(f"{name}.")', "module.startswith(name)", "test_allowed"),
+            ("isfunction(found) and (found.__module__", "isfunction(found) or (found.__module__", "test_allowed"),
+        ],
+        "vae_jax/checkpoints/description.py": [
+            ("others, found) is value", "others, found) is not None", "test_description in_the_place"),
+            ('re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))', "repr(value)", "test_description no_address"),
+            ("values |= inspect.getclosurevars(inner).nonlocals", "", "test_description differs"),
+            ("_DEFAULT if value is default and", "described if value is default and", "test_description every_model"),
+        ],
+        "vae_jax/checkpoints/lock.py": [
+            ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", "test_checkpoint runs_of_a_process"),
+            ("return os.path.samestat(", "return True or os.path.samestat(", "test_checkpoint made_anew"),
+        ],
+        "vae_jax/checkpoints/sealed.py": [
+            ('_digest(leaves) != content["trees"][tree]["sha256"]', "not leaves", "test_checkpoint own_digest"),
+            ('notes["sha256"] != _seal(content)', "not content", "test_checkpoint own_digest"),
+            ("_sha256(folder / name) != digest", "not digest", "test_checkpoint broken_file"),
+            ('content["number"] != number', "number < 0", "test_checkpoint own_digest"),
+            ("len(before) + 1 - self._keep", "len(before) - self._keep", "test_checkpoint young"),
+            (
+                "number in self.numbers() - self.broken.keys()",
+                "number in self.numbers()",
+                "test_checkpoint same_number",
+            ),
+            ("self.failure = self._failed = None\n", "self._failed = None\n", "test_checkpoint writes_that_fail"),
+            ("self._lock.take()  # anew", "# anew", "test_checkpoint made_anew"),
+            ("self._remove([number])\n", "pass\n", "test_checkpoint writes_that_fail"),
+            (
+                "            self.remove_unfinished()\n            raise",
+                "            raise",
+                "test_checkpoint writes_that_fail",
+            ),
+        ],
+        "vae_jax/checkpoints/store.py": [
+            ('math.inf if best is None else best[1]["least"]', "math.inf", "test_checkpoint resume"),
+            ("there.get(name) != here.get(name) and", "here.get(name) is None and", "test_same_run each_difference"),
+            ("[leaf[member] for leaf", "[leaf[0] for leaf", "test_checkpoint one_member"),
+            ("0 <= member < members", "0 <= member <= members", "test_checkpoint one_member"),
+            ("step = max(untried)", "step = min(untried)", "test_checkpoint young"),
+            ("self._variables(state)", "state.variables", "test_checkpoint its_script"),
+            (" and name not in self._allow]", "]", "test_same_run each_difference"),
+            ("if _LENGTHS & set(different):", "if False:", "test_same_run another_length"),
+            ('self._allow & {"key", "settings"} if self._run else set()', "set()", "test_same_run each_difference"),
+            ('there |= content["run"]', "there |= self._run", "test_same_run each_difference"),
+            (
+                "if self._lock.take():",
+                "self._newest.remove_unfinished()\n            if self._lock.take():",
+                "test_checkpoint runs_of_a_process",
+            ),
+            ("self._lock.release()", "pass", "test_checkpoint releases_its_folder"),
+            ("and not warned:", ":", "test_checkpoint one_warning"),
+            ("self._best.retry()", "pass", "test_checkpoint writes_that_fail or full_for_a_while"),
+        ],
+        "vae_jax/data/attributes.py": [
+            ("values.all() or not values.any()", "not values.any()", "test_celeba every_image"),
+        ],
+        "vae_jax/data/cache.py": [
+            ("path.stat().st_mtime_ns", "0", "test_data changed"),
+            ("item.stat().st_mtime_ns", "0", "test_celeba changed"),
+            ('.items()} == manifest["sha256"]', ".items()}", "test_data damaged_cache"),
+        ],
+        "vae_jax/data/celeba.py": [
+            ("repr((options.size, options.crop))", "repr(options.size)", "test_celeba crop"),
+            ("attributes.values[block]", "attributes.values[: len(block)]", "test_celeba layouts"),
+        ],
+        "vae_jax/data/celeba_files.py": [
+            ("np.array(tenths) - 7", "np.array(tenths) - 8", "test_celeba partition"),
+            ("if count != len(rows):", "if count > len(rows):", "test_celeba as_published"),
+        ],
+        "vae_jax/data/dataset.py": [
+            ('f"{self.images.shape!r}{kind}"', 'f"{kind}"', "test_data digest"),
+            ("sha.update(np.ascontiguousarray(self.labels).data)", "pass", "test_data digest"),
+            ("sha.update(repr(self.attributes.names).encode())", "pass", "test_celeba digest"),
+            ("self.train[:-count], self", "self.train[count:], self", "test_data hold_out"),
+            ("if self.labels.min() < 0:", "if self.labels.min() < -1:", "test_data negative_label"),
+        ],
+        "vae_jax/data/idx.py": [
+            ("offset=header).reshape(shape)", "offset=header).reshape(shape[:1] + shape[:0:-1])", "test_data height"),
+            ("if len(content) != expected:", "if len(content) < expected:", "test_data damaged"),
+        ],
+        "vae_jax/data/images.py": [
+            ("width * (1 - self.width) / 2", "width * (1 - self.height) / 2", "test_celeba crop"),
+            ("{start + number: reason", "{number: reason", "test_celeba unreadable"),
+            ("np.delete(block.attributes, list(reasons), axis=0)", "block.attributes", "test_celeba unreadable"),
+        ],
+        "vae_jax/data/load.py": [
+            (
+                "if data_dir is not None:\n            raise",
+                "if not name:\n            raise",
+                "test_data even_for_auto",
+            ),
+        ],
+        "vae_jax/data/synthetic/digits.py": [
+            ("* size / _BOX - 0.5", "* size / _BOX", "test_data enlarged"),
+        ],
+        "vae_jax/data/transforms.py": [
+            (
+                "image.astype(jnp.float32) / (LEVELS - 1)",
+                "image.astype(jnp.float32) / LEVELS",
+                "test_observation binary",
+            ),
+            ("+ noise) / LEVELS", "+ noise) / (LEVELS - 1)", "test_observation dequantised"),
+            ("(keys, stream) for stream", "(keys, 0) for stream", "test_observation mirrored"),
+            ("images[:, :, ::-1]", "images[:, ::-1]", "test_observation mirrored"),
+            ("jax.random.key(self.seed)", "jax.random.key(0)", "test_observation static"),
+            ("if self.target is None else self.target", "", "test_observation target"),
+            ("image.shape, jnp.float32)", "image.shape)", "test_observation float64"),
+            ("jax.random.bernoulli, p=jnp.float32(0.5)", "jax.random.bernoulli", "test_observation float64"),
+        ],
+        "vae_jax/distributions/base.py": [
+            ("first + jnp.arange(batch)", "jnp.arange(batch)", "test_distributions position"),
+            ("inside + jnp.tanh(x - inside)", "inside", "test_distributions soft_clip"),
+        ],
+        "vae_jax/distributions/divergence.py": [
+            (
+                "(isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian))",
+                "isinstance(q, DiagonalGaussian | FullGaussian)",
+                "test_priors mean_5",
+            ),
+            ("(q.log_prob(z) - p.log_prob(z))", "(q.log_prob(z) + p.log_prob(z))", "test_priors log_ratio"),
+        ],
+        "vae_jax/distributions/flows.py": [
+            ("log_det -= log_scale", "log_det += log_scale", "test_flows jacobian"),
+            (
+                "return self.base.log_prob(e) + log_det",
+                "return self.base.log_prob(e)",
+                "test_flows change_of_variables",
+            ),
+            ("return _reordered(z) if layer % 2 else z", "return z", "test_flows only_reorders"),
+            ("self.bound * jnp.tanh(log_scale / self.bound)", "log_scale", "test_flows bounded"),
+        ],
+        "vae_jax/distributions/gaussian.py": [
+            ("jnp.exp(0.5 * log_variance) *", "jnp.exp(log_variance) *", "test_distributions samples_are_gaussian"),
+            ("- self.log_variance)", "+ self.log_variance)", "test_distributions kl"),
+            ("0.5 * (z**2 -", "0.5 * (z**2 +", "test_distributions log_ratio"),
+            ("+ log_variance + LOG_2PI", "+ log_variance", "test_distributions log_prob"),
+        ],
+        "vae_jax/distributions/likelihoods/base.py": [
+            ("jnp.where(rows(observed) > 0, density, 0)", "density", "test_likelihoods_more only_observed"),
+            (
+                "density.sum(axis=-1).reshape(leading)",
+                "density.mean(axis=-1).reshape(leading)",
+                "test_likelihoods several_pixels",
+            ),
+            ("if found != event:", "if found[:2] != event[:2]:", "test_model other_channels"),
+            ("with jax.ensure_compile_time_eval():", "if True:", "test_transformations jit or known"),
+            ("or is_traced(x):", "or False:", "test_transformations jit"),
+            (" and high - low < math.inf", "", "test_likelihoods without_a_probability"),
+        ],
+        "vae_jax/distributions/likelihoods/bernoulli.py": [
+            ("0.5 * (logits + size)", "0.5 * (logits - size)", "test_likelihoods bernoulli"),
+            ("jnp.exp(-size))", "jnp.exp(size))", "test_likelihoods bernoulli"),
+            ("_log_sinhc(a / 2).sum()", "_log_sinhc(a).sum()", "test_likelihoods bernoulli"),
+            ("jnp.where(a > 0, 1 - x, x)", "jnp.where(a < 0, 1 - x, x)", "test_likelihoods bernoulli"),
+            ("away * distance - jnp.log1p(-jnp.exp(-away))", "away * distance", "test_likelihoods bernoulli"),
+            ("near = size < _NEAR", "near = size < 10", "test_likelihoods bernoulli"),
+            (
+                "tail = jnp.log(away) - away * distance",
+                "tail = away * (jnp.where(a > 0, x, 1 - x) - 0.5) - (away / 2 - jnp.log(away))",
+                "test_likelihoods large_logits",
+            ),
+            ("self.logits < 0, from_zero", "self.logits > 0, from_zero", "test_likelihoods bernoulli"),
+            ("-1 / 180", "1 / 180", "test_likelihoods bernoulli"),
+        ],
+        "vae_jax/distributions/likelihoods/counts.py": [
+            (
+                "-deviance(n, log_rate - jnp.log(n)) - stirling_error(n)",
+                "-deviance(n, log_rate - jnp.log(n))",
+                "test_likelihoods_more scipys",
+            ),
+            ("jnp.where(x > 0, of_some, -jnp.exp(log_rate))", "of_some", "test_likelihoods_more scipys"),
+        ],
+        "vae_jax/distributions/likelihoods/gaussian.py": [
+            ("(jnp.log(variance) + LOG_2PI)", "jnp.log(variance)", "test_likelihoods real_line"),
+            ("squares.mean(axis=event) * weights", "squares.mean(axis=event)", "test_likelihoods optimal_variance"),
+            ("jnp.where(entries > 0, squares, 0) * entries", "squares * entries / 2", "test_tables optimal"),
+            (
+                "jnp.maximum(variance, _LEAST_VARIANCE), event_ndim)\n",
+                "variance, event_ndim)\n",
+                "test_likelihoods perfect_fit",
+            ),
+            (
+                "jnp.maximum(variance, _LEAST_VARIANCE), event_ndim), updates",
+                "variance, event_ndim), updates",
+                "test_likelihoods perfect_fit",
+            ),
+            ("variables or self.init()) ** 2", "variables or self.init())", "test_likelihoods real_line"),
+            ("(total, count), self.axis_name)", "(total, count), ())", "test_train under_pmap"),
+            ("(1 - self.momentum) * variance", "self.momentum * variance", "test_likelihoods optimal_variance"),
+            ("_LEAST_VARIANCE = 1e-8", "_LEAST_VARIANCE = 1e-6", "test_likelihoods perfect_fit"),
+            ("batch.mask.astype(squares.dtype)", "batch.mask", "test_likelihoods float64"),
+            (".astype(running[name].dtype)", "", "test_likelihoods float64"),
+        ],
+        "vae_jax/distributions/likelihoods/laplace.py": [
+            (
+                "jax.random.laplace(k, v.shape, v.dtype)",
+                "-jnp.log1p(-jnp.abs(jax.random.uniform(k, v.shape, v.dtype, -1.0)))",
+                "test_likelihoods laplace",
+            ),
+            ("jnp.log(2 * self.scale)", "jnp.log(self.scale)", "test_likelihoods real_line"),
+        ],
+        "vae_jax/distributions/likelihoods/logistic.py": [
+            ("half = 0.5 / (LEVELS - 1)", "half = 0.5 / LEVELS", "test_likelihoods discretised"),
+            ("jnp.where(x < half, below_upper", "jnp.where(x < half, above_lower", "test_likelihoods discretised"),
+            ("(level - 0.5) * step", "level * step", "test_likelihoods discretised"),
+            ("jnp.round(jnp.clip(", "jnp.floor(jnp.clip(", "test_likelihoods discretised"),
+        ],
+        "vae_jax/distributions/likelihoods/mixtures.py": [
+            ("coefficients[1] * (red - 0.5)", "coefficients[1] * (green - 0.5)", "test_likelihoods_more pixelcnn"),
+            ("jnp.tanh(coefficients)", "coefficients", "test_likelihoods_more pixelcnn"),
+            ("(observed > 0).all(axis=-1)", "(observed > 0).any(axis=-1)", "test_likelihoods_more holes"),
+        ],
+        "vae_jax/distributions/likelihoods/student_t.py": [
+            ("(h + 0.5) * jnp.log1p(", "h * jnp.log1p(", "test_likelihoods_more scipys"),
+        ],
+        "vae_jax/distributions/mixture.py": [
+            (
+                "jnp.exp(0.5 * self.log_variances[component]) * noise",
+                "jnp.exp(self.log_variances[component]) * noise",
+                "test_priors draws_from",
+            ),
+            (
+                "log_weights = jax.nn.log_softmax(self.logits)",
+                "log_weights = self.logits",
+                "test_priors small_variances",
+            ),
+        ],
+        "vae_jax/distributions/priors.py": [
+            ("replace=len(data) < self.components", "replace=True", "test_priors at_most_once"),
+        ],
+        "vae_jax/errors.py": [
+            ("if not is_traced(leaf) and", "if", "test_transformations jit"),
+        ],
+        "vae_jax/evaluation/attributes.py": [
+            ("_independence_weights(attributes, codes))", "jnp.ones(2 ** len(names)))", "test_attributes correlated"),
+            ("self.weights[batch.label] * loss", "loss", "test_attributes weighted"),
+            (
+                "np.minimum(independent / np.maximum(joint, 1e-12), GREATEST_WEIGHT)",
+                "independent",
+                "test_attributes greatest",
+            ),
+            ("(~told[~has, i]).mean()", "told[~has, i].mean()", "test_attributes opinion"),
+            (
+                "self.probabilities[0, :, attribute] <=",
+                "self.probabilities[1, :, attribute] <=",
+                "test_attributes edits",
+            ),
+            ("values[before] + way", "values[after] + way", "test_attributes share"),
+        ],
+        "vae_jax/evaluation/bounds.py": [
+            (
+                "return elbo_terms(noise_keys, model",
+                "return elbo_terms(observation_keys, model",
+                "test_evaluate streams",
+            ),
+            ("example_keys(key, count, first)", "example_keys(key, count)", "test_evaluate however_it_is_cut"),
+            ('if getattr(model, "posterior", None) is Delta:', "if False:", "test_evaluate bits"),
+            ("jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)", "log_w", "test_evaluate however_it_is_cut"),
+            ("squares * shrink**2", "squares * shrink", "test_evaluate however_it_is_cut"),
+            ("jnp.log(weights / samples)", "jnp.log(weights)", "test_evaluate however_it_is_cut"),
+            ("- math.log2(width)", "+ math.log2(width)", "test_evaluate bits"),
+            ("(values.high - values.low) / LEVELS", "1.0 / LEVELS", "test_evaluate bits"),
+            ("jnp.where(jnp.isneginf(new), 0.0, new)", "new", "test_evaluate without_any_weight"),
+            ("jnp.where(none, 1.0, squares)", "squares", "test_evaluate without_any_weight"),
+        ],
+        "vae_jax/evaluation/classifier.py": [
+            (".max(axis=-1) >= confidence", ".max(axis=-1) > confidence", "test_classifier counts"),
+            ("data.images / np.float32(255)", "data.images.astype(np.float32)", "test_classifier learns"),
+            ("-(-steps // steps_per_epoch)", "max(1, steps // steps_per_epoch)", "test_classifier as_many_steps"),
+            ("h = nn.relu(MLP(", "h = (MLP(", "test_classifier features"),
+        ],
+        "vae_jax/evaluation/distances.py": [
+            ("- 2 * cross", "- cross", "test_distances frechet"),
+            ("np.sqrt(len(features) - 1)", "np.sqrt(len(features))", "test_distances frechet"),
+            ("nearest = jnp.argmin(", "nearest = jnp.argmax(", "test_distances nearest"),
+            (
+                "jnp.linalg.norm(images - references[nearest], axis=1)",
+                "jnp.sqrt(jnp.maximum(jnp.sum(images**2, 1) + jnp.sum(references[nearest]**2, 1)"
+                " - 2 * jnp.sum(images * references[nearest], 1), 0))",
+                "test_distances nearest",
+            ),
+        ],
+        "vae_jax/evaluation/estimate.py": [
+            ("values.std(ddof=1)", "values.std(ddof=0)", "test_evaluate estimate"),
+            ("else math.nan", "else 0.0", "test_evaluate standard_error"),
+        ],
+        "vae_jax/evaluation/latents.py": [
+            ("math.ceil(share", "math.floor(share", "test_latents sphere"),
+            ("sphere.radius / math.sqrt(2)", "sphere.radius / 2", "test_latents lattice"),
+            ("offsets[::-1, None]", "offsets[:, None]", "test_latents lattice"),
+            ("(1 - share) * start + share * end", "share * start + (1 - share) * end", "test_latents paths"),
+            ("here & ~attribute", "~attribute", "test_attributes vector"),
+            (" + np.diag(variance)", "", "test_latents aggregated"),
+            ("- len(self.mean) - log_det", "- len(self.mean) + log_det", "test_latents closed_form"),
+            ("noise @ root.T", "noise @ root", "test_latents moments"),
+            ("weights.append(n1 * n0 / (n1 + n0))", "weights.append(n1 + n0)", "test_attributes precision"),
+        ],
+        "vae_jax/evaluation/passes.py": [
+            (
+                "example_keys(key, len(examples), first), examples, labels)",
+                "example_keys(key, len(examples)), examples, labels)",
+                "test_evaluate blocks",
+            ),
+            (
+                "example_keys(key, len(examples), first), examples).x",
+                "example_keys(key, len(examples)), examples).x",
+                "test_evaluate blocks",
+            ),
+            ("vae.require_condition(condition, len(z))", "", "test_evaluate labels_that_a_model"),
+        ],
+        "vae_jax/evaluation/units.py": [
+            ("on_host(of.mean, np.float64).var(", "on_host(of.mean, np.float64).std(", "test_evaluate active"),
+        ],
+        "vae_jax/models/constructors.py": [
+            ("decoder=MLP(tuple(reversed(hidden))", "decoder=MLP(tuple(hidden)", "test_model shapes"),
+            ("output_activation=jnp.tanh", "output_activation=jnp.abs", "test_model batch_norm"),
+            ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
+        ],
+        "vae_jax/models/vae.py": [
             (
                 "jax.lax.stop_gradient(code.posterior) if freeze_posterior else code.posterior",
                 "code.posterior",
@@ -73,165 +401,13 @@ LINES = [
             ('if not takes(network, "mask"):', "if False:", "test_model padding_out"),
             ("if not self.likelihood.domain.holds(transform.support):", "if False:", "test_evaluate does_not_take"),
         ],
-        "models/constructors.py": [
-            ("decoder=MLP(tuple(reversed(hidden))", "decoder=MLP(tuple(hidden)", "test_model shapes"),
-            ("output_activation=jnp.tanh", "output_activation=jnp.abs", "test_model batch_norm"),
-            ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
-        ],
-        "distributions/base.py": [
-            ("first + jnp.arange(batch)", "jnp.arange(batch)", "test_distributions position"),
-            ("inside + jnp.tanh(x - inside)", "inside", "test_distributions soft_clip"),
-        ],
-        "distributions/gaussian.py": [
-            ("jnp.exp(0.5 * log_variance) *", "jnp.exp(log_variance) *", "test_distributions samples_are_gaussian"),
-            ("- self.log_variance)", "+ self.log_variance)", "test_distributions kl"),
-            ("0.5 * (z**2 -", "0.5 * (z**2 +", "test_distributions log_ratio"),
-            ("+ log_variance + LOG_2PI", "+ log_variance", "test_distributions log_prob"),
-        ],
-        "distributions/mixture.py": [
-            (
-                "jnp.exp(0.5 * self.log_variances[component]) * noise",
-                "jnp.exp(self.log_variances[component]) * noise",
-                "test_priors draws_from",
-            ),
-            (
-                "log_weights = jax.nn.log_softmax(self.logits)",
-                "log_weights = self.logits",
-                "test_priors small_variances",
-            ),
-        ],
-        "distributions/priors.py": [
-            ("replace=len(data) < self.components", "replace=True", "test_priors at_most_once"),
-        ],
-        "distributions/divergence.py": [
-            (
-                "(isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian))",
-                "isinstance(q, DiagonalGaussian | FullGaussian)",
-                "test_priors mean_5",
-            ),
-            ("(q.log_prob(z) - p.log_prob(z))", "(q.log_prob(z) + p.log_prob(z))", "test_priors log_ratio"),
-        ],
-        "distributions/flows.py": [
-            ("log_det -= log_scale", "log_det += log_scale", "test_flows jacobian"),
-            (
-                "return self.base.log_prob(e) + log_det",
-                "return self.base.log_prob(e)",
-                "test_flows change_of_variables",
-            ),
-            ("return _reordered(z) if layer % 2 else z", "return z", "test_flows only_reorders"),
-            ("self.bound * jnp.tanh(log_scale / self.bound)", "log_scale", "test_flows bounded"),
-        ],
-        "likelihoods/mixtures.py": [
-            ("coefficients[1] * (red - 0.5)", "coefficients[1] * (green - 0.5)", "test_likelihoods_more pixelcnn"),
-            ("jnp.tanh(coefficients)", "coefficients", "test_likelihoods_more pixelcnn"),
-            ("(observed > 0).all(axis=-1)", "(observed > 0).any(axis=-1)", "test_likelihoods_more holes"),
-        ],
-        "likelihoods/counts.py": [
-            (
-                "-deviance(n, log_rate - jnp.log(n)) - stirling_error(n)",
-                "-deviance(n, log_rate - jnp.log(n))",
-                "test_likelihoods_more scipys",
-            ),
-            ("jnp.where(x > 0, of_some, -jnp.exp(log_rate))", "of_some", "test_likelihoods_more scipys"),
-        ],
-        "likelihoods/student_t.py": [
-            ("(h + 0.5) * jnp.log1p(", "h * jnp.log1p(", "test_likelihoods_more scipys"),
-        ],
-        "objectives.py": [
-            ("freeze_posterior=True,", "freeze_posterior=False,", "test_linear_gaussian doubly"),
-            (
-                "terms.log_px_z - sum_over_units(terms.log_ratio)",
-                "terms.log_px_z + sum_over_units(terms.log_ratio)",
-                "test_linear_gaussian every_weight",
-            ),
-            ("{layer: kl.mean(axis=0) for", "{layer: kl[0] for", "test_objectives more_samples"),
-            ("beta * paid - log_px_z", "paid - log_px_z", "test_objectives elbo_is_its_terms"),
-            ("(total, weight), self.axis_name)", "(total, weight), ())", "test_objectives free_bits"),
-            ("total <= self.free_bits * weight", "total <= self.free_bits", "test_objectives free_bits"),
-            ("mask @ kl, mask.sum()", "kl.sum(axis=0), mask.sum()", "test_objectives free_bits"),
-            (" - jnp.log(self.samples)", "", "test_objectives log_of_the_mean"),
-            ("return gradient * factor, None", "return gradient, None", "test_objectives reparameterised_gradient"),
-        ],
-        "likelihoods/base.py": [
-            ("jnp.where(rows(observed) > 0, density, 0)", "density", "test_likelihoods_more only_observed"),
-            (
-                "density.sum(axis=-1).reshape(leading)",
-                "density.mean(axis=-1).reshape(leading)",
-                "test_likelihoods several_pixels",
-            ),
-            ("if found != event:", "if found[:2] != event[:2]:", "test_model other_channels"),
-            ("with jax.ensure_compile_time_eval():", "if True:", "test_transformations jit or known"),
-            ("or is_traced(x):", "or False:", "test_transformations jit"),
-            (" and high - low < math.inf", "", "test_likelihoods without_a_probability"),
-        ],
-        "likelihoods/bernoulli.py": [
-            ("0.5 * (logits + size)", "0.5 * (logits - size)", "test_likelihoods bernoulli"),
-            ("jnp.exp(-size))", "jnp.exp(size))", "test_likelihoods bernoulli"),
-            ("_log_sinhc(a / 2).sum()", "_log_sinhc(a).sum()", "test_likelihoods bernoulli"),
-            ("jnp.where(a > 0, 1 - x, x)", "jnp.where(a < 0, 1 - x, x)", "test_likelihoods bernoulli"),
-            ("away * distance - jnp.log1p(-jnp.exp(-away))", "away * distance", "test_likelihoods bernoulli"),
-            ("near = size < _NEAR", "near = size < 10", "test_likelihoods bernoulli"),
-            (
-                "tail = jnp.log(away) - away * distance",
-                "tail = away * (jnp.where(a > 0, x, 1 - x) - 0.5) - (away / 2 - jnp.log(away))",
-                "test_likelihoods large_logits",
-            ),
-            ("self.logits < 0, from_zero", "self.logits > 0, from_zero", "test_likelihoods bernoulli"),
-            ("-1 / 180", "1 / 180", "test_likelihoods bernoulli"),
-        ],
-        "likelihoods/gaussian.py": [
-            ("(jnp.log(variance) + LOG_2PI)", "jnp.log(variance)", "test_likelihoods real_line"),
-            ("squares.mean(axis=event) * weights", "squares.mean(axis=event)", "test_likelihoods optimal_variance"),
-            ("jnp.where(entries > 0, squares, 0) * entries", "squares * entries / 2", "test_tables optimal"),
-            (
-                "jnp.maximum(variance, _LEAST_VARIANCE), event_ndim)\n",
-                "variance, event_ndim)\n",
-                "test_likelihoods perfect_fit",
-            ),
-            (
-                "jnp.maximum(variance, _LEAST_VARIANCE), event_ndim), updates",
-                "variance, event_ndim), updates",
-                "test_likelihoods perfect_fit",
-            ),
-            ("variables or self.init()) ** 2", "variables or self.init())", "test_likelihoods real_line"),
-            ("(total, count), self.axis_name)", "(total, count), ())", "test_train under_pmap"),
-            ("(1 - self.momentum) * variance", "self.momentum * variance", "test_likelihoods optimal_variance"),
-            ("_LEAST_VARIANCE = 1e-8", "_LEAST_VARIANCE = 1e-6", "test_likelihoods perfect_fit"),
-            ("batch.mask.astype(squares.dtype)", "batch.mask", "test_likelihoods float64"),
-            (".astype(running[name].dtype)", "", "test_likelihoods float64"),
-        ],
-        "likelihoods/laplace.py": [
-            (
-                "jax.random.laplace(k, v.shape, v.dtype)",
-                "-jnp.log1p(-jnp.abs(jax.random.uniform(k, v.shape, v.dtype, -1.0)))",
-                "test_likelihoods laplace",
-            ),
-            ("jnp.log(2 * self.scale)", "jnp.log(self.scale)", "test_likelihoods real_line"),
-        ],
-        "likelihoods/logistic.py": [
-            ("half = 0.5 / (LEVELS - 1)", "half = 0.5 / LEVELS", "test_likelihoods discretised"),
-            ("jnp.where(x < half, below_upper", "jnp.where(x < half, above_lower", "test_likelihoods discretised"),
-            ("(level - 0.5) * step", "level * step", "test_likelihoods discretised"),
-            ("jnp.round(jnp.clip(", "jnp.floor(jnp.clip(", "test_likelihoods discretised"),
-        ],
-        "networks.py": [
-            (
-                "parts = [inputs, *jax.tree.leaves(condition)]",
-                "parts = [inputs, *(0 * leaf for leaf in jax.tree.leaves(condition))]",
-                "test_model labels",
-            ),
-            ("use_running_average=not train", "use_running_average=False", "test_model batch"),
-            ("h = self.activation(h)", "h = nn.relu(h)", "test_model activation"),
-            ("= self.output_activation(", "= (", "test_model batch_norm"),
-            ("if self.is_initializing() else self.axis_name", "", "test_train under_pmap"),
+        "vae_jax/networks/conv.py": [
             ("nn.relu(Downsample(features)(h))", "Downsample(features)(h)", "test_model relu"),
             ("Upsample(features)(nn.relu(h))", "Upsample(features)(h)", "test_model relu"),
             ("inputs.reshape(len(inputs), -1) - 0.5", "inputs.reshape(len(inputs), -1)", "test_model linear_path"),
             ("/ math.sqrt(inputs.shape[1])", "/ inputs.shape[1]", "test_model linear_path"),
-            ("mask[:, None] > 0", "mask[:, None] >= 0", "test_model padding"),
-            ("if axis_name is not None and mask is not None:", "if False:", "test_model padding_out"),
         ],
-        "convolution.py": [
+        "vae_jax/networks/convolution.py": [
             ("x.shape[1] % 2 or x.shape[2] % 2", "x.shape[1] % 2", "test_convolution odd"),
             (
                 "jnp.pad(x, ((0, 0), (1, 1), (1, 1),",
@@ -258,54 +434,64 @@ LINES = [
             ("y.shape[-1]), jnp.float32)", "y.shape[-1]))", "test_convolution promote"),
             ("(module.features,), jnp.float32)", "(module.features,))", "test_convolution promote"),
         ],
-        "evaluate.py": [
+        "vae_jax/networks/dense.py": [
             (
-                "return elbo_terms(noise_keys, model",
-                "return elbo_terms(observation_keys, model",
-                "test_evaluate streams",
+                "parts = [inputs, *jax.tree.leaves(condition)]",
+                "parts = [inputs, *(0 * leaf for leaf in jax.tree.leaves(condition))]",
+                "test_model labels",
             ),
-            ("example_keys(key, count, first)", "example_keys(key, count)", "test_evaluate however_it_is_cut"),
-            (
-                "example_keys(key, len(examples), first), examples, labels)",
-                "example_keys(key, len(examples)), examples, labels)",
-                "test_evaluate blocks",
-            ),
-            (
-                "example_keys(key, len(examples), first), examples).x",
-                "example_keys(key, len(examples)), examples).x",
-                "test_evaluate blocks",
-            ),
-            ("on_host(of.mean, np.float64).var(", "on_host(of.mean, np.float64).std(", "test_evaluate active"),
-            ("vae.require_condition(condition, len(z))", "", "test_evaluate labels_that_a_model"),
-            ('if getattr(model, "posterior", None) is Delta:', "if False:", "test_evaluate bits"),
-            ("jnp.where((numbers < samples)[:, None], log_w, -jnp.inf)", "log_w", "test_evaluate however_it_is_cut"),
-            ("squares * shrink**2", "squares * shrink", "test_evaluate however_it_is_cut"),
-            ("jnp.log(weights / samples)", "jnp.log(weights)", "test_evaluate however_it_is_cut"),
-            ("values.std(ddof=1)", "values.std(ddof=0)", "test_evaluate estimate"),
-            ("- math.log2(width)", "+ math.log2(width)", "test_evaluate bits"),
-            ("(values.high - values.low) / LEVELS", "1.0 / LEVELS", "test_evaluate bits"),
-            ("jnp.where(jnp.isneginf(new), 0.0, new)", "new", "test_evaluate without_any_weight"),
-            ("jnp.where(none, 1.0, squares)", "squares", "test_evaluate without_any_weight"),
-            ("else math.nan", "else 0.0", "test_evaluate standard_error"),
+            ("use_running_average=not train", "use_running_average=False", "test_model batch"),
+            ("h = self.activation(h)", "h = nn.relu(h)", "test_model activation"),
+            ("= self.output_activation(", "= (", "test_model batch_norm"),
+            ("if self.is_initializing() else self.axis_name", "", "test_train under_pmap"),
+            ("mask[:, None] > 0", "mask[:, None] >= 0", "test_model padding"),
+            ("if axis_name is not None and mask is not None:", "if False:", "test_model padding_out"),
         ],
-        "step.py": [
-            ('merged(variables, updates) | {"params"', 'variables | {"params"', "test_train batch_statistics"),
-            ("jnp.int32), run_key, settings,", "jnp.int32), variables_key, settings,", "test_train key_of_a_run"),
-            ("gradients[name if name in losses else MODEL]", "gradients[MODEL]", "test_parts gradient"),
-            ("jax.lax.axis_index(axis_name) * size", "0", "test_train pmap"),
-            ("NOISE, state.step)", "NOISE, 0)", "test_train new_noise"),
-            ("jnp.sum(values * mask)", "jnp.sum(values)", "test_train masked"),
-            ("_sum(mask.sum(), axis_name)", "mask.sum()", "test_train pmap"),
-            (" & jnp.isfinite(optax.tree.norm(gradient))", "", "test_train not_finite"),
+        "vae_jax/objectives/bounds.py": [
             (
-                "jax.random.fold_in(jax.random.fold_in(run_key, stream), number)",
-                "jax.random.fold_in(run_key, stream + number)",
-                "test_train python_loop",
+                "terms.log_px_z - sum_over_units(terms.log_ratio)",
+                "terms.log_px_z + sum_over_units(terms.log_ratio)",
+                "test_linear_gaussian every_weight",
             ),
-            ("warmup_steps=round(warm_up * steps)", "warmup_steps=0", "test_train warm_up"),
-            ("self.model.require_data(data, transform)", "pass", "test_train does_not_take"),
         ],
-        "train.py": [
+        "vae_jax/objectives/elbo.py": [
+            ("{layer: kl.mean(axis=0) for", "{layer: kl[0] for", "test_objectives more_samples"),
+            ("beta * paid - log_px_z", "paid - log_px_z", "test_objectives elbo_is_its_terms"),
+            ("(total, weight), self.axis_name)", "(total, weight), ())", "test_objectives free_bits"),
+            ("total <= self.free_bits * weight", "total <= self.free_bits", "test_objectives free_bits"),
+            ("mask @ kl, mask.sum()", "kl.sum(axis=0), mask.sum()", "test_objectives free_bits"),
+        ],
+        "vae_jax/objectives/iwae.py": [
+            ("freeze_posterior=True,", "freeze_posterior=False,", "test_linear_gaussian doubly"),
+            (" - jnp.log(self.samples)", "", "test_objectives log_of_the_mean"),
+            ("return gradient * factor, None", "return gradient, None", "test_objectives reparameterised_gradient"),
+        ],
+        "vae_jax/training/averaging.py": [
+            ("steps = state.steps + 1", "steps = state.steps", "test_averaging weighted_sum"),
+            ("optax.apply_updates(params, updates)", "params", "test_averaging weighted_sum"),
+            ("(1 + eta) / (steps + eta)", "1 / steps", "test_averaging weighted_sum"),
+        ],
+        "vae_jax/training/ensemble.py": [
+            (
+                "init(key, model, optimizer, own, **shared)",
+                "init(key, model, optimizer, **shared)",
+                "test_ensemble several_settings",
+            ),
+            ("np.shape(leaf)[:1] != (len(keys),)", "not np.shape(leaf)", "test_ensemble settings"),
+            ("step.require_data(data, transform, settings)", "pass", "test_train does_not_take"),
+        ],
+        "vae_jax/training/feeding.py": [
+            ("stream(run_key, ORDER, epoch)", "stream(run_key, ORDER, 0)", "test_train python_loop"),
+            ("step % steps_per_epoch * batch_size", "step % steps_per_epoch", "test_train every_image"),
+            ("place = step - self.first", "place = step", "test_feeding xla_compiles_by_default"),
+            (
+                "min(start + self._length, (epoch + 1) * self._steps_per_epoch)",
+                "start + self._length",
+                "test_feeding windows_hold",
+            ),
+            (" if first in (start, end)}", "}", "test_feeding never_three"),
+        ],
+        "vae_jax/training/loop.py": [
             ("replace(local, frozen={})", "local", "test_parts frozen"),
             ("stream(state.key, OBSERVATION,", "stream(state.key, 0,", "test_train python_loop"),
             ("OBSERVATION, state.step)", "OBSERVATION, 0)", "test_train python_loop"),
@@ -323,25 +509,14 @@ LINES = [
             ('"data": data.digest,', "", "test_same_run each_difference"),
             ('"batch_size": batch_size,', "", "test_same_run another_length"),
             ('"steps_per_epoch": len(data) // batch_size,', "", "test_same_run another_length"),
-            ("measure(jax.tree.map(jnp.copy, state))", "measure(state)", "test_train may_be_kept"),
             ('"members": state.step.size if state.step.ndim else None,', "", "test_same_run members"),
             ('"transform": describe(transform),', "", "test_same_run each_difference"),
             ('"key": describe(state.key),', "", "test_same_run each_difference"),
             ('"settings": describe(state.settings),', "", "test_same_run each_difference"),
             ("described() if store.where else None", "described()", "test_same_run without_a_store"),
+            ("eval_fn(jax.tree.map(jnp.copy, state))", "eval_fn(state)", "test_train may_be_kept"),
         ],
-        "feeding.py": [
-            ("stream(run_key, ORDER, epoch)", "stream(run_key, ORDER, 0)", "test_train python_loop"),
-            ("step % steps_per_epoch * batch_size", "step % steps_per_epoch", "test_train every_image"),
-            ("place = step - self.first", "place = step", "test_feeding xla_compiles_by_default"),
-            (
-                "min(start + self._length, (epoch + 1) * self._steps_per_epoch)",
-                "start + self._length",
-                "test_feeding windows_hold",
-            ),
-            (" if first in (start, end)}", "}", "test_feeding never_three"),
-        ],
-        "sharding.py": [
+        "vae_jax/training/sharding.py": [
             ("rows - jax.lax.axis_index(AXIS) * len(part)", "rows", "test_sharding take"),
             ("(place >= 0) & (place < len(part))", "(place < len(part))", "test_sharding take"),
             ("max(axes, key=", "min(axes, key=", "test_sharding its_part"),
@@ -353,201 +528,42 @@ LINES = [
             (
                 "if not 0 <= process_id < num_processes:",
                 "if not 0 <= process_id <= num_processes:",
-                "test_members before_training",
+                "test_seeds before_training",
             ),
         ],
-        "ensemble.py": [
+        "vae_jax/training/step.py": [
+            ('merged(variables, updates) | {"params"', 'variables | {"params"', "test_train batch_statistics"),
+            ("jnp.int32), run_key, settings,", "jnp.int32), variables_key, settings,", "test_train key_of_a_run"),
+            ("gradients[name if name in losses else MODEL]", "gradients[MODEL]", "test_parts gradient"),
+            ("jax.lax.axis_index(axis_name) * size", "0", "test_train pmap"),
+            ("NOISE, state.step)", "NOISE, 0)", "test_train new_noise"),
+            ("jnp.sum(values * mask)", "jnp.sum(values)", "test_train masked"),
+            ("_sum(mask.sum(), axis_name)", "mask.sum()", "test_train pmap"),
+            (" & jnp.isfinite(optax.tree.norm(gradient))", "", "test_train not_finite"),
             (
-                "init(key, model, optimizer, own, **shared)",
-                "init(key, model, optimizer, **shared)",
-                "test_ensemble several_settings",
+                "jax.random.fold_in(jax.random.fold_in(run_key, stream), number)",
+                "jax.random.fold_in(run_key, stream + number)",
+                "test_train python_loop",
             ),
-            ("[number].tolist()", "[0].tolist()", "test_members its_seed"),
-            ("np.shape(leaf)[:1] != (len(keys),)", "not np.shape(leaf)", "test_ensemble settings"),
-            ("step.require_data(data, transform, settings)", "pass", "test_train does_not_take"),
+            ("warmup_steps=round(warm_up * steps)", "warmup_steps=0", "test_train warm_up"),
+            ("self.model.require_data(data, transform)", "pass", "test_train does_not_take"),
         ],
-        "averaging.py": [
-            ("steps = state.steps + 1", "steps = state.steps", "test_averaging weighted_sum"),
-            ("optax.apply_updates(params, updates)", "params", "test_averaging weighted_sum"),
-            ("(1 + eta) / (steps + eta)", "1 / steps", "test_averaging weighted_sum"),
+        "experiments/harness/options.py": [
+            ("replace(self, seed=seed, members=1", "replace(self, members=1", "test_run consecutive"),
+            ("checkpoint_dir=kept and kept / folder", "checkpoint_dir=kept", "test_run consecutive"),
         ],
-        "checkpoint.py": [
-            ('math.inf if best is None else best[1]["least"]', "math.inf", "test_checkpoint resume"),
-            ("there.get(name) != here.get(name) and", "here.get(name) is None and", "test_same_run each_difference"),
-            ("[leaf[member] for leaf", "[leaf[0] for leaf", "test_checkpoint one_member"),
-            ("0 <= member < members", "0 <= member <= members", "test_checkpoint one_member"),
-            ("step = max(untried)", "step = min(untried)", "test_checkpoint young"),
-            ("self._variables(state)", "state.variables", "test_checkpoint its_script"),
-            (" and name not in self._allow]", "]", "test_same_run each_difference"),
-            ("if _LENGTHS & set(different):", "if False:", "test_same_run another_length"),
-            ('self._allow & {"key", "settings"} if self._run else set()', "set()", "test_same_run each_difference"),
-            ('there |= content["run"]', "there |= self._run", "test_same_run each_difference"),
-            (
-                "if self._lock.take():",
-                "self._newest.remove_unfinished()\n            if self._lock.take():",
-                "test_checkpoint runs_of_a_process",
-            ),
-            ("self._lock.release()", "pass", "test_checkpoint releases_its_folder"),
-            ("and not warned:", ":", "test_checkpoint one_warning"),
-            ("self._best.retry()", "pass", "test_checkpoint writes_that_fail or full_for_a_while"),
-        ],
-        "sealed.py": [
-            ('_digest(leaves) != content["trees"][tree]["sha256"]', "not leaves", "test_checkpoint own_digest"),
-            ('notes["sha256"] != _seal(content)', "not content", "test_checkpoint own_digest"),
-            ("_sha256(folder / name) != digest", "not digest", "test_checkpoint broken_file"),
-            ('content["number"] != number', "number < 0", "test_checkpoint own_digest"),
-            ("len(before) + 1 - self._keep", "len(before) - self._keep", "test_checkpoint young"),
-            (
-                "number in self.numbers() - self.broken.keys()",
-                "number in self.numbers()",
-                "test_checkpoint same_number",
-            ),
-            ("self.failure = self._failed = None\n", "self._failed = None\n", "test_checkpoint writes_that_fail"),
-            ("self._lock.take()  # anew", "# anew", "test_checkpoint made_anew"),
-            ("self._remove([number])\n", "pass\n", "test_checkpoint writes_that_fail"),
-            (
-                "            self.remove_unfinished()\n            raise",
-                "            raise",
-                "test_checkpoint writes_that_fail",
-            ),
-        ],
-        "description.py": [
-            ("others, found) is value", "others, found) is not None", "test_description in_the_place"),
-            ('re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))', "repr(value)", "test_description no_address"),
-            ("values |= inspect.getclosurevars(inner).nonlocals", "", "test_description differs"),
-            ("_DEFAULT if value is default and", "described if value is default and", "test_description every_model"),
-        ],
-        "data/idx.py": [
-            ("offset=header).reshape(shape)", "offset=header).reshape(shape[:1] + shape[:0:-1])", "test_data height"),
-            ("if len(content) != expected:", "if len(content) < expected:", "test_data damaged"),
-        ],
-        "data/cache.py": [
-            ("path.stat().st_mtime_ns", "0", "test_data changed"),
-            ("item.stat().st_mtime_ns", "0", "test_celeba changed"),
-            ('.items()} == manifest["sha256"]', ".items()}", "test_data damaged_cache"),
-        ],
-        "data/dataset.py": [
-            ('f"{self.images.shape!r}{kind}"', 'f"{kind}"', "test_data digest"),
-            ("sha.update(np.ascontiguousarray(self.labels).data)", "pass", "test_data digest"),
-            ("sha.update(repr(self.attributes.names).encode())", "pass", "test_celeba digest"),
-            ("self.train[:-count], self", "self.train[count:], self", "test_data hold_out"),
-            ("if self.labels.min() < 0:", "if self.labels.min() < -1:", "test_data negative_label"),
-        ],
-        "data/digits.py": [("* size / _BOX - 0.5", "* size / _BOX", "test_data enlarged")],
-        "data/images.py": [
-            ("width * (1 - self.width) / 2", "width * (1 - self.height) / 2", "test_celeba crop"),
-            ("{start + number: reason", "{number: reason", "test_celeba unreadable"),
-            ("np.delete(block.attributes, list(reasons), axis=0)", "block.attributes", "test_celeba unreadable"),
-        ],
-        "data/celeba.py": [
-            ("repr((options.size, options.crop))", "repr(options.size)", "test_celeba crop"),
-            ("attributes.values[block]", "attributes.values[: len(block)]", "test_celeba layouts"),
-        ],
-        "data/celeba_files.py": [
-            ("np.array(tenths) - 7", "np.array(tenths) - 8", "test_celeba partition"),
-            ("if count != len(rows):", "if count > len(rows):", "test_celeba as_published"),
-        ],
-        "data/attributes.py": [("values.all() or not values.any()", "not values.any()", "test_celeba every_image")],
-        "data/load.py": [
-            (
-                "if data_dir is not None:\n            raise",
-                "if not name:\n            raise",
-                "test_data even_for_auto",
-            )
-        ],
-        "latents.py": [
-            ("math.ceil(share", "math.floor(share", "test_latents sphere"),
-            ("sphere.radius / math.sqrt(2)", "sphere.radius / 2", "test_latents lattice"),
-            ("offsets[::-1, None]", "offsets[:, None]", "test_latents lattice"),
-            ("(1 - share) * start + share * end", "share * start + (1 - share) * end", "test_latents paths"),
-            ("here & ~attribute", "~attribute", "test_attributes vector"),
-            (" + np.diag(variance)", "", "test_latents aggregated"),
-            ("- len(self.mean) - log_det", "- len(self.mean) + log_det", "test_latents closed_form"),
-            ("noise @ root.T", "noise @ root", "test_latents moments"),
-            ("weights.append(n1 * n0 / (n1 + n0))", "weights.append(n1 + n0)", "test_attributes precision"),
-        ],
-        "distances.py": [
-            ("- 2 * cross", "- cross", "test_distances frechet"),
-            ("np.sqrt(len(features) - 1)", "np.sqrt(len(features))", "test_distances frechet"),
-            ("nearest = jnp.argmin(", "nearest = jnp.argmax(", "test_distances nearest"),
-            (
-                "jnp.linalg.norm(images - references[nearest], axis=1)",
-                "jnp.sqrt(jnp.maximum(jnp.sum(images**2, 1) + jnp.sum(references[nearest]**2, 1)"
-                " - 2 * jnp.sum(images * references[nearest], 1), 0))",
-                "test_distances nearest",
-            ),
-        ],
-        "classifier.py": [
-            (".max(axis=-1) >= confidence", ".max(axis=-1) > confidence", "test_classifier counts"),
-            ("data.images / np.float32(255)", "data.images.astype(np.float32)", "test_classifier learns"),
-            ("-(-steps // steps_per_epoch)", "max(1, steps // steps_per_epoch)", "test_classifier as_many_steps"),
-            ("h = nn.relu(MLP(", "h = (MLP(", "test_classifier features"),
-        ],
-        "attributes.py": [
-            ("_independence_weights(attributes, codes))", "jnp.ones(2 ** len(names)))", "test_attributes correlated"),
-            ("self.weights[batch.label] * loss", "loss", "test_attributes weighted"),
-            (
-                "np.minimum(independent / np.maximum(joint, 1e-12), GREATEST_WEIGHT)",
-                "independent",
-                "test_attributes greatest",
-            ),
-            ("(~told[~has, i]).mean()", "told[~has, i].mean()", "test_attributes opinion"),
-            (
-                "self.probabilities[0, :, attribute] <=",
-                "self.probabilities[1, :, attribute] <=",
-                "test_attributes edits",
-            ),
-            ("values[before] + way", "values[after] + way", "test_attributes share"),
-        ],
-        "observation.py": [
-            (
-                "image.astype(jnp.float32) / (LEVELS - 1)",
-                "image.astype(jnp.float32) / LEVELS",
-                "test_observation binary",
-            ),
-            ("+ noise) / LEVELS", "+ noise) / (LEVELS - 1)", "test_observation dequantised"),
-            ("(keys, stream) for stream", "(keys, 0) for stream", "test_observation mirrored"),
-            ("images[:, :, ::-1]", "images[:, ::-1]", "test_observation mirrored"),
-            ("jax.random.key(self.seed)", "jax.random.key(0)", "test_observation static"),
-            ("if self.target is None else self.target", "", "test_observation target"),
-            ("image.shape, jnp.float32)", "image.shape)", "test_observation float64"),
-            ("jax.random.bernoulli, p=jnp.float32(0.5)", "jax.random.bernoulli", "test_observation float64"),
-        ],
-        "recipe.py": [
-            ("averaged_variables(state), data.test", "state.variables, data.test", "test_recipe"),
-            ("Trained(vae, averaged_variables(state)", "Trained(vae, state.variables", "test_recipe"),
-            ("steps=epochs * (len(data.train) // batch_size)", "steps=epochs", "test_recipe"),
-            ("transform=augmented", "transform=transform", "test_recipe"),
+        "experiments/harness/recipe.py": [
             ("leaf.ndim > 1", "leaf.ndim > 0", "test_averaging decay"),
-            ("vae.require_data(data.train, each)", "pass", "test_recipe range"),
         ],
-        "errors.py": [
-            ("if not is_traced(leaf) and", "if", "test_transformations jit"),
+        "experiments/harness/run.py": [
+            ("vj.averaged_variables(state), self.data.test", "state.variables, self.data.test", "test_run averaged"),
+            ("Trained(model, vj.averaged_variables(state)", "Trained(model, state.variables", "test_run averaged"),
+            ("training.weight_decay, self.steps)", "training.weight_decay, self.epochs)", "test_run schedule"),
+            ("transform=train_transform,", "transform=transform,", "test_run schedule"),
+            ("model.require_data(self.data.train, each)", "pass", "test_run range"),
         ],
-        "lock.py": [
-            ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", "test_checkpoint runs_of_a_process"),
-            ("return os.path.samestat(", "return True or os.path.samestat(", "test_checkpoint made_anew"),
-        ],
-        "allowed.py": [
-            ('if "." in qualname or any(', "if any(", "test_allowed"),
-            ('any(part.startswith("_") for part in', "any(False for part in", "test_allowed"),
-            ("exported and (_is_frozen", "(_is_frozen", "test_allowed"),
-            ("parameters.frozen and parameters.eq", "parameters.frozen", "test_allowed"),
-            ("isinstance(vars(np).get(name), np.ufunc)", "_is_function(found)", "test_allowed"),
-            ("issubclass(found, np.number | np.bool_)", "True", "test_allowed"),
-            ("name in _OF_LINEN and _is_function(found)", "_is_function(found)", "test_allowed"),
-            ("return code and _is_within(found.__module__, modules)", "return code", "test_allowed"),
-            (
-                'inspect.isfunction(found) and (found.__module__, found.__name__) == ("vae_jax.networks", "identity")',
-                "inspect.isfunction(found)",
-                "test_allowed",
-            ),
-            ('isinstance(found, type) and not part.startswith("__")', "True", "test_allowed"),
-            ('module == name or module.startswith(f"{name}.")', "module.startswith(name)", "test_allowed"),
-        ],
-        "members.py": [
-            ("dict(sorted(self._requests.items()))", "dict(self._requests.items())", "test_members brings or bring"),
-            ("values.std(axis=0, ddof=1)", "values.std(axis=0, ddof=0)", "test_members deviation_of_trees"),
+        "experiments/harness/seeds.py": [
+            ("values.std(axis=0, ddof=1)", "values.std(axis=0, ddof=0)", "test_seeds deviation_of_trees"),
         ],
     }.items()
     for row in rows
@@ -557,9 +573,9 @@ LINES = [
 def out_of_date(lines):
     """A sentence for each row whose text does not occur exactly once."""
     for line in lines:
-        times = (ROOT / "vae_jax" / line.file).read_text().count(line.old)
+        times = (ROOT / line.file).read_text().count(line.old)
         if times != 1:
-            yield f"{line} has a text that occurs {times} times in vae_jax/{line.file}; expected once"
+            yield f"{line} has a text that occurs {times} times in {line.file}; expected once"
 
 
 def pytest_arguments(tests):
@@ -629,7 +645,7 @@ class Copies:
     def run(self, tests, line=None):
         """The exit status of pytest (None beyond the time limit), the end of its output, and its seconds."""
         copy, start = self._free.get(), time.monotonic()
-        source = line and copy / "vae_jax" / line.file
+        source = line and copy / line.file
         original = line and source.read_text()
         try:
             if line:

@@ -104,7 +104,7 @@ def partial(address, *args, **keywords):
         {"import": "jax.nn:initializers"}, {"import": "jax.nn.initializers:Initializer.mro"},
         {"import": "jax.nn.initializers:Initializer"}, {"import": "flax.linen:Dense.apply"},
         {"import": "vae_jax.networks:_scaled"},
-        {"class": "vae_jax.classifier:_Network", "convolutions": [], "hidden": [1], "classes": 1},
+        {"class": "vae_jax.evaluation.classifier:_Network", "convolutions": [], "hidden": [1], "classes": 1},
         # classes and functions of these packages that touch files, run code or keep a state
         {"class": "vae_jax:Checkpoints", "folder": "touched", "config": {}},
         partial("vae_jax:restore_model", "touched"),

@@ -22,7 +22,9 @@ def test_the_quick_start_prints_what_the_readme_says(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     numbers = re.compile(r"negative ELBO: ([\d.]+) \+- ([\d.]+) nats\n")
     # Other CPUs and compilers round differently, and training amplifies the difference.
-    (elbo, error), (expected, expected_error) = (map(float, numbers.fullmatch(text).groups()) for text in (printed, said))
+    (elbo, error), (expected, expected_error) = (
+        map(float, numbers.fullmatch(text).groups()) for text in (printed, said)
+    )
     assert elbo == pytest.approx(expected, abs=1.5)
     assert error == pytest.approx(expected_error, abs=0.3)
     assert names["digits"].shape == (16, 28, 28, 1)
