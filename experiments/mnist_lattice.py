@@ -43,6 +43,7 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
     if latent_dim < 2:
         raise vj.InputError(f"latent_dim is {latent_dim}; a lattice needs at least 2")
     classifier, accuracy = run.classifier()
+    legibility, legible_test_images = run.legibility_classifier()
     shape, labels = run.data.event_shape, run.data.test.labels
     models: dict[str, tuple[vj.VAE, Any]] = {
         "ae": (vj.mlp_vae(shape, latent_dim, hidden=(500, 250), posterior=vj.Delta), vj.Reconstruction()),
@@ -52,7 +53,7 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
     for number, (name, (model, objective)) in enumerate(models.items()):
         train_key, key = jax.random.split(jax.random.fold_in(run.key, number))
         trained = run.train(train_key, model, objective, title=TITLES[name])
-        space = spaces[name] = latent_space(key, trained, run.data, classifier)
+        space = spaces[name] = latent_space(key, trained, run.data, classifier, legibility)
         text = f"{TITLES[name]}: {len(space.encodings):,} test images, {run.where}"
         run.save(f"{name}_encodings", vj.plot.encodings(space.encodings, labels, space.circle, text))
         run.save(f"{name}_lattice", vj.plot.encodings(space.encodings, labels, space.circle, text, space.lattice))
@@ -70,11 +71,17 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
     run.save("curves", vj.plot.training_curves(curves, ylabel, run.label()))
     print(table(by_title, run.label()))
     numbers = {name: space.numbers for name, space in spaces.items()}
-    return {"label": run.label(), "classifier_accuracy": accuracy, **numbers}, by_title
+    of_classifiers = {"classifier_accuracy": accuracy, "legible_share_of_test_images": legible_test_images}
+    return {"label": run.label(), **of_classifiers, **numbers}, by_title
 
 
 def latent_space(
-    key: jax.Array, trained: Trained, data: vj.Dataset, classifier: vj.TrainedClassifier, size: int = 15
+    key: jax.Array,
+    trained: Trained,
+    data: vj.Dataset,
+    classifier: vj.TrainedClassifier,
+    legibility: vj.LegibilityClassifier,
+    size: int = 15,
 ) -> LatentSpace:
     """Encodings, circle, lattice and decoded lattice of a trained model, and numbers about them."""
     model, variables = trained.model, trained.variables
@@ -96,12 +103,11 @@ def latent_space(
     features = {name: classifier(images).features for name, images in draws.items()}
     features["train"] = classifier.on(data.train[:count]).features  # for scale: real images against real images
     test_features = classifier.on(data.test).features
-    on_lattice = classifier(decoded)
     numbers = {
         **elbo_numbers(keys[0], model, variables, data.train, vj.Scale(), "train"),
         **elbo_numbers(keys[1], model, variables, data.test, vj.Scale(), "test"),
-        "legible_share": on_lattice.legible_share(),
-        "lattice_classes": on_lattice.effective_classes(),
+        "legible_share": legibility.share(decoded),
+        "lattice_classes": legibility.effective_classes(decoded),
         "frechet": {name: vj.frechet_distance(found, test_features) for name, found in features.items()},
         "aggregated_posterior": {
             "mean": aggregated.mean.tolist(),

@@ -22,9 +22,9 @@ import jax
 import numpy as np
 import pytest
 
+import vae_jax as vj
 from vae_jax.data import Split
 from vae_jax.data.idx import FILES
-from vae_jax.evaluation.classifier import train_classifier
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
@@ -41,7 +41,9 @@ def _own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def _classifier_of_few_steps(monkeypatch):
     """In scripts: on so few images each step is an epoch, and 2,000 epochs take longer than all the rest."""
-    monkeypatch.setattr("harness.run.train_classifier", functools.partial(train_classifier, steps=50))
+    monkeypatch.setattr("harness.run.train_classifier", functools.partial(vj.train_classifier, steps=50))
+    few = functools.partial(vj.train_legibility_classifier, steps=50)
+    monkeypatch.setattr("harness.run.train_legibility_classifier", few)
 
 
 def small_split(count: int = 96, size: int = 6, seed: int = 0) -> Split:

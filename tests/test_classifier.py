@@ -13,7 +13,7 @@ DATA = small_split(96)
 GREY = DATA.images / np.float32(255)
 
 
-def test_the_judge_learns_and_is_the_same_each_time():
+def test_the_same_key_gives_the_same_classifier():
     classifier = vj.train_classifier(jax.random.key(0), DATA, steps=60, batch_size=32, progress=False)
     judgement = classifier.on(DATA)
     assert judgement.accuracy(DATA.labels) > 0.95
@@ -56,18 +56,9 @@ def test_cross_entropy_is_minus_the_log_probability_of_the_label():
     np.testing.assert_array_equal(loss.terms["accuracy"], right)
 
 
-def test_what_a_judgement_counts():
+def test_accuracy_is_the_share_of_correct_predictions():
     probabilities = np.array([[0.95, 0.05, 0.0], [0.5, 0.4, 0.1], [0.0, 0.1, 0.9], [0.3, 0.3, 0.4]])
-    judgement = Predictions(probabilities, np.zeros((4, 2)))
-    assert judgement.legible_share() == 0.5
-    assert judgement.legible_share(confidence=0.4) == 1.0
-    assert judgement.accuracy(np.array([0, 1, 2, 2])) == 0.75
-
-
-def test_effective_classes_run_from_one_to_their_number():
-    assert Predictions(np.eye(10), np.zeros((10, 1))).effective_classes() == pytest.approx(10)
-    assert Predictions(np.eye(10)[[3, 3]], np.zeros((2, 1))).effective_classes() == pytest.approx(1)
-    assert Predictions(np.eye(10)[[3, 4]], np.zeros((2, 1))).effective_classes() == pytest.approx(2)
+    assert Predictions(probabilities, np.zeros((4, 2))).accuracy(np.array([0, 1, 2, 2])) == 0.75
 
 
 def test_images_without_labels_are_refused():

@@ -22,7 +22,7 @@ class LatentsInPlainSight(vj.TrainedClassifier):
 
     def __call__(self, x):
         features = jax.scipy.special.logit(jnp.clip(jnp.asarray(x)[:, 0, :2, 0], 1e-6, 1 - 1e-6))
-        return Predictions(np.eye(2)[np.arange(len(x)) % 2], np.asarray(features))
+        return Predictions(np.eye(3)[np.arange(len(x)) % 2], np.asarray(features))  # the third class is "rejected"
 
     def on(self, data):
         return self(np.full((len(data), 6, 6, 1), 0.5, np.float32))
@@ -37,7 +37,9 @@ def space():
     variables["params"]["decoder"]["Dense_0"]["kernel"] = jnp.zeros((2, 36)).at[:, :2].set(jnp.eye(2))
     history = [{"epoch": 1, "seconds": 5.0}, {"epoch": 2, "seconds": 1.0}, {"epoch": 3, "seconds": 2.0}]
     trained = Trained(vae, variables, history)
-    return latent_space(jax.random.key(1), trained, DATA, LatentsInPlainSight(), size=3)
+    return latent_space(
+        jax.random.key(1), trained, DATA, LatentsInPlainSight(), vj.LegibilityClassifier(LatentsInPlainSight()), size=3
+    )
 
 
 def test_each_frechet_distance_is_of_its_own_draws(space):

@@ -67,6 +67,7 @@ from vae_jax.errors import (
 from vae_jax.evaluation import (
     Classifier,
     CrossEntropy,
+    LegibilityClassifier,
     PosteriorCollapseWarning,
     TrainedClassifier,
     active_units,
@@ -83,6 +84,7 @@ from vae_jax.evaluation import (
     mean_and_stderr,
     nearest_distance,
     train_classifier,
+    train_legibility_classifier,
     transform_all,
 )
 from vae_jax.models import VAE, Draws, LatentVariableModel, Terms, batch_norm_vae, conv_vae, mlp_vae
@@ -148,6 +150,7 @@ __all__ = [
     "Laplace",
     "LatentVariableModel",
     "LearnedGaussian",
+    "LegibilityClassifier",
     "Likelihood",
     "Loss",
     "Mirrored",
@@ -208,6 +211,7 @@ __all__ = [
     "restore_model",
     "sharding",
     "train_classifier",
+    "train_legibility_classifier",
     "transform_all",
     "value",
     "warm_up_then_cosine",

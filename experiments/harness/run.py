@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ from vae_jax.errors import (
     require_positive_int,
     require_writable_folder,
 )
-from vae_jax.evaluation.classifier import train_classifier
+from vae_jax.evaluation import LegibilityClassifier, train_classifier, train_legibility_classifier
 from vae_jax.models import Variables
 from vae_jax.objectives import Objective
 from vae_jax.training import Record, TrainState
@@ -253,6 +254,16 @@ class Run:
         accuracy = classifier.on(self.data.test).accuracy(self.data.test.labels)
         print(f"classifier of seed {seed}: {accuracy:.2%} of {self.data.name}'s test images right")
         return classifier, accuracy
+
+    def legibility_classifier(self) -> tuple[LegibilityClassifier, float]:
+        """A classifier of legible images trained on the data of this run, and the legible share of the test images."""
+        key = jax.random.fold_in(jax.random.key(self.options.classifier_seed), 2)
+        classifier = train_legibility_classifier(key, self.data.train)
+        share = classifier.share(self.data.test.images / np.float32(255))
+        print(
+            f"legibility classifier of seed {self.options.classifier_seed}: {share:.2%} of the test images are legible"
+        )
+        return classifier, share
 
     @property
     def where(self) -> str:

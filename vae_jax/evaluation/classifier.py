@@ -120,18 +120,6 @@ class Predictions(NamedTuple):
     probabilities: Float[Any, "n classes"]
     features: Float[Any, "n features"]
 
-    def legible_share(self, confidence: float = 0.9) -> float:
-        """The share of images of which one class has a probability of at least `confidence`."""
-        return float(np.mean(self.probabilities.max(axis=-1) >= confidence))
-
-    def effective_classes(self) -> float:
-        """How many classes the images are spread over: exp of the entropy of the mean probabilities.
-
-        1 where all images are of one class, the number of classes where each has an equal share.
-        """
-        shares = np.asarray(self.probabilities, np.float64).mean(axis=0)
-        return float(np.exp(-np.sum(shares * np.log(np.maximum(shares, np.finfo(np.float64).tiny)))))
-
     def accuracy(self, labels: Int[Any, " n"]) -> float:
         """The share of images whose likeliest class is their label."""
         return float(np.mean(self.probabilities.argmax(axis=-1) == labels))

@@ -1,0 +1,153 @@
+"""Legibility of generated images: the share that shows one class, by a classifier that may also reject an image.
+
+A classifier that knows only the classes is confident about images of no class, such as the mean of all digits. This one
+has one more class, trained on images that are made from the data and show nothing legible.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from vae_jax.data import Split
+from vae_jax.errors import InputError, require_positive_int
+from vae_jax.evaluation.classifier import Classifier, CrossEntropy, Predictions, TrainedClassifier, fit_classifier
+
+
+@dataclass(frozen=True, eq=False)
+class LegibilityClassifier:
+    """A trained classifier whose last class is "rejected".
+
+    Attributes:
+      classifier: the trained classifier, with one class more than the data.
+    """
+
+    classifier: TrainedClassifier
+
+    def __call__(self, images: Float[Any, "n height width channels"]) -> Predictions:
+        """Probabilities of the classes and of the rejected class, and features, of images in [0, 1]."""
+        return self.classifier(images)
+
+    def share(self, images: Float[Any, "n height width channels"], confidence: float = 0.9) -> float:
+        """The share of images for which one class of the data has a probability of at least `confidence`."""
+        probabilities = self.classifier(images).probabilities[:, :-1]
+        return float(np.mean(probabilities.max(axis=-1) >= confidence))
+
+    def effective_classes(self, images: Float[Any, "n height width channels"]) -> float:
+        """The number of classes over which the images are spread, `exp` of the entropy of the mean probabilities.
+
+        The rejected class is left out, and the others are normalised. The value is 1 if all images are of one class.
+        """
+        shares = np.asarray(self.classifier(images).probabilities[:, :-1], np.float64).mean(axis=0)
+        shares = np.maximum(shares, np.finfo(np.float64).tiny)
+        shares /= shares.sum()
+        return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def train_legibility_classifier(
+    key: Key[Array, ""], data: Split, *, steps: int = 3_000, batch_size: int = 256, progress: bool = True
+) -> LegibilityClassifier:
+    """A `LegibilityClassifier` trained on labelled images and on rejected ones made from them.
+
+    Args:
+      key: key of the parameters, the order of the data and the rejected images.
+      data: labelled grey images.
+      steps: least number of training steps; whole epochs are trained.
+      batch_size: number of images in a step.
+      progress: whether to show a progress bar.
+
+    Raises:
+      InputError: the images have no labels or only one class, or there are no steps.
+    """
+    if data.labels is None:
+        raise InputError("the images have no labels; legibility is measured by a classifier, which needs them")
+    require_positive_int(steps=steps, batch_size=batch_size)
+    classes = int(data.labels.max()) + 1
+    image_key, train_key = jax.random.split(key)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(image_key)).ravel())
+    images = np.concatenate([data.images, rejected_images(generator, data, len(data) // 2)])
+    labels = np.full(len(images), classes, np.int32)
+    labels[: len(data)] = data.labels
+    # Generated images are smooth: half of the images, of each class and of the rejected one, are blurred.
+    blurred = generator.random(len(images)) < 0.5
+    images[blurred] = _blurred(generator, images[blurred])
+    classifier = Classifier(data.event_shape, classes=classes + 1)
+    variables = fit_classifier(
+        train_key,
+        classifier,
+        CrossEntropy(),
+        Split(images, labels),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=2e-3,
+        progress=progress,
+    )
+    return LegibilityClassifier(TrainedClassifier(classifier, variables))
+
+
+def rejected_images(generator: np.random.Generator, data: Split, count: int) -> np.ndarray:
+    """Images made from the data that show no single class: `count` of uint8, in equal parts of four kinds.
+
+    The kinds are means of 3 to 64 images, blends of two images of different classes (weights from 0.35 to 0.65), images
+    with shuffled blocks of pixels, and uniform noise of random contrast.
+
+    Raises:
+      InputError: the data have only one class, so there are no blends.
+    """
+    if data.labels is None or len(np.unique(data.labels)) < 2:
+        raise InputError("the images are of one class or have no labels; blends need images of two classes")
+    parts = [len(part) for part in np.array_split(np.arange(count), 4)]
+    made = [
+        _means(generator, data, parts[0]),
+        _blends(generator, data, parts[1]),
+        _shuffled(generator, data, parts[2]),
+        generator.uniform(0, generator.uniform(64, 255, (parts[3], 1, 1, 1)), (parts[3], *data.event_shape)),
+    ]
+    return np.concatenate([np.round(images).astype(np.uint8) for images in made])
+
+
+def _blurred(generator: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Images convolved with Gaussians of standard deviations from 0.3 to 1.2 pixels, each its own."""
+    offsets = np.arange(-4, 5)
+    weights = np.exp(-0.5 * (offsets / generator.uniform(0.3, 1.2, (len(images), 1))) ** 2)
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)[..., None, None, None]
+    smooth = images.astype(np.float32)
+    for axis in (1, 2):
+        padding = [(4, 4) if each == axis else (0, 0) for each in range(4)]
+        padded, size = np.pad(smooth, padding), images.shape[axis]
+        moved = [weights[:, i] * np.take(padded, range(i, i + size), axis=axis) for i in range(len(offsets))]
+        smooth = np.sum(moved, axis=0)
+    return np.round(smooth).astype(np.uint8)
+
+
+def _means(generator: np.random.Generator, data: Split, count: int) -> np.ndarray:
+    sizes = np.round(2 ** generator.uniform(np.log2(3), 6, count)).astype(int)
+    rows = (generator.integers(0, len(data), size) for size in sizes)
+    return np.stack([data.images[each].mean(axis=0) for each in rows]) if count else np.empty((0, *data.event_shape))
+
+
+def _blends(generator: np.random.Generator, data: Split, count: int) -> np.ndarray:
+    assert data.labels is not None
+    first = generator.integers(0, len(data), count)
+    second = generator.integers(0, len(data), count)
+    while (same := data.labels[first] == data.labels[second]).any():
+        second[same] = generator.integers(0, len(data), same.sum())
+    weight = generator.uniform(0.35, 0.65, (count, 1, 1, 1))
+    return weight * data.images[first] + (1 - weight) * data.images[second]
+
+
+def _shuffled(generator: np.random.Generator, data: Split, count: int) -> np.ndarray:
+    """Images cut into blocks of a quarter of each side, in another order."""
+    _, height, width, channels = data.images.shape
+    high, wide = max(1, height // 4), max(1, width // 4)
+    rows, columns = height // high, width // wide
+    shuffled = data.images[generator.integers(0, len(data), count)].copy()
+    blocks = shuffled[:, : rows * high, : columns * wide].reshape(count, rows, high, columns, wide, channels)
+    tiles = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(count, rows * columns, high, wide, channels)
+    order = generator.permuted(np.tile(np.arange(rows * columns), (count, 1)), axis=1)
+    tiles = np.take_along_axis(tiles, order[..., None, None, None], axis=1)
+    tiles = tiles.reshape(count, rows, columns, high, wide, channels).transpose(0, 1, 3, 2, 4, 5)
+    shuffled[:, : rows * high, : columns * wide] = tiles.reshape(count, rows * high, columns * wide, channels)
+    return shuffled.astype(float)
