@@ -1,11 +1,16 @@
 """The examples of the documents run, and print what the documents say."""
 
+import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+
+import vae_jax as vj
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,3 +60,26 @@ def test_the_examples_of_the_library_run():
     assert np.isfinite(last_loss(own, vj.ELBO(), np.abs(names["rows"]), transform=vj.Raw(0.0)))
     assert np.isfinite(last_loss(names["own_vae"], vj.ELBO(), names["data"].train[:64]))
     assert np.isfinite(last_loss(names["vae"], names["capacity"], names["data"].train[:64]))
+
+
+def test_the_api_reference_is_built_without_warnings(tmp_path):
+    written = blocks("CONTRIBUTING.md", "bash")[-1].partition("&& .venv/bin/python ")[2]
+    arguments = written.replace("\\\n", " ").replace("runs/api", str(tmp_path)).split()
+    built = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert built.returncode == 0, built.stderr[-2000:]
+    page = (tmp_path / "vae_jax.html").read_text()
+    names = [name for name in vj.__all__ if not inspect.ismodule(getattr(vj, name))]
+    assert [name for name in names if f'id="{name}"' not in page] == []
+    assert (tmp_path / "vae_jax/evaluation/latents.html").exists()
+
+
+def test_the_readmes_fit_two_screens_and_their_links_exist():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+    for document in ("README.md", "CONTRIBUTING.md", "vae_jax/README.md", "experiments/README.md", "figures/README.md"):
+        text = (ROOT / document).read_text()
+        found = re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+        assert [link for link in found if not (ROOT / document).parent.joinpath(link).exists()] == []
+
+
+def test_every_public_name_has_a_docstring():
+    assert [name for name in vj.__all__ if not getattr(vj, name).__doc__] == []

@@ -372,49 +372,6 @@ def test_benchmark_fit(tiny, tmp_path, monkeypatch):
     assert report["memory"]["compilations"] == 1
 
 
-README = (EXPERIMENTS.parent / "README.md").read_text()
-
-
-def test_the_readmes_examples_run(monkeypatch, tmp_path):
-    """All but the networks of one's own, which are yet to be written; on fewer epochs and samples."""
-    notebook, resumable, likelihood, members, _, table, prior, density, objective = re.findall(
-        r"```python\n(.*?)```", README, re.DOTALL
-    )
-    names = {}
-    exec(notebook.replace("epochs=50", "epochs=1"), names)
-    assert names["digits"].shape == (16, 28, 28, 1)
-    monkeypatch.chdir(tmp_path)
-    exec(resumable.replace("epochs=50", "epochs=2"), names)
-    assert len(names["history"]) == 1, "the state had an epoch behind it"
-    assert names["variables"].keys() == {"params"}
-    exec(likelihood.replace("5_000", "20"), names)
-    assert np.all(names["found"].log_px < 0)
-    exec(members.replace("epochs=50", "epochs=1"), names)
-    assert len(names["records"][0]["kl"]) == 3
-    for example in (prior, density, objective):
-        exec(example, names)
-    of_digits = {name: names[name] for name in ("vae", "state")}
-    exec(table.replace("epochs=20", "epochs=1").replace("500)", "20)"), names)
-    assert np.isfinite(names["history"][-1]["loss"])
-    own = names["vj"].mlp_vae((20,), 2, (8,), names["Exponential"](), prior=names["Ring"]())
-    optimizer = names["optimizer"]
-    step = names["vj"].make_train_step(own, names["vj"].ELBO(), optimizer)
-    positive = np.abs(names["table"])
-    _, history = names["vj"].fit(
-        names["vj"].init(jax.random.key(0), own, optimizer),
-        step,
-        positive,
-        transform=names["vj"].Raw(0.0),
-        epochs=1,
-        progress=False,
-    )
-    assert np.isfinite(history[-1]["loss"])
-    names |= of_digits
-    step = names["vj"].make_train_step(names["vae"], names["capacity"], names["optimizer"])
-    _, history = names["vj"].fit(names["state"], step, names["data"].train, epochs=3, batch_size=64, progress=False)
-    assert np.isfinite(history[-1]["loss"])
-
-
 WITHOUT = """
 import sys
 

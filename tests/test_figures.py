@@ -70,3 +70,8 @@ def test_plots_of_numbers(tmp_path):
     curve = vj.plot.curves({"A": [3.0, 2.0, 1.0]}, "nats", "title", {"peer": (2, 2.5)})
     curve.savefig(tmp_path / "figure.png")
     assert [line.get_xydata().tolist() for line in curve.axes[0].lines] == [[[1, 3], [2, 2], [3, 1]], [[2, 2.5]]]
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    picture = vj.plot.images(np.zeros((4, 3, 3, 1)), 2, "title")._repr_png_()
+    assert picture.startswith(b"\x89PNG")

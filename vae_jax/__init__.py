@@ -87,7 +87,7 @@ from vae_jax.evaluation import (
     train_legibility_classifier,
     transform_all,
 )
-from vae_jax.models import VAE, Draws, LatentVariableModel, Terms, batch_norm_vae, conv_vae, mlp_vae
+from vae_jax.models import VAE, Draws, LatentVariableModel, Terms, batch_norm_vae, conv_vae, mlp_vae, parameter_table
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, from_nnx
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
 from vae_jax.training import (
@@ -207,6 +207,7 @@ __all__ = [
     "mlp_vae",
     "nearest_distance",
     "parameter",
+    "parameter_table",
     "plot",
     "restore_model",
     "sharding",

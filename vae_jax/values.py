@@ -33,14 +33,38 @@ def parameter(*, default: Any = dataclasses.MISSING) -> Any:
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(parameter, dataclasses.field))
 def value(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that is a pytree by the rule of this module."""
-    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     setattr(cls, "__hash__", _hash)  # noqa: B010 (mypy takes no assignment to a method)
     setattr(cls, "__eq__", _equal)  # noqa: B010
+    if "__repr__" not in vars(cls):
+        cls = shape_repr(cls)
     jax.tree_util.register_pytree_with_keys(
         cls, _flatten_with_keys, lambda aux, children: _unflatten(cls, aux, children)
     )
     _VALUES.add(cls)
     return cls
+
+
+def shape_repr(cls: type[T]) -> type[T]:
+    """Class decorator: a `repr` of a dataclass or named tuple that gives arrays by dtype and shape."""
+    setattr(cls, "__repr__", _repr)  # noqa: B010 (mypy takes no assignment to a method)
+    return cls
+
+
+def _repr(of: Any) -> str:
+    names = getattr(of, "_fields", None) or [field.name for field in dataclasses.fields(of) if field.repr]
+    return f"{type(of).__name__}({', '.join(f'{name}={_short(getattr(of, name))}' for name in names)})"
+
+
+def _short(content: Any) -> str:
+    """`repr` of the content of a field, with dtype and shape in place of the entries of arrays."""
+    if isinstance(content, jax.Array | np.ndarray) and content.ndim:
+        return f"{content.dtype}{list(content.shape)}"
+    if isinstance(content, dict):
+        return "{" + ", ".join(f"{name!r}: {_short(item)}" for name, item in content.items()) + "}"
+    if isinstance(content, type):
+        return content.__qualname__
+    return repr(content)
 
 
 def is_value(of: type) -> bool:

@@ -63,6 +63,18 @@ class Split:
         attributes = None if self.attributes is None else self.attributes.rows(index)
         return Split(self.images[index], labels, attributes, self.has_missing)
 
+    def __repr__(self) -> str:
+        parts = [f"{len(self):,} examples, {self.images.dtype}{list(self.event_shape)}"]
+        if self.labels is not None:
+            parts.append(f"{len(np.unique(self.labels))} classes")
+        if self.attributes is not None:
+            parts.append(f"{len(self.attributes.names)} attributes")
+        if self.has_missing:
+            parts.append("missing entries")
+        size = self.images.nbytes / 2**10
+        parts.append(f"{size:.1f} KiB" if size < 1_000 else f"{size / 2**10:.1f} MiB")
+        return f"Split({', '.join(parts)})"
+
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one example, (height, width, channels) of an image."""
@@ -112,6 +124,10 @@ class Dataset:
                     f"training images are {self.train.image_shape} but {name} images are {split.image_shape}; "
                     "expected one shape"
                 )
+
+    def __repr__(self) -> str:
+        splits = "".join(f"\n    {name}={split}," for name, split in self.splits.items())
+        return f"Dataset({self.name!r}, source={self.source!r},{splits}\n)"
 
     @property
     def splits(self) -> dict[str, Split]:

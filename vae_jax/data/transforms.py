@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree, Shaped, UInt32
 
 from vae_jax.data.dataset import Dataset, Split, as_examples
 from vae_jax.errors import InputError
-from vae_jax.values import value
+from vae_jax.values import shape_repr, value
 
 Keys = Key[Array, " batch"]
 LEVELS = 256  # of a byte
@@ -63,6 +63,7 @@ class Support:
         return all(abs(place - round(place)) < 1e-6 for place in places)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:

@@ -19,10 +19,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from vae_jax.distributions.base import LOG_2PI, LOG_VARIANCE_BOUND, normal_like, soft_clip
+from vae_jax.values import shape_repr
 
 Variables = dict[str, Any]
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DiagonalGaussian:
@@ -81,6 +83,7 @@ class DiagonalGaussian:
         return 0.5 * (jnp.square(self.mean) + jnp.expm1(self.log_variance) - self.log_variance)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Delta:
@@ -122,6 +125,7 @@ class Delta:
         return jnp.zeros_like(self.mean)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FullGaussian:

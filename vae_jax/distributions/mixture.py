@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from vae_jax.distributions.base import LOG_2PI
+from vae_jax.values import shape_repr
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GaussianMixtureDistribution:

@@ -19,6 +19,7 @@ from vae_jax.evaluation.classifier import Classifier, fit_classifier
 from vae_jax.evaluation.passes import decode_all
 from vae_jax.models import VAE, Variables
 from vae_jax.objectives import Loss
+from vae_jax.values import shape_repr
 
 GREATEST_WEIGHT = 10.0
 """Of an example in the classifier's training, however rare its combination of attributes."""
@@ -49,6 +50,7 @@ class AttributeCrossEntropy:
         return Loss(self.weights[batch.label] * loss, {"accuracy": right}, {})
 
 
+@shape_repr
 class AttributePredictions(NamedTuple):
     """What a trained classifier says of images.
 
@@ -163,6 +165,7 @@ def _independence_weights(
     return jnp.asarray(np.minimum(independent / np.maximum(joint, 1e-12), GREATEST_WEIGHT), jnp.float32)
 
 
+@shape_repr
 class Edits(NamedTuple):
     """Faces decoded at steps along a vector, as a classifier sees them; step 0 is the first.
 

@@ -17,7 +17,7 @@ from vae_jax.evaluation.blocks import block_of, in_blocks, on_host
 from vae_jax.evaluation.passes import inputs_of
 from vae_jax.models import VAE, LatentVariableModel, Variables
 from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
-from vae_jax.values import jit
+from vae_jax.values import jit, shape_repr
 
 
 @jit
@@ -74,6 +74,7 @@ def evaluate(
     return in_blocks(run, *inputs_of(data), block=block)
 
 
+@shape_repr
 class ImportanceEstimate(NamedTuple):
     """log p(x) of each image by importance sampling.
 

@@ -20,6 +20,7 @@ from vae_jax.networks import MLP, ConvEncoder
 from vae_jax.objectives import Loss, Objective
 from vae_jax.training.loop import fit
 from vae_jax.training.step import init, make_train_step, warm_up_then_cosine
+from vae_jax.values import shape_repr
 
 
 class _Network(nn.Module):
@@ -109,6 +110,7 @@ def _predict(first: int | Array, x: Array, variables: Variables, classifier: Cla
     return Predictions(jax.nn.softmax(classifier.logits(variables, x)), classifier.features(variables, x))
 
 
+@shape_repr
 class Predictions(NamedTuple):
     """What a trained classifier says of images.
 

@@ -2,6 +2,7 @@
 
 from vae_jax.models.constructors import batch_norm_vae, conv_vae, mlp_vae
 from vae_jax.models.protocol import Draws, LatentVariableModel, Terms, Variables, merged
+from vae_jax.models.table import parameter_table
 from vae_jax.models.vae import VAE
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "conv_vae",
     "merged",
     "mlp_vae",
+    "parameter_table",
 ]

@@ -10,6 +10,7 @@ from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions.likelihoods import Distribution, Likelihood
 from vae_jax.networks import identity
+from vae_jax.values import shape_repr
 
 Variables = dict[str, Any]
 """By collection; "params" is what the optimizer trains."""
@@ -25,6 +26,7 @@ def merged(one: Variables, other: Variables) -> Variables:
     return both
 
 
+@shape_repr
 class Terms(NamedTuple):
     """The terms of the bound at S draws of the latents for each of B examples, in nats.
 
@@ -47,6 +49,7 @@ class Terms(NamedTuple):
     updates: Variables
 
 
+@shape_repr
 class Draws(NamedTuple):
     """Latents by layer, [count, ...], and p(x|z) of them."""
 

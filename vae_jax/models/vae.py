@@ -33,8 +33,9 @@ from vae_jax.distributions import (
 from vae_jax.distributions.likelihoods import Bernoulli, Distribution, Likelihood
 from vae_jax.errors import InputError, is_traced, renamed, require_not_negative, require_positive_int
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
+from vae_jax.models.table import parameter_count
 from vae_jax.networks import NNXNetwork, identity, takes
-from vae_jax.values import parameter, value
+from vae_jax.values import parameter, shape_repr, value
 
 LAYER = "z"
 """The name of a VAE's one latent layer."""
@@ -45,6 +46,7 @@ _NETWORK, _PSEUDO = 2**31 - 1, 2**31 - 2
 Inputs = Float[Array, "batch ..."]
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Code:
@@ -61,6 +63,7 @@ class Code:
     updates: Variables
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Forward:
@@ -121,6 +124,24 @@ class VAE:
             require_positive_int(classes=self.classes)
             if self.condition_shape is not None:
                 raise InputError("classes and condition_shape are given; give one, labels may be part of the other")
+
+    def __repr__(self) -> str:
+        """The settings, and the number of parameters of each part."""
+        try:
+            parameters = jax.eval_shape(self.init, jax.random.key(0)).get("params", {})
+            counts = {part: f"{parameter_count(tree):,}" for part, tree in parameters.items()}
+        except InputError:  # a prior that needs data, or parts that don't fit
+            counts = {}
+        networks = (
+            f"{name}={type(network).__name__}" + (f" ({counts[name]} parameters)" if name in counts else "")
+            for name, network in (("encoder", self.encoder), ("decoder", self.decoder))
+        )
+        posterior = getattr(self.posterior, "__name__", self.posterior)
+        settings = [*networks, f"posterior={posterior}", f"prior={self.prior}", f"likelihood={self.likelihood}"]
+        if self.is_conditional:
+            settings.append(f"classes={self.classes}" if self.classes else f"condition_shape={self.condition_shape}")
+        shapes = f"event_shape={self.event_shape}, latent_dim={self.latent_dim}"
+        return "\n    ".join([f"VAE({shapes},", *(f"{setting}," for setting in settings)]) + "\n)"
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -6,8 +6,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch
 from vae_jax.models.protocol import Variables
+from vae_jax.values import shape_repr
 
 
+@shape_repr
 class Loss(NamedTuple):
     """A loss and what it is made of.
 

@@ -10,8 +10,10 @@ from jaxtyping import Array, Float, Key, PyTree
 from vae_jax.data.transforms import Batch
 from vae_jax.errors import InputError, renamed, require_finite, require_positive_int
 from vae_jax.models.protocol import LatentVariableModel, Terms, Variables
+from vae_jax.values import shape_repr
 
 
+@shape_repr
 class ELBOTerms(NamedTuple):
     """The two terms of the evidence lower bound, log p(x) >= log_px_z - kl, in nats per example."""
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from vae_jax.evaluation.latents import Sphere, circle
+from vae_jax.plotting.notebook_figure import NotebookFigure
 
 # Ten colours that stay apart for the colour-blind (Paul Tol's muted scheme, its pale grey made darker).
 CLASS_COLOURS = (
@@ -28,7 +29,7 @@ def encodings(
     lattice: Float[Any, "size size latent"] | None = None,
 ) -> Figure:
     """The first two dimensions of encodings with their circle, and a lattice over them if there is one."""
-    figure = Figure(figsize=(5.6, 6.1), layout="constrained")
+    figure = NotebookFigure(figsize=(5.6, 6.1), layout="constrained")
     axes = figure.subplots()
     draw_encodings(axes, encodings, labels, sphere, lattice)
     title_with_classes(figure, title, labels)
@@ -37,7 +38,7 @@ def encodings(
 
 def clouds(models: Mapping[str, Float[Any, "n latent"]], labels: Int[Any, " n"] | None, title: str) -> Figure:
     """Encodings of several models side by side, each with its circle, under the model's name."""
-    figure = Figure(figsize=(4.8 * len(models), 5.5), layout="constrained")
+    figure = NotebookFigure(figsize=(4.8 * len(models), 5.5), layout="constrained")
     for (name, encodings), axes in zip(models.items(), figure.subplots(1, len(models), squeeze=False)[0], strict=True):
         draw_encodings(axes, encodings, labels, circle(encodings))
         axes.set_title(name, fontsize="medium")

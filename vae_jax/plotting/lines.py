@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vae_jax.plotting.notebook_figure import NotebookFigure
+
 # Okabe and Ito's colours, which stay apart for the colour-blind.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -44,7 +46,7 @@ def curves(
 
 def single_axes(title: str) -> tuple[Figure, Any]:
     """A figure with one pair of axes, a grid and a title."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = NotebookFigure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize="medium", wrap=True)

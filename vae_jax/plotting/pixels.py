@@ -8,11 +8,13 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vae_jax.plotting.notebook_figure import NotebookFigure
+
 
 def images(images: Float[Any, "n height width channels"], columns: int, title: str) -> Figure:
     """A sheet of images in [0, 1], row after row."""
     high, wide, _ = tile(np.asarray(images), columns).shape
-    figure = Figure(figsize=(5.8, 5.8 * high / wide + 0.6), layout="constrained")
+    figure = NotebookFigure(figsize=(5.8, 5.8 * high / wide + 0.6), layout="constrained")
     axes = figure.subplots()
     draw_images(axes, images, columns)
     figure.suptitle(title, fontsize="medium")
@@ -22,7 +24,7 @@ def images(images: Float[Any, "n height width channels"], columns: int, title: s
 def rows(images: Float[Any, "rows columns height width channels"], headings: Sequence[str], title: str) -> Figure:
     """Rows of images in [0, 1], a heading over each column."""
     rows, columns, high, wide, _ = np.shape(images)
-    figure = Figure(figsize=(5.8, 5.8 * rows * high / (columns * wide) + 0.75), layout="constrained")
+    figure = NotebookFigure(figsize=(5.8, 5.8 * rows * high / (columns * wide) + 0.75), layout="constrained")
     axes = figure.subplots()
     draw_images(axes, np.concatenate(images), columns)
     axes.set_xticks(wide * (np.arange(columns) + 0.5), headings)
@@ -39,7 +41,7 @@ def sheets(
     rows = -(-len(sheets) // columns)
     high, wide, _ = tile(sheets[0][1], images_a_row).shape
     width = 9.2 / columns
-    figure = Figure(figsize=(width * columns, (width * high / wide + 0.4) * rows + 0.4), layout="constrained")
+    figure = NotebookFigure(figsize=(width * columns, (width * high / wide + 0.4) * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(sheets) :]:
         axes.set_axis_off()

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, Key, PyTree, Shaped
 
@@ -18,6 +19,7 @@ from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, require_positive, require_positive_int
 from vae_jax.models import Variables, merged
+from vae_jax.models.table import parameter_count
 from vae_jax.objectives import Loss, Objective
 
 NOISE, ORDER, OBSERVATION, OBJECTIVE = range(4)
@@ -46,11 +48,18 @@ class TrainState:
     """
 
     variables: Variables
-    opt_state: optax.OptState
+    opt_state: PyTree  # an optax.OptState
     step: Int[Array, "*members"]
     key: Key[Array, "*members"]
     settings: PyTree = ()
     frozen: PyTree = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        members = f"{self.step.size} members, " if getattr(self.step, "ndim", 0) else ""
+        counts = {name: parameter_count(tree) for name, tree in self.variables.items()}
+        variables = ", ".join(f"{name}: {count:,} numbers" for name, count in counts.items())
+        step = self.step if isinstance(self.step, jax.core.Tracer) else np.asarray(self.step).reshape(-1)[0]
+        return f"TrainState({members}step={step}, {variables}, opt_state: {parameter_count(self.opt_state):,} numbers)"
 
 
 @runtime_checkable

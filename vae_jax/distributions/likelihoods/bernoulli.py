@@ -16,7 +16,7 @@ from vae_jax.distributions.likelihoods.base import (
     sum_over_event,
     uniform_like,
 )
-from vae_jax.values import value
+from vae_jax.values import shape_repr, value
 
 UNIT = Support(0.0, 1.0)
 _NEAR = 0.6  # below this |logit|, the continuous Bernoulli's normaliser is a power series
@@ -44,6 +44,7 @@ class Bernoulli(Likelihood):
         return BernoulliImage(outputs, event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BernoulliImage:
@@ -96,6 +97,7 @@ class ContinuousBernoulli(Likelihood):
         return ContinuousBernoulliImage(outputs, event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ContinuousBernoulliImage:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key, Shaped
 from vae_jax.data.transforms import LEVELS, Support
 from vae_jax.distributions.likelihoods.base import Likelihood, Variables, draw_like, probabilities, sum_over_event
 from vae_jax.errors import InputError, require_positive_int
-from vae_jax.values import value
+from vae_jax.values import shape_repr, value
 
 
 @value
@@ -47,6 +47,7 @@ class Categorical(Likelihood):
         return IndependentCategorical(outputs, event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class IndependentCategorical:

@@ -20,7 +20,7 @@ from vae_jax.distributions.likelihoods.base import (
 )
 from vae_jax.distributions.likelihoods.saddle_point import deviance, stirling_error
 from vae_jax.errors import require_positive
-from vae_jax.values import parameter, value
+from vae_jax.values import parameter, shape_repr, value
 
 COUNTS = Support(0.0, math.inf, whole=True)
 _LOG_RATE_BOUND = 15.0  # rates up to 8.9e6: float32 holds whole numbers up to 1.7e7
@@ -45,6 +45,7 @@ class Poisson(Likelihood):
         return IndependentPoisson(_log_rate(outputs), event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class IndependentPoisson:
@@ -110,6 +111,7 @@ class NegativeBinomial(Likelihood):
         return IndependentNegativeBinomial(_log_rate(outputs), inverse_dispersion, event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class IndependentNegativeBinomial:

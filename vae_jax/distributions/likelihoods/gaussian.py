@@ -20,7 +20,7 @@ from vae_jax.distributions.likelihoods.base import (
     sum_over_event,
 )
 from vae_jax.errors import InputError, is_traced, require_positive
-from vae_jax.values import parameter, value
+from vae_jax.values import parameter, shape_repr, value
 
 REAL = Support(-math.inf, math.inf)
 _LEAST_VARIANCE = 1e-8  # of a fit without any error, the density would be infinite
@@ -54,6 +54,7 @@ class Gaussian(Likelihood):
         return GaussianImage(outputs, jnp.asarray(self.variance, outputs.dtype), event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GaussianImage:

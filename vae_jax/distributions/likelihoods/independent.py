@@ -8,8 +8,10 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from vae_jax.data.transforms import Support
 from vae_jax.distributions.likelihoods.base import draw_like, sum_over_event
+from vae_jax.values import shape_repr
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Independent:

@@ -11,7 +11,7 @@ from vae_jax.data.transforms import Support
 from vae_jax.distributions.likelihoods.base import Likelihood, Variables, draw_like, in_words, sum_over_event
 from vae_jax.distributions.likelihoods.gaussian import REAL
 from vae_jax.errors import require_positive
-from vae_jax.values import parameter, value
+from vae_jax.values import parameter, shape_repr, value
 
 
 @value
@@ -40,6 +40,7 @@ class Laplace(Likelihood):
         return LaplaceImage(outputs, jnp.asarray(self.scale, outputs.dtype), event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LaplaceImage:

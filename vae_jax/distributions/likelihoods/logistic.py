@@ -19,7 +19,7 @@ from vae_jax.distributions.likelihoods.base import (
     uniform_like,
 )
 from vae_jax.errors import require_positive
-from vae_jax.values import parameter, value
+from vae_jax.values import parameter, shape_repr, value
 
 
 @value
@@ -55,6 +55,7 @@ class DiscretisedLogistic(Likelihood):
         return DiscretisedLogisticImage(outputs, learned_scale(variables or self.init()), event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DiscretisedLogisticImage:

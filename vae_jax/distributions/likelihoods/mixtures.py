@@ -17,7 +17,7 @@ from vae_jax.distributions.base import soft_clip
 from vae_jax.distributions.likelihoods.base import Likelihood, Variables, draw_like, require_observed, sum_over_event
 from vae_jax.distributions.likelihoods.logistic import log_mass, mean_level, nearest_level, pmf_of
 from vae_jax.errors import InputError, is_traced, require_positive_int
-from vae_jax.values import value
+from vae_jax.values import shape_repr, value
 
 BYTES = Support(0.0, 1.0, LEVELS)
 _LOG_SCALE_BOUND = 7.0  # the article's least scale, at which a component has .97 of its mass on one level
@@ -53,6 +53,7 @@ class MixtureOfLogistics(Likelihood):
         return IndependentMixtureOfLogistics(outputs, event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class IndependentMixtureOfLogistics:
@@ -135,6 +136,7 @@ class ColourMixtureOfLogistics(Likelihood):
         return ColourMixtureOfLogisticsImage(outputs)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ColourMixtureOfLogisticsImage:

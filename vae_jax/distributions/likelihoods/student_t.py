@@ -21,7 +21,7 @@ from vae_jax.distributions.likelihoods.base import (
 from vae_jax.distributions.likelihoods.gaussian import REAL
 from vae_jax.distributions.likelihoods.saddle_point import stirling_error
 from vae_jax.errors import require_positive
-from vae_jax.values import parameter, value
+from vae_jax.values import parameter, shape_repr, value
 
 
 @value
@@ -59,6 +59,7 @@ class StudentT(Likelihood):
         return IndependentStudentT(outputs, learned_scale(variables or self.init()), degrees, event_ndim)
 
 
+@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class IndependentStudentT:
