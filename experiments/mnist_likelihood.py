@@ -1,10 +1,11 @@
 """log p(x) that can be believed: the importance-weighted autoencoder's table on dynamically binarised MNIST.
 
 Trains the network of Burda et al. (2016), 784-200-200-50 and back with tanh, by the ELBO (k = 1) and by the bounds of
-k importance weights, and estimates log p(x) of all test images with 5,000 weights each, beside the paper's figures.
+k importance weights, and estimates log p(x) of all test images with 5,000 weights each, beside the published values.
 
-The short schedule fits half an hour on two CPU cores. The paper's is 3,280 epochs of batch 20, `--schedule paper`; with
-`--epochs 328` it is a tenth of that, each stage a tenth as long. With `--checkpoint-dir` a killed run goes on.
+The short schedule fits half an hour on two CPU cores. The schedule of Burda et al. (2016) is 3,280 epochs of batch 20,
+`--schedule paper`; with `--epochs 328` it is a tenth of that, each stage a tenth as long. With `--checkpoint-dir` a
+killed run is resumed.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ PAPER = {1: 86.76, 5: 85.54, 50: 84.78}  # Burda et al. (2016), table 1: -log p(
 PAPER_BATCH = 20
 PAPER_STAGES = [3**stage for stage in range(8)]  # epochs, 3,280 in all
 BOUNDS = (1, 5, 50, 500)  # samples at which the bound is drawn, beside the number that is asked for
-EPSILON = 1e-4  # Adam's, the paper's
+EPSILON = 1e-4  # of Adam, as in Burda et al. (2016)
 DRAWS = 64  # from the prior, of each model
 
 
@@ -44,10 +45,10 @@ class Config(Options):
     schedule: Literal["short", "paper"] = "short"
     """"short": one cosine; `--epochs`, `--batch-size` and `--learning-rate` are those of k = 1, and less for larger k.
     "paper": eight stages of falling rate, `--epochs` in all (3,280), batch 20; with another batch the rates go with its
-    root. Both average the parameters, which the paper does not."""
+    root. Both average the parameters, which Burda et al. (2016) do not."""
     kl_warm_up: float | None = None
     """Share of the steps over which the KL's weight climbs from 0 to 1, at k = 1. By default 1/8 in the short schedule
-    and 0 in the paper's."""
+    and 0 in the published one."""
     k: tuple[int, ...] = (1, 5, 50)
     """Importance weights of each model's bound; 1 is the VAE."""
     samples: int = 5_000
@@ -94,7 +95,7 @@ def main(config: Config) -> Report:
 
 
 def plan(k: int, run: Run, config: Config) -> Plan:
-    """The short schedule, or the paper's with its stages scaled to the epochs asked for.
+    """The short schedule, or the published one with its stages scaled to the epochs asked for.
 
     In the short one every model takes as many steps: with larger k fewer epochs in smaller batches, in proportion to
     1 / sqrt(k), with a rate in proportion to the root of that.
@@ -205,7 +206,7 @@ def name(k: int) -> str:
 
 def row(model: dict[str, Any], paper: dict[int, float]) -> str:
     """A line of the table."""
-    beside = f"; the paper's {paper[model['k']]:.2f} after 3,280" if model["k"] in paper else ""
+    beside = f"; published {paper[model['k']]:.2f} after 3,280" if model["k"] in paper else ""
     return (
         f"{model['name']}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
         f"({model['samples']:,} samples, {OBSERVE.label}), bound at its k {-model['test_bound']:.2f}, "

@@ -214,7 +214,7 @@ def test_a_broken_checkpoint_of_the_same_number_is_replaced(tmp_path):
         store_of(tmp_path).save(step, fresh(step), NOTES)
     shutil.rmtree(tmp_path / "2" / "state")
     store = store_of(tmp_path)
-    with pytest.warns(vj.CheckpointWarning, match="checkpoint 2 is broken: .*going on from step 1"):
+    with pytest.warns(vj.CheckpointWarning, match="checkpoint 2 is broken: .*resuming from step 1"):
         store.restore(fresh())
     store.save(2, fresh(5), NOTES)
     assert same(store_of(tmp_path).restore(fresh())[0], fresh(5))
@@ -247,7 +247,7 @@ def test_what_a_kill_leaves_is_swept_and_what_others_add_is_left(tmp_path):
     (tmp_path / "3").mkdir()
     (tmp_path / "curve.png").write_text("")
     store = store_of(tmp_path)
-    with pytest.warns(vj.CheckpointWarning, match="checkpoint 3 is broken: .*going on from step 1"):
+    with pytest.warns(vj.CheckpointWarning, match="checkpoint 3 is broken: .*resuming from step 1"):
         store.restore(fresh())
     store.save(2, fresh(2), NOTES)
     assert names_in(tmp_path / "best") == []

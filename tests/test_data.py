@@ -87,8 +87,8 @@ def damaged(content: bytes, how: str) -> bytes:
     [
         ("truncated gzip", "damaged gzip"),
         ("flipped byte in gzip", "damaged gzip"),
-        ("truncated", "its header tells of"),
-        ("too long", "its header tells of"),
+        ("truncated", "its header says"),
+        ("too long", "its header says"),
         ("empty", "it is empty"),
         ("wrong magic", "begins with the bytes 00 00 0d 03"),
         ("header cut", "ends within its header"),

@@ -40,7 +40,7 @@ class NotFiniteError(RuntimeError):
 
 
 class StoppedError(KeyboardInterrupt):
-    """Training was stopped by Ctrl-C or a signal; the message tells how to go on.
+    """Training was stopped by Ctrl-C or a signal; the message says how to resume.
 
     Attributes:
       state: the `TrainState` at that moment.

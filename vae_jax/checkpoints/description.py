@@ -80,7 +80,7 @@ def build(description: Any, name: str = "the value", modules: Collection[str] = 
     Args:
       description: by `describe`.
       name: of the value, for the message where it can't be built.
-      modules: packages and modules of one's own, with their submodules, that are imported too if the description names
+      modules: packages and modules that may be imported as well, with their submodules, if the description names
         a class or a function that they define; their code is trusted.
 
     Raises:

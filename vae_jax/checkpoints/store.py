@@ -141,7 +141,7 @@ class Checkpoints:
     ) -> None:
         """Keep the state and the notes, unless the checkpoint before is too young or has this number.
 
-        A write that fails gives a warning, the first of several in a row, and `failure` tells of it.
+        A write that fails gives a warning, the first of several in a row, and sets `failure`.
 
         Args:
           step: steps taken.
@@ -369,7 +369,7 @@ def _newest_whole(folder: SealedFolder, read: Callable[[SealedFolder, int], Any]
             folder.broken[step] = str(error).split("\n")[0] or type(error).__name__
             continue
         if folder.broken:
-            warnings.warn(f"{_reasons(folder)}; going on from step {step}", CheckpointWarning, stacklevel=3)
+            warnings.warn(f"{_reasons(folder)}; resuming from step {step}", CheckpointWarning, stacklevel=3)
         return restored
     return None
 

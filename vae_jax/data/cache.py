@@ -66,7 +66,7 @@ def cached_in(folder: Path, decode: Callable[[], Dataset]) -> Dataset:
 
 @dataclass(frozen=True)
 class Parts:
-    """What is done of a decoding that takes minutes, so that one that was killed goes on where it was.
+    """The finished parts of a decoding that takes minutes, so that a killed one can be resumed.
 
     A part is a few named arrays in one .npz file. It has its name only once it is whole, and a damaged one counts as
     missing: the zip around the arrays has checksums.

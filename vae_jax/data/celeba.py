@@ -34,7 +34,7 @@ def load_celeba(
 
     The files (see `vae_jax.data.celeba_files`) are in the subfolder `celeba` of `data_dir` or there, and scaled copies
     of the images will do. Without a partition file, a hash of its name puts each image in a split, 80 : 10 : 10. The
-    first time takes minutes for all of CelebA; after a run that was killed, the next one goes on where it was.
+    first time takes minutes for all of CelebA; a run that was killed is resumed by the next one.
 
     Args:
       data_dir: a folder with the files, or with what TFDS has prepared; None is TFDS's own folder.
@@ -88,7 +88,7 @@ def _cached(files: Iterable[Path], options: _Options, decode: Callable[[Parts], 
 def _decode(
     faces: Mapping[str, _Faces], names: tuple[str, ...], options: _Options, parts: Parts, where: Path, source: str
 ) -> Dataset:
-    """All splits; what can't be decoded is told of at once, however many images it is."""
+    """All splits; all images that can't be decoded are reported at once."""
     for split in ("train", "test"):
         if split not in faces:
             raise DataError(f"{where} has no image in the {split} split; expected at least one")

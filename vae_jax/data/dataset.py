@@ -168,7 +168,7 @@ class Dataset:
         train_observed: np.ndarray | None = None,
         test_observed: np.ndarray | None = None,
     ) -> "Dataset":
-        """A data set of one's own.
+        """A data set of arrays.
 
         Args:
           name: as it stands in titles and file names.

@@ -112,5 +112,5 @@ def _parse(content: bytes, path: Path, dimensions: int) -> np.ndarray:
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", count=dimensions, offset=4))
     expected = header + int(np.prod(shape, dtype=np.int64))
     if len(content) != expected:
-        raise DataError(f"{path} has {len(content):,} bytes; its header tells of {expected:,}: fetch it again")
+        raise DataError(f"{path} has {len(content):,} bytes; its header says {expected:,}: fetch it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -1,4 +1,4 @@
-"""Encoded images to pixels: cropped and resized alike, by threads, block by block so that a killed run can go on."""
+"""Decoding of images: cropped, resized, by threads, and in blocks, so that a killed run can be resumed."""
 
 import io
 import math

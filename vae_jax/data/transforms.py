@@ -114,7 +114,7 @@ class Transform(Protocol):
 
 @value
 class Scale:
-    """Grey values: bytes from 0 to 255 brought to the range from `low` to `high`."""
+    """Grey values: bytes from 0 to 255 scaled to the range from `low` to `high`."""
 
     low: float = 0.0
     high: float = 1.0
@@ -299,6 +299,21 @@ def as_split(data: Any) -> Split:
     if not hasattr(data, "__array__"):
         raise InputError(f"the data are a {type(data).__name__}; expected a Split, or an array [n, ...] of examples")
     return Split(as_examples("the data", np.asarray(data)))
+
+
+def as_transform(transform: Any, data: Split) -> Transform:
+    """The transform, or `default_transform` of the data if it is None.
+
+    Raises:
+      InputError: not a transform, such as a class without brackets.
+    """
+    if transform is None:
+        return default_transform(data)
+    if isinstance(transform, type):
+        raise InputError(f"transform is the class {transform.__name__}; expected a value: {transform.__name__}()")
+    if not callable(transform) or not hasattr(transform, "support"):
+        raise InputError(f"transform is {transform!r}; expected a transform, such as vj.Scale() or vj.Binarize()")
+    return transform
 
 
 def default_transform(data: Split) -> Transform:

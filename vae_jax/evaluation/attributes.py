@@ -87,7 +87,7 @@ class AttributeClassifier:
         return in_blocks(partial(_predict, variables=self.variables, classifier=self.classifier), x)
 
     def accuracy(self, data: Split) -> dict[str, float]:
-        """The share of stored images of which each attribute is told right, the mean of those with it and without.
+        """Balanced accuracy on stored images: for each attribute, the mean of the accuracies with it and without it.
 
         So a classifier that calls everything by the commoner side has 0.5.
         """

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from vae_jax.data.transforms import LEVELS, Batch, Examples, Transform, as_split, default_transform
+from vae_jax.data.transforms import LEVELS, Batch, Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Delta, example_keys
 from vae_jax.distributions.likelihoods.base import require_values
 from vae_jax.errors import InputError, renamed, require_finite, require_positive_int
@@ -44,7 +44,7 @@ def evaluate(
     variables: Variables,
     data: Examples,
     *,
-    transform: Transform | None = None,
+    transform: Any = None,
     block: int | None = None,
 ) -> ELBOTerms:
     """The ELBO's terms of each example, at one sampled z each, in nats.
@@ -68,7 +68,7 @@ def evaluate(
     """
     require_finite(variables)
     data = as_split(data)
-    transform = default_transform(data) if transform is None else transform
+    transform = as_transform(transform, data)
     model.require_data(data, transform)
     run = partial(_elbo_terms, key=key, variables=variables, model=model, transform=transform)
     return in_blocks(run, *inputs_of(data), block=block)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.data import Split
-from vae_jax.data.transforms import Examples, Transform, as_split, default_transform
+from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Posterior, example_keys
 from vae_jax.errors import renamed
 from vae_jax.evaluation.blocks import block_of, in_blocks
@@ -41,13 +41,13 @@ def encode_all(
     variables: Variables,
     data: Examples,
     *,
-    transform: Transform | None = None,
+    transform: Any = None,
     block: int | None = None,
 ) -> Posterior:
     """q(z|x) of each example, on the host; `key` matters only where observing has chance in it."""
     data = as_split(data)
     vae.require_inputs(data)
-    transform = default_transform(data) if transform is None else transform
+    transform = as_transform(transform, data)
     run = partial(_encode, key=key, variables=variables, vae=vae, transform=transform)
     return in_blocks(run, *inputs_of(data), block=block)
 
@@ -88,5 +88,5 @@ def transform_all(
 ) -> Float[Any, "n ..."]:
     """What the model sees of each example, on the host: one draw for each where observing has chance in it."""
     data = as_split(data)
-    transform = default_transform(data) if transform is None else transform
+    transform = as_transform(transform, data)
     return in_blocks(partial(_transform, key=key, transform=transform), data.images, block=block)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from vae_jax.data.transforms import Examples, Transform, as_split, default_transform
+from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Posterior, example_keys
 from vae_jax.errors import renamed, require_finite
 from vae_jax.evaluation.blocks import in_blocks, on_host
@@ -43,7 +43,7 @@ def kl_by_unit(
     variables: Variables,
     data: Examples,
     *,
-    transform: Transform | None = None,
+    transform: Any = None,
     block: int | None = None,
 ) -> dict[str, Float[Any, "n units"]]:
     """The KL of each example by layer and unit, in nats, on the host; sampled where there is no closed form.
@@ -52,7 +52,7 @@ def kl_by_unit(
     """
     require_finite(variables)
     data = as_split(data)
-    transform = default_transform(data) if transform is None else transform
+    transform = as_transform(transform, data)
     model.require_data(data, transform)
     run = partial(_kl_by_unit, key=key, variables=variables, model=model, transform=transform)
     return in_blocks(run, *inputs_of(data), block=block)
@@ -65,7 +65,7 @@ def active_units(of: Posterior | Mapping[str, Float[Any, "n units"]], threshold:
       of: q(z|x) of many examples, from `encode_all`: a dimension is active where E[z|x] has a variance above
         `threshold` over the examples (Burda et al., 2016, section 5.1). Or the KL by layer, from `kl_by_unit`: a unit
         is active where its mean over the examples is above `threshold` nats.
-      threshold: the paper's; in the latent's own unit, squared, or in nats.
+      threshold: that of Burda et al. (2016), in squared units of the latent, or in nats.
 
     Returns:
       A truth value for each unit, [units]; by layer if `of` is.

@@ -1,29 +1,36 @@
 """Ready-made variational autoencoders."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array
 
 from vae_jax.distributions import DiagonalGaussian, StandardNormal
-from vae_jax.distributions.likelihoods import Bernoulli, Gaussian, Likelihood
+from vae_jax.distributions.likelihoods import Bernoulli, Gaussian
 from vae_jax.errors import InputError, renamed, require_positive_int
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, require_parts
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder
+
+
+def _require_widths(**widths: Any) -> None:
+    """Raise `InputError` unless each is a sequence of whole numbers of at least one."""
+    for name, given in widths.items():
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            raise InputError(f"{name} is {given!r}; expected a tuple of widths, such as ({given!r},)")
+        require_positive_int(**{f"{name}[{i}]": width for i, width in enumerate(given)})
 
 
 @renamed(image_shape="event_shape")
 def mlp_vae(
     event_shape: tuple[int, ...] = (28, 28, 1),
     latent_dim: int = 2,
-    hidden: tuple[int, ...] = (500, 250),
-    likelihood: Likelihood = Bernoulli(),
+    hidden: Any = (500, 250),
+    likelihood: Any = Bernoulli(),
     posterior: Any = DiagonalGaussian,
     classes: int | None = None,
-    activation: Callable[[Array], Array] = nn.relu,
+    activation: Any = nn.relu,
     prior: Any = StandardNormal(),
     condition_shape: tuple[Any, ...] | None = None,
 ) -> VAE:
@@ -33,9 +40,13 @@ def mlp_vae(
     conditional one (see `VAE`).
 
     Raises:
-      InputError: a size that is no whole number of at least one.
+      InputError: a size that is not a whole number of at least one, or an activation that is not a function.
     """
-    require_positive_int(latent_dim=latent_dim, **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
+    require_positive_int(latent_dim=latent_dim)
+    _require_widths(hidden=hidden)
+    if not callable(activation):
+        raise InputError(f"activation is {activation!r}; expected a function, such as flax.linen.relu")
+    require_parts(likelihood=likelihood, prior=prior, posterior=posterior)
     return VAE(
         encoder=MLP(tuple(hidden), posterior.output_shape(latent_dim), activation),
         decoder=MLP(tuple(reversed(hidden)), likelihood.output_shape(tuple(event_shape)), activation),
@@ -53,8 +64,8 @@ def mlp_vae(
 def batch_norm_vae(
     event_shape: tuple[int, ...] = (28, 28, 1),
     latent_dim: int = 28,
-    hidden: tuple[int, ...] = (196, 49),
-    likelihood: Likelihood = Gaussian(),
+    hidden: Any = (196, 49),
+    likelihood: Any = Gaussian(),
     momentum: float = 0.3,
     axis_name: str | None = None,
 ) -> VAE:
@@ -73,7 +84,9 @@ def batch_norm_vae(
     Raises:
       InputError: a size that is no whole number of at least one, or a momentum outside [0, 1).
     """
-    require_positive_int(latent_dim=latent_dim, **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
+    require_positive_int(latent_dim=latent_dim)
+    _require_widths(hidden=hidden)
+    require_parts(likelihood=likelihood)
     if not 0 <= momentum < 1:
         raise InputError(f"momentum is {momentum}; expected a share of the old statistics, from 0 to below 1")
     layers = functools.partial(MLP, batch_norm=momentum, axis_name=axis_name)
@@ -90,8 +103,8 @@ def batch_norm_vae(
 def conv_vae(
     event_shape: tuple[int, ...] = (64, 64, 3),
     latent_dim: int = 100,
-    features: tuple[int, ...] = (32, 64, 128, 256),
-    likelihood: Likelihood = Gaussian(),
+    features: Any = (32, 64, 128, 256),
+    likelihood: Any = Gaussian(),
     posterior: Any = DiagonalGaussian,
     linear: bool = False,
 ) -> VAE:
@@ -109,7 +122,9 @@ def conv_vae(
     Raises:
       InputError: a size that is no whole number of at least one, or an image that can't be halved so often.
     """
-    require_positive_int(latent_dim=latent_dim, **{f"features[{i}]": width for i, width in enumerate(features)})
+    require_positive_int(latent_dim=latent_dim)
+    _require_widths(features=features)
+    require_parts(likelihood=likelihood, posterior=posterior)
     scale = 2 ** len(features)
     if len(event_shape) != 3:
         raise InputError(f"event_shape is {event_shape}; a convolutional VAE takes (height, width, channels)")

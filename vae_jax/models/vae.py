@@ -30,7 +30,7 @@ from vae_jax.distributions import (
     kl_divergence,
     log_ratio,
 )
-from vae_jax.distributions.likelihoods import Bernoulli, Distribution, Likelihood
+from vae_jax.distributions.likelihoods import Bernoulli, Distribution
 from vae_jax.errors import InputError, is_traced, renamed, require_not_negative, require_positive_int
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.models.table import parameter_count
@@ -88,6 +88,21 @@ class Forward:
         return self.px_z
 
 
+def require_parts(**parts: Any) -> None:
+    """Raise `InputError` where a likelihood or a prior is a class or a string, or a posterior is a string."""
+    for name, given in parts.items():
+        if isinstance(given, type) and name != "posterior":
+            raise InputError(f"{name} is the class {given.__name__}; expected a value: {given.__name__}()")
+        required = "output_shape" if name in ("likelihood", "posterior") else "init"
+        if not hasattr(given, required):
+            examples = {
+                "likelihood": "vj.Bernoulli() or vj.Gaussian(0.1)",
+                "prior": "vj.StandardNormal() or vj.VampPrior(500)",
+                "posterior": "vj.DiagonalGaussian or vj.FlowPosterior(vj.Coupling())",
+            }
+            raise InputError(f"{name} is {given!r}; expected a {name}, such as {examples[name]}")
+
+
 @renamed(image_shape="event_shape")
 @value
 class VAE:
@@ -111,13 +126,14 @@ class VAE:
     event_shape: tuple[int, ...]
     latent_dim: int
     posterior: Any = parameter(default=DiagonalGaussian)
-    likelihood: Likelihood = parameter(default=Bernoulli())
+    likelihood: Any = parameter(default=Bernoulli())
     classes: int | None = None
     prior: Any = parameter(default=StandardNormal())
     condition_shape: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
         require_positive_int(latent_dim=self.latent_dim)
+        require_parts(likelihood=self.likelihood, prior=self.prior, posterior=self.posterior)
         if not self.event_shape or min(self.event_shape) < 1:
             raise InputError(f"event_shape is {self.event_shape}; expected one size or more, each of at least 1")
         if self.classes is not None:

@@ -1,6 +1,6 @@
 """Linen networks: x -> parameters of q(z|x), z -> parameters of p(x|z).
 
-A network of one's own needs one method, `__call__(self, inputs, train=False)`, and a third argument `condition` where
+A user-defined network needs one method, `__call__(self, inputs, train=False)`, and a third argument `condition` where
 the model is conditional. `train` is True only in a train step: batch statistics are updated, and dropout is active. A
 network with batch statistics also takes `mask` [batch], which is 0 for the examples that are padding.
 

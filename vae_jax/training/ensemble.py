@@ -1,4 +1,4 @@
-"""Ensembles: members that differ in their seeds, or in any number of their objective or optimizer, as one program.
+"""Ensembles: members that differ in their seeds, or in numbers of their objective or optimizer, as one program.
 
     states = init_members(jax.random.split(key, 3), vae, optimizer, {"beta": jnp.array([0.5, 1.0, 2.0])})
     step = with_settings(lambda settings: make_train_step(vae, ELBO(settings["beta"]), optimizer))
@@ -29,17 +29,18 @@ def init_members(
     settings: PyTree = (),
     **shared: Any,
 ) -> TrainState:
-    """The states before the first step, stacked: that of member i is `init(keys[i], ...)`.
+    """The stacked initial states of several members: member i is `init(keys[i], ...)`.
 
     Args:
-      keys: one for each member.
-      model: as `init` takes it.
-      optimizer: likewise; where its numbers are settings, made of any one member's: its state has the same shape.
-      settings: numbers in which members differ, each leaf with a leading axis of members.
-      **shared: as `init` takes them, the same for all members.
+      keys: Keys, one for each member.
+      model: Model, as in `init`.
+      optimizer: Optimizer, as in `init`. If its numbers are settings, give that of any one member: the state has the
+        same shape for all.
+      settings: Numbers in which the members differ, each leaf with a leading axis of members.
+      **shared: Further arguments of `init`, the same for all members.
 
     Raises:
-      InputError: a leaf of the settings has not as many numbers as there are keys.
+      InputError: A leaf of the settings does not have as many entries as there are keys.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(settings):
         if np.shape(leaf)[:1] != (len(keys),):

@@ -114,7 +114,7 @@ class ResidentFeeder:
 
 
 class StreamingFeeder:
-    """Gives windows of an epoch, and brings the next one to the devices in the meantime.
+    """Gives windows of an epoch, and moves the next one to the devices in the meantime.
 
     Args:
       data: what to feed; it stays on the host.

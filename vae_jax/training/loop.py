@@ -1,7 +1,7 @@
 """Training: many steps compiled into one chunk, and `fit`, which runs chunks and shows how they go.
 
 Where a run stands is `TrainState.step` alone. The order of the data in an epoch and the noise of a step follow from the
-state's key and that number, so a run can be stopped between any two chunks and gone on with to the same bits.
+state's key and that number, so a run can be stopped between any two chunks and resumed to the same bits.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from jaxtyping import Array, Int, Key, PyTree
 from vae_jax.checkpoints.description import describe
 from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
 from vae_jax.data import Split
-from vae_jax.data.transforms import Examples, Transform, as_split, default_transform
+from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, NotFiniteError, StoppedError, renamed, require_not_negative, require_positive_int
 from vae_jax.progress import Progress
@@ -32,8 +32,8 @@ from vae_jax.training.sharding import ONE_DEVICE, Layout, device_memory, from_fi
 from vae_jax.training.step import OBSERVATION, ChecksData, Metrics, Step, TrainState, describe_step, member, stream
 from vae_jax.training.stopping import StopSignals
 
-_CHUNK_SECONDS = 2.0  # how often the host hears from the device
-_CHUNK_SECONDS_OF_MEMBERS = 8.0  # the same of several members: on a CPU each chunk copies their states, a tenth of 2 s
+_CHUNK_SECONDS = 2.0  # target duration of a chunk
+_CHUNK_SECONDS_OF_MEMBERS = 8.0  # with several members: on a CPU each chunk copies their states, a tenth of 2 s
 
 Record = dict[str, Any]
 """Numbers by name; of several members, lists of them."""
@@ -109,7 +109,7 @@ def fit(
     step: Step,
     data: Examples,
     *,
-    transform: Transform | None = None,
+    transform: Any = None,
     epochs: int,
     batch_size: int = 128,
     eval_fn: EvalFn | Sequence[EvalFn] | None = None,
@@ -120,45 +120,47 @@ def fit(
     progress: bool = True,
     title: str = "training",
 ) -> tuple[TrainState, list[Record]]:
-    """Train until `epochs` epochs are done, those included that `state`, or the run's own checkpoint, has behind it.
+    """Train until `epochs` epochs are done, counted from the first epoch of the run.
 
-    Where the state is that of several members (see `vae_jax.training.ensemble`), each of them is trained as it would be
-    alone.
+    The epochs that `state` or the checkpoint of this run has already done are included. If the state is that of several
+    members (see `vae_jax.training.ensemble`), each member is trained as it would be alone.
 
     Args:
-      state: where to start; it stays usable.
-      step: from `make_train_step`; of one member.
-      data: a split, or a plain array of examples; they live on the devices as they are stored, or stream there.
-      transform: what the model sees of them; by default `Scale()` of bytes, and of other numbers these themselves.
-      epochs: passes over the data in all.
-      batch_size: images a step, over all devices; an epoch leaves out the remainder.
-      eval_fn: called with a copy of the state after each epoch, or with the state of each member; the numbers that it
-        returns are added to the epoch's record. Several members may have one function each.
-      store: keeps checkpoints. If it has one of this run, training resumes from that instead of `state`. One of another
-        run is refused (see `Checkpoints`); the comparison reads all images once. A write that fails gives a warning,
-        and the last one sets the store's `failure`.
-      mesh: the devices that share each batch, or the members; None is one device.
-      shard_optimizer: whether each device keeps a part of the optimizer's state only.
-      stream_above: bytes of images above which they stay on the host and stream to the devices in windows; by default
-        half of a device's memory, of all devices together where they share the images.
-      progress: whether to show a bar with the loss and the time left.
-      title: what stands before the bar.
+      state: Initial state. It is copied, so it can be used afterwards.
+      step: Step from `make_train_step`, of one member.
+      data: Split, or array of examples [n, ...]. It is stored on the devices, or streamed to them.
+      transform: Transform from stored examples to batches. The default is `Scale()` for bytes; other numbers are used
+        as they are.
+      epochs: Number of passes over the data, in total.
+      batch_size: Number of examples in a step, over all devices. An epoch leaves out the remainder.
+      eval_fn: Function from a copy of the state to a dict of numbers, called after each epoch. The numbers are added to
+        the record of the epoch. With several members it is called for each of them, and may be one function for each.
+      store: Checkpoints. If they hold a checkpoint of this run, training resumes from it instead of `state`. A
+        checkpoint of another run is refused (see `Checkpoints`); the comparison reads all examples once. A write that
+        fails gives a warning; if the last one fails, the store's `failure` says why.
+      mesh: Devices that share each batch, or the members. None is one device.
+      shard_optimizer: Whether each device keeps only a part of the optimizer's state.
+      stream_above: Size of the examples, in bytes, above which they stay on the host and stream to the devices in
+        windows. The default is half of a device's memory, or of all devices if they share the examples.
+      progress: Whether to show a progress bar with the loss and the time left.
+      title: Title of the progress bar.
 
     Returns:
-      The state, on one device, and one record an epoch: "epoch", "seconds" of training (neither compiling nor
-      measuring), the mean of each metric, and what was measured; of several members a list of each but the first two.
+      The final state, on one device, and one record for each epoch: "epoch", "seconds" of training (without compilation
+      and evaluation), the mean of each metric, and the numbers of `eval_fn`. With several members, every entry but the
+      first two is a list.
 
     Raises:
-      InputError: no epochs, no batch, a batch larger than the data, data that the model doesn't take, what the devices
-        can't share, a store with checkpoints of another run or in which another run is being kept, or a store and a
-        step without a description.
-      NotFiniteError: a loss or a gradient was not finite; the message tells the step, its `state` is the last good one.
-      StoppedError: Ctrl-C or SIGTERM came; the steps under way were finished, and the store was given the state.
+      InputError: No epochs, no batch, a batch larger than the data, data that the model doesn't take, a batch that the
+        devices can't share, a store with checkpoints of another run or in use by another run, or a store with a step
+        that has no description.
+      NotFiniteError: A loss or a gradient is not finite. The message names the step; `state` is the last good state.
+      StoppedError: Ctrl-C or SIGTERM. The current steps were finished, and the state was saved in the store.
     """
     require_positive_int(epochs=epochs, batch_size=batch_size)
     require_not_negative(stream_above=stream_above or 0)
     data = as_split(data)
-    transform = default_transform(data) if transform is None else transform
+    transform = as_transform(transform, data)
     if batch_size > len(data):
         raise InputError(f"batch_size is {batch_size} but there are only {len(data)} training images")
     layout = Layout(mesh, shard_optimizer)
@@ -172,7 +174,7 @@ def fit(
     with closing(store):
         # Within the call, so that the state that is replaced can be freed.
         state, notes = _restored(store, state, partial(_described, state, step, settings, data, transform, batch_size))
-        records, chunks = notes.get("history", []), notes.get("chunks", [])  # the latter of the epoch under way
+        records, chunks = notes.get("history", []), notes.get("chunks", [])  # chunks of the current epoch
         feeder = _feeder(data, batch_size, layout, state.key, stream_above)
         state = layout.place(state)  # a copy, for the first chunk donates it
         done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk tells how fast a step is

@@ -225,7 +225,7 @@ def is_first_process() -> bool:
 
 
 def least(*numbers: float) -> tuple[float, ...]:
-    """Of each number the least that a process has: all go on with the same ones."""
+    """The minimum of each number over the processes, so that all of them continue with the same values."""
     if jax.process_count() == 1:
         return numbers
     return tuple(multihost_utils.process_allgather(np.array(numbers, np.float64)).min(axis=0).tolist())

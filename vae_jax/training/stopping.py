@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: heard while training, answered when the state can be kept."""
+"""Ctrl-C and SIGTERM during training: recorded at once, handled when the state can be saved."""
 
 import signal
 import threading

@@ -10,7 +10,7 @@ _TEST = 360  # a fifth; the file's order keeps most writers on one side
 
 
 def load() -> Dataset:
-    """1,797 real digits of 8 x 8 pixels with values from 0 to 16, brought to 28 x 28 and 0 to 255.
+    """1,797 real digits of 8 x 8 pixels with values from 0 to 16, enlarged to 28 x 28 and scaled to 0 to 255.
 
     The last 360 are the test split.
 

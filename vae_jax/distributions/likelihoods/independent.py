@@ -1,4 +1,4 @@
-"""A distribution of independent entries from functions of them: the short way to a likelihood of one's own."""
+"""A distribution of independent entries from functions of them: a short way to define a likelihood."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

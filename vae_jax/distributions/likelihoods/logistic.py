@@ -79,7 +79,7 @@ class DiscretisedLogisticImage:
         return sum_over_event(log_density, (self.location,), x, DiscretisedLogistic.support, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """A logistic draw, brought to the nearest level."""
+        """A logistic draw, rounded to the nearest level."""
         uniform = uniform_like(self.location, key, self.event_ndim)
         return nearest_level(self.location + self.scale * (jnp.log(uniform) - jnp.log1p(-uniform)))
 

@@ -20,7 +20,7 @@ from vae_jax.errors import InputError, is_traced, require_positive_int
 from vae_jax.values import shape_repr, value
 
 BYTES = Support(0.0, 1.0, LEVELS)
-_LOG_SCALE_BOUND = 7.0  # the article's least scale, at which a component has .97 of its mass on one level
+_LOG_SCALE_BOUND = 7.0  # least scale in Salimans et al. (2017), at which a component has .97 of its mass on one level
 
 
 @value
@@ -77,7 +77,7 @@ class IndependentMixtureOfLogistics:
         return sum_over_event(_log_mass, (self.outputs,), x, BYTES, self.event_ndim, observed, trailing=1)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """A component of each entry, a logistic draw from it, brought to the nearest level."""
+        """A component of each entry, a logistic draw from it, rounded to the nearest level."""
 
         def draw(key: Array, outputs: Array) -> Array:
             component_key, noise_key = jax.random.split(key)
@@ -184,7 +184,7 @@ class ColourMixtureOfLogisticsImage:
         return sum_over_event(log_density, (self.outputs, x), x[..., 0], BYTES, 2, pixels, trailing=1)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width 3"]:
-        """A component of each pixel, then red, green and blue, one after the other, each brought to a level."""
+        """A component of each pixel, then red, green and blue, one after the other, each rounded to a level."""
 
         def draw(key: Array, outputs: Array) -> Array:
             component_key, *channel_keys = jax.random.split(key, 4)

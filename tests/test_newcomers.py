@@ -1,0 +1,85 @@
+"""Mistakes of a newcomer: each is answered by one sentence that names the value, the expectation and the remedy."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from conftest import small_split
+
+import vae_jax as vj
+
+SPLIT = small_split(16)
+DATA = vj.Dataset("noise", SPLIT, small_split(8, seed=1), "made for the test")
+VAE = vj.mlp_vae((6, 6, 1), hidden=(8,))
+OPTIMIZER = optax.adam(1e-3)
+STATE = vj.init(jax.random.key(0), VAE, OPTIMIZER)
+STEP = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
+
+
+def fit(data=SPLIT, **settings):
+    return vj.fit(STATE, STEP, data, **({"epochs": 1, "batch_size": 8, "progress": False} | settings))
+
+
+def evaluate(data=SPLIT, **settings):
+    return vj.evaluate(jax.random.key(1), VAE, STATE.variables, data, **settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fit(DATA), "a Dataset was given; expected one of its splits, such as data.train"),
+        (lambda: evaluate(DATA), "a Dataset was given; expected one of its splits, such as data.train"),
+        (lambda: fit("mnist"), "the data are a str; expected a Split, or an array"),
+        (lambda: fit(transform=vj.Binarize), r"transform is the class Binarize; expected a value: Binarize\(\)"),
+        (lambda: evaluate(transform=vj.Binarize), r"transform is the class Binarize; expected a value: Binarize\(\)"),
+        (lambda: evaluate(transform="binary"), "transform is 'binary'; expected a transform, such as vj.Scale"),
+        (lambda: vj.mlp_vae(hidden=500), r"hidden is 500; expected a tuple of widths, such as \(500,\)"),
+        (lambda: vj.conv_vae(features=32), r"features is 32; expected a tuple of widths, such as \(32,\)"),
+        (lambda: vj.batch_norm_vae(hidden=49), r"hidden is 49; expected a tuple of widths, such as \(49,\)"),
+        (lambda: vj.mlp_vae(activation="relu"), "activation is 'relu'; expected a function, such as flax.linen.relu"),
+        (
+            lambda: vj.mlp_vae(likelihood=vj.Bernoulli),
+            r"likelihood is the class Bernoulli; expected a value: Bernoulli\(\)",
+        ),
+        (
+            lambda: vj.mlp_vae(likelihood="gaussian"),
+            "likelihood is 'gaussian'; expected a likelihood, such as vj.Bernoulli",
+        ),
+        (
+            lambda: vj.conv_vae(likelihood=vj.Gaussian),
+            r"likelihood is the class Gaussian; expected a value: Gaussian\(\)",
+        ),
+        (lambda: vj.mlp_vae(prior=vj.StandardNormal), r"prior is the class StandardNormal; expected a value"),
+        (lambda: vj.mlp_vae(prior="normal"), "prior is 'normal'; expected a prior, such as vj.StandardNormal"),
+        (
+            lambda: vj.mlp_vae(posterior="gaussian"),
+            "posterior is 'gaussian'; expected a posterior, such as vj.Diagonal",
+        ),
+        (
+            lambda: vj.VAE(VAE.encoder, VAE.decoder, (6, 6, 1), 2, likelihood=vj.Bernoulli),
+            "likelihood is the class Bernoulli",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_by_one_sentence(call, message):
+    with pytest.raises(vj.InputError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_old_names_work_and_warn():
+    with pytest.warns(DeprecationWarning, match="observe is now called transform"):
+        terms = evaluate(observe=vj.Scale())
+    np.testing.assert_array_equal(terms.kl, evaluate().kl)
+    with pytest.warns(DeprecationWarning, match="measure is now called eval_fn"):
+        _, history = fit(measure=lambda state: {"steps": float(state.step)})
+    assert history[0]["steps"] == 2
+    for old, new in {
+        "estimate": "mean_and_stderr",
+        "Judge": "TrainedClassifier",
+        "train_judge": "train_classifier",
+    }.items():
+        with pytest.warns(DeprecationWarning, match=f"vae_jax.{old} is now called vae_jax.{new}"):
+            assert getattr(vj, old) is getattr(vj, new)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = vj.nonsense
