@@ -319,7 +319,6 @@ LINES = [
             ("jnp.where(none, 1.0, squares)", "squares", "test_evaluate without_any_weight"),
         ],
         "vae_jax/evaluation/classifier.py": [
-            (".max(axis=-1) >= confidence", ".max(axis=-1) > confidence", "test_classifier counts"),
             ("data.images / np.float32(255)", "data.images.astype(np.float32)", "test_classifier learns"),
             ("-(-steps // steps_per_epoch)", "max(1, steps // steps_per_epoch)", "test_classifier as_many_steps"),
             ("h = nn.relu(MLP(", "h = (MLP(", "test_classifier features"),
@@ -349,6 +348,12 @@ LINES = [
             ("- len(self.mean) - log_det", "- len(self.mean) + log_det", "test_latents closed_form"),
             ("noise @ root.T", "noise @ root", "test_latents moments"),
             ("weights.append(n1 * n0 / (n1 + n0))", "weights.append(n1 + n0)", "test_attributes precision"),
+        ],
+        "vae_jax/evaluation/legibility.py": [
+            (".max(axis=-1) >= confidence", ".max(axis=-1) > confidence", "test_legibility share"),
+            ("shares /= shares.sum()", "shares = shares", "test_legibility share"),
+            ("generator.random(len(images)) < 0.5", "generator.random(len(images)) < 0.0", "test_legibility smooth"),
+            ("weight * data.images[first] +", "data.images[first] + 0 *", "test_legibility no_class"),
         ],
         "vae_jax/evaluation/passes.py": [
             (

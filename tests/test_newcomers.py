@@ -74,11 +74,8 @@ def test_old_names_work_and_warn():
     with pytest.warns(DeprecationWarning, match="measure is now called eval_fn"):
         _, history = fit(measure=lambda state: {"steps": float(state.step)})
     assert history[0]["steps"] == 2
-    for old, new in {
-        "estimate": "mean_and_stderr",
-        "Judge": "TrainedClassifier",
-        "train_judge": "train_classifier",
-    }.items():
+    names = {"estimate": "mean_and_stderr", "Judge": "TrainedClassifier", "train_judge": "train_classifier"}
+    for old, new in names.items():
         with pytest.warns(DeprecationWarning, match=f"vae_jax.{old} is now called vae_jax.{new}"):
             assert getattr(vj, old) is getattr(vj, new)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

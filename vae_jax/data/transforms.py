@@ -282,8 +282,8 @@ class Mirrored:
         return self.transform(keys, jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images), labels)
 
 
-Examples = Split | np.ndarray | Array
-"""A split, or a plain array [n, *event]."""
+Examples = Any
+"""A `Split` or an array [n, *event]. `as_split` checks it, so that anything else is answered by a sentence."""
 
 
 def as_split(data: Any) -> Split:
