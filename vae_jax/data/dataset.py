@@ -3,6 +3,8 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -196,6 +198,38 @@ class Dataset:
             for split, (examples, labels, observed) in arrays.items()
         }
         return cls(name, splits["train"], splits["test"], source="arrays given by the caller")
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        *,
+        size: Any = None,
+        test_share: float = 0.1,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> "Dataset":
+        """A data set of the PNG and JPEG images in a folder.
+
+        The folder holds the images, or a folder for each class: labels are then numbers in the order of the names. It
+        may have these in `train/` and `test/`; otherwise the test split is drawn. Images become grey if all are, else
+        RGB; transparency is dropped, and the orientation that a camera has recorded is applied.
+
+        Args:
+          folder: Folder with the images.
+          size: Height and width to which the images are cropped (about their centre) and resized. It is needed if they
+            differ in size.
+          test_share: Share of the images that the drawn test split has.
+          seed: Seed of the drawn test split.
+          name: Name of the data set; the default is the name of the folder.
+
+        Raises:
+          DataNotFoundError: No folder, or a folder without images.
+          DataError: An image that can't be read, or images of several sizes without `size`.
+        """
+        from vae_jax.data.folder import read_folder  # imported here: that module imports this one
+
+        return read_folder(folder, size=size, test_share=test_share, seed=seed, name=name)
 
 
 def as_examples(name: str, examples: np.ndarray, observed: np.ndarray | None = None) -> np.ndarray:
