@@ -1,6 +1,6 @@
-"""Damage files of the newest checkpoint one by one, restore, print what came of it; `test_checkpoint.py` runs this.
+"""Damage each file of the newest checkpoint, restore, and print the outcomes; `test_checkpoint.py` runs this.
 
-By hand: `python tests/damage_checkpoints.py --cases 500`. Every file has its turn, then again in another way.
+By hand: `python tests/damage_checkpoints.py --cases 500`. All files are damaged in turn, each time in another way.
 """
 
 import argparse
@@ -23,7 +23,7 @@ STEPS = {1: "the one before", 2: "the newest"}
 
 
 def trained(step):
-    """A state whose averaged parameters are not its own."""
+    """A state whose averaged parameters differ from its parameters."""
     state = fresh(step)
     average = jax.tree.map(lambda leaf: leaf + 1, state.opt_state.average)
     return replace(state, opt_state=state.opt_state._replace(average=average))
@@ -47,7 +47,7 @@ def damage(path, how, chance):
 
 
 def outcome(folder, states):
-    """What each way of restoring made of it; none may fail, for the checkpoint before is whole."""
+    """The outcome of each way of restoring; none may fail, because the previous checkpoint is whole."""
     state, notes = store_in(folder).restore(fresh())
     right = same(state, states[notes["step"]]) and notes == {"step": notes["step"], "loss": 0.1}
     whole = STEPS[notes["step"]] if right else "wrong"
@@ -68,7 +68,7 @@ def main(cases, seed):
             file, how = files[case % len(files)], HOW[(case + case // len(files)) % len(HOW)]
             shutil.copytree(whole, broken)
             damage(broken / file, how, chance)
-            if chance.random() < 0.5:  # as a run leaves it that is killed before the files are sealed
+            if chance.random() < 0.5:  # as after a kill between the write and the digests
                 (broken / "2" / "files.json").unlink(missing_ok=True)
             outcomes = outcome(broken, states)
             shutil.rmtree(broken)

@@ -1,7 +1,7 @@
-"""Kill a run with SIGKILL again and again, start it again each time, compare what comes out with an unbroken run.
+"""Kill a run with SIGKILL repeatedly, restart it each time, and compare the result with an uninterrupted run.
 
-By hand: `python tests/kill_run.py --kills 20`; `test_checkpoint.py` does it with one. Saving is most of the run's time,
-so that about as many kills fall into it.
+By hand: `python tests/kill_run.py --kills 20`; `test_checkpoint.py` does it with one kill. The run spends most of its
+time on saving, so most kills interrupt a save.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import vae_jax as vj
 
 
 class TellingCheckpoints(vj.Checkpoints):
-    """Says when it begins to save."""
+    """Checkpoints that print a line when a save begins."""
 
     def save(self, step, *args, **settings):
         print("saving", step, flush=True)
@@ -31,7 +31,7 @@ class TellingCheckpoints(vj.Checkpoints):
 
 
 def train(folder, epochs):
-    """One life of the run, to its end if it may; prints the SHA-256 of the parameters there."""
+    """Start or resume the run; print the SHA-256 of the final parameters."""
     settings = {"model": VAE, "variables": vj.averaged_variables, "best": "loss", "every_seconds": 0.0}
     print("done", json.dumps(outcome(*run(fresh(), epochs, store=TellingCheckpoints(folder, CONFIG, **settings)))))
 
@@ -51,7 +51,7 @@ def start(folder, epochs):
 
 
 def live(process, saves=None, seconds=0.0):
-    """Let it begin so many saves, wait a little, kill it; what it said in the end if it got there first."""
+    """Kill a process some time after a number of saves have begun; return its result if it ends before."""
     for line in process.stdout:
         if line.startswith("done"):
             process.wait()
@@ -94,7 +94,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", type=Path, help="one life of the run in that folder, nothing killed")
+    parser.add_argument("--train", type=Path, help="start or resume the run in this folder, without kills")
     parser.add_argument("--epochs", type=int, default=8)
     options = parser.parse_args()
     if options.train:

@@ -1,4 +1,4 @@
-"""CelebA on tiny files: the crop, both layouts and TFDS's, the partition, the cache, a killed run, bad input."""
+"""CelebA with tiny files: the crop, both layouts and that of TFDS, the partition, the cache, resuming, bad input."""
 
 import io
 import os
@@ -71,7 +71,7 @@ def digests(dataset: vj.Dataset) -> dict[str, str]:
 
 
 def as_written(dataset: vj.Dataset) -> bool:
-    """Each image where it belongs, with its own attributes."""
+    """Each image is in its split, with its attributes."""
     assert list(dataset.splits) == ["train", "validation", "test"]
     for number, split in enumerate(dataset.splits.values()):
         of_split = np.flatnonzero(np.array(SPLITS) == number)
@@ -87,7 +87,7 @@ def as_written(dataset: vj.Dataset) -> bool:
 @pytest.mark.parametrize(
     ("layout", "inside"), [("zip", "img_align_celeba/"), ("zip", ""), ("zip", "a/b/"), ("folder", "")]
 )
-def test_both_layouts_in_the_folder_or_below(tmp_path, subfolder, layout, inside):
+def test_both_layouts_are_found_in_the_folder_or_its_subfolder(tmp_path, subfolder, layout, inside):
     write(tmp_path / subfolder, layout=layout, inside=inside)
     dataset = vj.load("celeba", tmp_path)
     assert as_written(dataset)
@@ -96,7 +96,7 @@ def test_both_layouts_in_the_folder_or_below(tmp_path, subfolder, layout, inside
     assert "resized to 64 x 64" in dataset.source
 
 
-def test_layouts_have_the_same_digest_and_what_is_no_image_is_passed_over(tmp_path):
+def test_layouts_have_the_same_digest_and_other_files_are_ignored(tmp_path):
     zipped, unpacked = write(tmp_path / "zip"), write(tmp_path / "folder", layout="folder")
     with zipfile.ZipFile(zipped / "img_align_celeba.zip", "a") as archive:
         archive.writestr("__MACOSX/._000001.jpg", b"")
@@ -105,13 +105,13 @@ def test_layouts_have_the_same_digest_and_what_is_no_image_is_passed_over(tmp_pa
 
 
 def rectangle(height: int, width: int) -> np.ndarray:
-    """White on black where the middle half of the default crop lies in a frame of that size."""
+    """White on black in the middle half of the default crop of an image of that size."""
     rows = (np.arange(height) + 0.5) / height * 218 - 109
     columns = (np.arange(width) + 0.5) / width * 178 - 89
     return np.uint8(255) * ((abs(rows) < 35)[:, None, None] & (abs(columns) < 35)[None, :, None] & np.ones(3, bool))
 
 
-def test_the_crop_is_where_it_is_said_to_be():
+def test_the_crop_is_the_centre():
     pixels = one(encoded(rectangle(218, 178), "PNG"))[..., 0]  # without the noise of JPEG
     assert (pixels[19:45, 19:45] == 255).all()
     outside = pixels.copy()
@@ -122,7 +122,7 @@ def test_the_crop_is_where_it_is_said_to_be():
     np.testing.assert_allclose(pixels, pixels.T, atol=5)  # Pillow rounds between the two directions
 
 
-def test_the_whole_frame_at_its_own_size_is_left_alone():
+def test_a_crop_of_the_whole_image_at_its_size_changes_nothing():
     noise = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     np.testing.assert_array_equal(one(encoded(noise, "PNG"), size=32, crop=Crop(1.0, 1.0)), noise)
     upper = one(encoded(noise, "PNG"), size=16, crop=Crop(height=0.5, width=0.5))
@@ -138,7 +138,7 @@ def picture(scale: float) -> bytes:
 
 
 @pytest.mark.parametrize("scale", [0.5, 2, 4, 8.3])
-def test_scaled_copies_are_cropped_alike(scale):
+def test_scaled_copies_have_the_same_crop(scale):
     difference = np.abs(one(picture(scale)) - one(picture(1)))
     assert difference.max() < 6
     assert difference.mean() < 1
@@ -148,11 +148,11 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(monkeypatch):
     content, sizes = picture(8), []
     resize = Image.Image.resize
 
-    def told(image, *args, **kwargs):
+    def recorded(image, *args, **kwargs):
         sizes.append(image.size)
         return resize(image, *args, **kwargs)
 
-    monkeypatch.setattr(Image.Image, "resize", told)
+    monkeypatch.setattr(Image.Image, "resize", recorded)
     drafted = one(content)
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", lambda *args: None)
     whole = one(content)
@@ -168,12 +168,12 @@ def test_grey_images_become_rgb():
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, float("nan")])
 @pytest.mark.parametrize("side", ["height", "width"])
-def test_a_crop_outside_the_frame(side, fraction):
+def test_a_crop_beyond_the_image_is_an_error(side, fraction):
     with pytest.raises(vj.DataError, match=f"the crop's {side} is .*at most 1"):
         Crop(**{side: fraction})
 
 
-def test_size_and_crop_have_their_own_cache(tmp_path):
+def test_each_size_and_crop_has_a_cache_entry(tmp_path):
     write(tmp_path)
     sizes = {load_celeba(tmp_path, size=size).image_shape for size in (8, 16, 8)}
     assert sizes == {(8, 8, 3), (16, 16, 3)}
@@ -183,7 +183,7 @@ def test_size_and_crop_have_their_own_cache(tmp_path):
         load_celeba(tmp_path, size=0)
 
 
-def test_the_partition_without_a_file_is_by_the_name_alone(tmp_path):
+def test_the_partition_without_a_file_is_a_function_of_the_name(tmp_path):
     names = [name(number) for number in range(20_000)]
     splits = seeded_partition(names)
     np.testing.assert_array_equal(seeded_partition(names[::-1])[::-1], splits)
@@ -198,7 +198,7 @@ def test_the_partition_without_a_file_is_by_the_name_alone(tmp_path):
     assert dataset.validation.images[:, 0, 0, 0].tolist() == [grey(0), grey(3)]
 
 
-def test_a_second_load_comes_from_the_cache(tmp_path, monkeypatch):
+def test_a_second_load_reads_the_cache(tmp_path, monkeypatch):
     first = vj.load("celeba", write(tmp_path))
     monkeypatch.setattr(images, "decode_image", lambda *args, **kwargs: pytest.fail("decoded again"))
     second = vj.load("celeba", tmp_path)
@@ -242,7 +242,7 @@ def test_a_damaged_cache_is_decoded_again(tmp_path, what):
 
 
 class Decoder:
-    """The real one, counted, and killed at a given call."""
+    """`decode_image` with a count of the calls, interrupted at a given call."""
 
     def __init__(self, monkeypatch, killed_at: int | None = None) -> None:
         self.calls, self.killed_at, self.real = 0, killed_at, images.decode_image
@@ -256,7 +256,7 @@ class Decoder:
 
 
 @pytest.mark.parametrize("half_a_part", [False, True])
-def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch, half_a_part):
+def test_a_killed_run_resumes(tmp_path, monkeypatch, half_a_part):
     monkeypatch.setattr(images, "_BLOCK", 3)
     monkeypatch.setattr(images.os, "cpu_count", lambda: 1)  # so that the calls come in order
     write(tmp_path)
@@ -310,19 +310,19 @@ def with_bad_images() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("layout", ["zip", "folder"])
-def test_unreadable_images_are_named_and_counted_and_left_out_if_told_to(tmp_path, monkeypatch, layout):
+def test_unreadable_images_are_listed_or_skipped(tmp_path, monkeypatch, layout):
     monkeypatch.setattr(images, "_BLOCK", 3)  # so that bad images are in several blocks
     write(tmp_path, with_bad_images(), layout)
     with pytest.raises(vj.DataError, match="4 of 12 images") as caught:
         vj.load("celeba", tmp_path)
     message = str(caught.value)
-    assert "000002.jpg (no image that Pillow knows), 000004.jpg (" in message
-    assert "and 1 more; fetch them again" in message
+    assert "000002.jpg (not an image of a format that Pillow reads), 000004.jpg (" in message
+    assert "and 1 more; download them again" in message
     assert "skip_unreadable=True" in message
     decoder = Decoder(monkeypatch)
     with pytest.warns(UserWarning, match="4 of 12 images .* are left out"):
         dataset = load_celeba(tmp_path, skip_unreadable=True)
-    assert decoder.calls == 0, "what the first run has decoded is decoded again"
+    assert decoder.calls == 0, "images of the first run are decoded again"
     kept = [0, 2, 5, 6, 7]
     assert dataset.train.images[:, 0, 0, 0].tolist() == [grey(number) for number in kept]
     np.testing.assert_array_equal(dataset.train.attributes.values, VALUES[kept])
@@ -333,7 +333,7 @@ def test_unreadable_images_are_named_and_counted_and_left_out_if_told_to(tmp_pat
         vj.load("celeba", tmp_path)
 
 
-def test_a_flipped_byte_in_a_zip_is_told(tmp_path):
+def test_a_flipped_byte_in_a_zip_is_an_error(tmp_path):
     archive = write(tmp_path) / "img_align_celeba.zip"
     content = bytearray(archive.read_bytes())
     start = content.index(b"000003.jpg") + 200
@@ -348,7 +348,7 @@ def test_a_damaged_zip(tmp_path, how):
     archive = write(tmp_path) / "img_align_celeba.zip"
     content = archive.read_bytes()
     archive.write_bytes({"truncated": content[:-200], "empty": b"", "no zip": b"<html>quota exceeded</html>"}[how])
-    with pytest.raises(vj.DataError, match=r"img_align_celeba.zip is a damaged zip file, or none \(.*; fetch it again"):
+    with pytest.raises(vj.DataError, match=r"celeba.zip is a damaged zip file, or not a zip file \(.*; download it"):
         vj.load("celeba", tmp_path)
     assert not cache_dir().exists()
 
@@ -356,14 +356,14 @@ def test_a_damaged_zip(tmp_path, how):
 def test_a_zip_of_other_images(tmp_path):
     write(tmp_path, {"cat.jpg": flat(0), "dog.jpg": flat(1)})
     expected = r"expected 000001.jpg, 000002.jpg, 000003.jpg and 9 more, found cat.jpg, dog.jpg"
-    with pytest.raises(vj.DataError, match=f"holds no image that list_attr_celeba.txt tells of; {expected}"):
+    with pytest.raises(vj.DataError, match=f"holds no image that list_attr_celeba.txt lists; {expected}"):
         vj.load("celeba", tmp_path)
     write(tmp_path, {})
     with pytest.raises(vj.DataError, match="found none at all"):
         vj.load("celeba", tmp_path)
 
 
-def test_images_and_attributes_that_disagree(tmp_path):
+def test_images_without_attributes_and_attributes_without_images_are_an_error(tmp_path):
     contents = {name(number): flat(number) for number in (*range(2, COUNT), 12)}
     write(tmp_path, contents)
     with pytest.raises(vj.DataError, match=r"without an image: 2 \(000001.jpg, 000002.jpg\)") as caught:
@@ -371,7 +371,7 @@ def test_images_and_attributes_that_disagree(tmp_path):
     assert "images without attributes: 1 (000013.jpg)" in str(caught.value)
 
 
-def test_the_same_image_twice(tmp_path):
+def test_two_images_of_one_name_are_an_error(tmp_path):
     archive = write(tmp_path) / "img_align_celeba.zip"
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("again/000005.jpg", flat(5))
@@ -384,13 +384,13 @@ def test_the_same_image_twice(tmp_path):
     [
         ("", "begins with nothing: it is empty"),
         ("image_id,Male\n000001.jpg,-1\n000002.jpg,1\n", "begins with 'image_id,Male'; expected the number of images"),
-        (table(count=13), "has 12 images; its first line tells of 13"),
-        (table(count=11), "has 12 images; its first line tells of 11"),
+        (table(count=13), "has 12 images; its first line states 13"),
+        (table(count=11), "has 12 images; its first line states 11"),
         (table(names=NAMES[:3]), "expected a file name and 3 values of -1 or 1"),
         (table().replace("000003.jpg  -1", "000003.jpg   0").replace("000003.jpg   1", "000003.jpg   0"), "-1 or 1"),
         (table().replace("000003", "000002"), "has 000002.jpg more than once"),
         (table(names=("Male", "Male", "Young", "Bald")), "the name 'Male' more than once"),
-        ("\xff\xfe", "is no text"),
+        ("\xff\xfe", "is not text"),
     ],
 )
 def test_a_table_that_is_not_as_published(tmp_path, text, message):
@@ -419,21 +419,21 @@ def test_a_partition_that_is_not_as_published(tmp_path, change, message):
         vj.load("celeba", tmp_path)
 
 
-def test_a_partition_may_tell_of_more_images(tmp_path):
+def test_a_partition_may_list_more_images(tmp_path):
     partition = write(tmp_path) / "list_eval_partition.txt"
     partition.write_text(partition.read_text() + "000013.jpg 2\n")
     assert as_written(vj.load("celeba", tmp_path))
 
 
 @pytest.mark.parametrize("missing", ["img_align_celeba.zip", "list_attr_celeba.txt"])
-def test_half_present_files(tmp_path, missing):
+def test_a_missing_file_is_an_error(tmp_path, missing):
     (write(tmp_path) / missing).unlink()
     with pytest.raises(vj.DataError, match=f"lacks {missing}"):
         vj.load("celeba", tmp_path)
 
 
-def test_nothing_there_tells_what_was_tried_and_what_fits_celeba(tmp_path):
-    for data_dir, tried in ((tmp_path, "no CelebA files.*none prepared by TFDS"), (None, "none prepared by TFDS")):
+def test_without_files_the_error_lists_the_places_and_the_remedies(tmp_path):
+    for data_dir, tried in ((tmp_path, "no CelebA files.*no data set prepared"), (None, "no data set prepared")):
         with pytest.raises(vj.DataNotFoundError, match=f"'celeba' was not found. Tried: {tried}") as caught:
             vj.load("celeba", data_dir)
         assert "put img_align_celeba.zip" in str(caught.value)
@@ -444,7 +444,7 @@ def test_nothing_there_tells_what_was_tried_and_what_fits_celeba(tmp_path):
 
 @pytest.fixture
 def prepared(tmp_path):
-    """What TFDS's own `celeb_a` prepares, of our twelve images and attributes."""
+    """The twelve images and attributes, prepared by the `celeb_a` of TFDS."""
     import tensorflow_datasets as tfds
 
     stock = type(tfds.builder("celeb_a", data_dir=tmp_path))
@@ -478,7 +478,7 @@ def prepared(tmp_path):
     return tmp_path
 
 
-def test_what_tfds_has_prepared(prepared, monkeypatch):
+def test_a_data_set_prepared_by_tfds(prepared, monkeypatch):
     dataset = vj.load("celeba", prepared)
     assert dataset.source.startswith("TFDS, celeb_a/2.1.0, the centre 64.2% x 78.7% resized")
     for number, split in enumerate(dataset.splits.values()):
@@ -515,13 +515,13 @@ def test_attributes_by_name_and_by_row():
         ("zzz", "expected one of Male, Eyeglasses"),
     ],
 )
-def test_an_unknown_attribute_is_told_the_close_ones(asked, hint):
+def test_the_error_of_an_unknown_attribute_lists_similar_names(asked, hint):
     for ask in (attributes().__getitem__, attributes().require_both):
         with pytest.raises(vj.DataError, match=f"no attribute has the name '{asked}'; {hint[:-1]}"):
             ask(asked)
 
 
-def test_an_attribute_that_none_or_every_image_has():
+def test_an_attribute_of_none_or_every_image_is_an_error():
     np.testing.assert_array_equal(attributes().require_both("Male"), VALUES[:, 0])
     with pytest.raises(vj.DataError, match="of 12 images none has the attribute 'Bald'"):
         attributes().require_both("Bald")
@@ -539,12 +539,12 @@ def test_an_attribute_that_none_or_every_image_has():
         (("a", "b"), np.ones((3, 2), np.int64), "int64 .*values > 0"),
     ],
 )
-def test_attributes_of_another_shape_or_kind(names, values, message):
+def test_attributes_of_another_shape_or_dtype_are_an_error(names, values, message):
     with pytest.raises(vj.DataError, match=message):
         Attributes(names, values)
 
 
-def test_splits_carry_attributes_through_slices_and_into_the_digest(tmp_path):
+def test_slices_and_the_digest_of_a_split_include_its_attributes(tmp_path):
     dataset = vj.load("celeba", write(tmp_path))
     half = dataset.train[2:6]
     np.testing.assert_array_equal(half.attributes.values, VALUES[2:6])

@@ -1,4 +1,4 @@
-"""Readers on good and on damaged files, the order of the places, the cache."""
+"""Readers of intact and damaged files, the order of the places that are searched, the cache."""
 
 import gzip
 import http.server
@@ -47,7 +47,7 @@ def test_the_height_of_idx_images_comes_before_their_width(tmp_path):
     np.testing.assert_array_equal(dataset.train.images, images)
 
 
-def test_any_name_does_in_a_subfolder_or_with_a_dot_for_the_dash(tmp_path):
+def test_files_are_found_in_a_subfolder_and_with_a_dot_instead_of_the_dash(tmp_path):
     folder = write_idx(tmp_path / "my_digits", TRAIN, TEST, suffix="")
     for path in list(folder.iterdir()):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
@@ -57,7 +57,7 @@ def test_any_name_does_in_a_subfolder_or_with_a_dot_for_the_dash(tmp_path):
     assert "MD5" not in dataset.source
 
 
-def test_a_file_that_matches_the_published_md5_is_told(tmp_path, monkeypatch):
+def test_the_source_says_that_files_have_the_published_md5(tmp_path, monkeypatch):
     import hashlib
 
     folder = write_idx(tmp_path, TRAIN, TEST)
@@ -87,14 +87,14 @@ def damaged(content: bytes, how: str) -> bytes:
     [
         ("truncated gzip", "damaged gzip"),
         ("flipped byte in gzip", "damaged gzip"),
-        ("truncated", "its header says"),
-        ("too long", "its header says"),
+        ("truncated", "its header states"),
+        ("too long", "its header states"),
         ("empty", "it is empty"),
         ("wrong magic", "begins with the bytes 00 00 0d 03"),
         ("header cut", "ends within its header"),
     ],
 )
-def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, how, message):
+def test_a_damaged_file_is_an_error_of_one_sentence_that_names_it(tmp_path, how, message):
     folder = write_idx(tmp_path, TRAIN, TEST)
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(damaged(path.read_bytes(), how))
@@ -104,7 +104,7 @@ def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, how, message):
     assert not cache_dir().exists()
 
 
-def test_mislabelled_files_are_told_apart(tmp_path):
+def test_images_in_the_place_of_labels_are_an_error(tmp_path):
     folder = write_idx(tmp_path, TRAIN, TEST)
     labels = (folder / "train-labels-idx1-ubyte.gz").read_bytes()
     (folder / "train-images-idx3-ubyte.gz").write_bytes(labels)
@@ -112,14 +112,14 @@ def test_mislabelled_files_are_told_apart(tmp_path):
         vj.load("mnist", folder)
 
 
-def test_images_and_labels_that_disagree_in_number(tmp_path):
+def test_different_numbers_of_images_and_labels_are_an_error(tmp_path):
     folder = write_idx(tmp_path, TRAIN, TEST, suffix="")
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(TRAIN.labels[:-1]))
     with pytest.raises(vj.DataError, match="20 images but labels of shape"):
         vj.load("mnist", folder)
 
 
-def test_no_images(tmp_path):
+def test_a_file_without_images_is_an_error(tmp_path):
     folder = write_idx(tmp_path, TRAIN, TEST, suffix="")
     (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((0, 6, 6))))
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(0)))
@@ -127,7 +127,7 @@ def test_no_images(tmp_path):
         vj.load("mnist", folder)
 
 
-def test_half_present_files(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     folder = write_idx(tmp_path, TRAIN, TEST)
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(vj.DataError, match="lacks t10k-labels-idx1-ubyte"):
@@ -152,7 +152,7 @@ def no_network(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_network")
-def test_without_a_network_the_search_ends_in_time_and_tells_what_was_tried():
+def test_without_a_network_the_search_ends_in_time_and_lists_the_places():
     start = time.perf_counter()
     with pytest.raises(vj.DataNotFoundError, match=r"no network.*Three ways to supply it"):
         vj.load("mnist")
@@ -163,30 +163,30 @@ def test_without_a_network_the_search_ends_in_time_and_tells_what_was_tried():
     assert "digits" in sentence
 
 
-def test_a_network_that_swallows_everything_is_given_up(monkeypatch):
+def test_a_network_without_a_response_is_given_up(monkeypatch):
     ended = threading.Event()
 
     def hang(*args, **kwargs):
         ended.wait(30)
-        raise OSError("given up")
+        raise OSError("no response")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     monkeypatch.setattr(tfds, "_PATIENCE", 0.2)
-    with pytest.raises(vj.DataNotFoundError, match="no answer within"):
+    with pytest.raises(vj.DataNotFoundError, match="no response within"):
         vj.load("mnist")
     ended.set()
 
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", ["my-digits", "my digits", "", "mnist:9.9.9", "mnist/foo", "huggingface:x", "emnist"])
-def test_a_name_that_tfds_cannot_serve_is_one_sentence(name, tmp_path):
+def test_a_name_that_tfds_does_not_have_is_an_error_of_one_sentence(name, tmp_path):
     for data_dir in (None, tmp_path):
         with pytest.raises(vj.DataNotFoundError, match="was not found") as caught:
             vj.load(name, data_dir)
         assert "\n" not in str(caught.value)
 
 
-def test_a_name_with_a_slash_makes_no_folder(tmp_path):
+def test_a_slash_in_a_name_makes_no_folder_in_the_cache(tmp_path):
     folder = write_idx(tmp_path / "a" / "b", TRAIN, TEST)
     assert same(vj.load("a/b", tmp_path))
     assert folder.is_dir()
@@ -194,21 +194,21 @@ def test_a_name_with_a_slash_makes_no_folder(tmp_path):
     assert entry.name.startswith("a_b-")
 
 
-def test_the_subfolder_of_that_name_comes_first(tmp_path):
+def test_the_subfolder_of_that_name_is_searched_first(tmp_path):
     write_idx(tmp_path, TEST, TRAIN)
     write_idx(tmp_path / "fashion_mnist", TRAIN, TEST)
     assert same(vj.load("fashion_mnist", tmp_path))
 
 
 @pytest.mark.usefixtures("no_network")
-def test_an_unknown_name_is_told():
-    with pytest.raises(vj.DataNotFoundError, match="TFDS knows no data set 'mnits'"):
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(vj.DataNotFoundError, match="TFDS has no data set 'mnits'"):
         vj.load("mnits")
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """The stock builders' addresses turned to a server on this machine; everything else is the real path."""
+    """The URLs of the builders of TFDS point to a server on this machine; everything else is unchanged."""
     from tensorflow_datasets.image_classification import mnist
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -235,7 +235,7 @@ def test_download_prepare_and_read_again_without_tensorflow(mirror):
     assert first.source == "TFDS, mnist/3.0.1"
     assert same(vj.load("fashion_mnist")), "a second download in one process"
     downloads = cache_dir() / "tensorflow_datasets"
-    assert same(vj.load("mnist", downloads)), "what was prepared is found under a data folder too"
+    assert same(vj.load("mnist", downloads)), "prepared data are found in a data folder too"
     stock = tensorflow_datasets.data_source("mnist", split="test", data_dir=downloads, download=False)
     np.testing.assert_array_equal(stock[3]["image"], TEST.images[3])
     for path in mirror.iterdir():
@@ -246,7 +246,7 @@ def test_download_prepare_and_read_again_without_tensorflow(mirror):
         vj.load("mnist")
 
 
-def test_a_failed_download_may_be_tried_again(mirror):
+def test_a_failed_download_can_be_repeated(mirror):
     image_file = mirror / "train-images-idx3-ubyte.gz"
     content = image_file.read_bytes()
     image_file.unlink()
@@ -256,7 +256,7 @@ def test_a_failed_download_may_be_tried_again(mirror):
     assert same(vj.load("mnist"))
 
 
-def test_a_stock_folder_that_needs_tensorflow_stands_in_no_ones_way(mirror, tmp_path):
+def test_a_prepared_data_set_that_needs_tensorflow_is_skipped(mirror, tmp_path):
     vj.load("mnist")
     prepared = next((cache_dir() / "tensorflow_datasets").glob("mnist/*"))
     stock = tmp_path / "stock" / "mnist" / prepared.name
@@ -268,7 +268,7 @@ def test_a_stock_folder_that_needs_tensorflow_stands_in_no_ones_way(mirror, tmp_
         vj.load("mnist", tmp_path / "stock")
 
 
-def test_a_second_load_comes_from_the_cache(tmp_path, monkeypatch):
+def test_a_second_load_reads_the_cache(tmp_path, monkeypatch):
     folder = write_idx(tmp_path, TRAIN, TEST)
     first = vj.load("mnist", folder)
     monkeypatch.setattr(idx, "read_dataset", lambda *args: pytest.fail("decoded again"))
@@ -328,7 +328,7 @@ def test_bundled_digits_look_like_mnist():
     assert digits.train.images[:, :4].max() == 0
     from sklearn.datasets import load_digits
 
-    # Averaging the 20 x 20 box back to 4 x 4 gives the original's own averages, up to interpolation at the rim.
+    # The averages of the 20 x 20 box over 4 x 4 parts are those of the original, up to interpolation at the edges.
     coarse = digits.train.images[:, 4:24, 4:24, 0].reshape(-1, 4, 5, 4, 5).mean((2, 4)) / 255
     original = load_digits().images[:1437].reshape(-1, 4, 2, 4, 2).mean((2, 4)) / 16
     assert np.corrcoef(coarse.ravel(), original.ravel())[0, 1] > 0.97
@@ -340,7 +340,7 @@ def test_digits_are_enlarged_about_their_centre():
     np.testing.assert_allclose(turned, enlarge(small), atol=1)
 
 
-def test_the_digest_is_of_shapes_pixels_and_labels():
+def test_the_digest_depends_on_shapes_pixels_and_labels():
     images, labels = np.arange(48, dtype=np.uint8).reshape(2, 4, 6, 1), np.array([0, 1], np.int32)
     variants = [
         vj.Split(images, labels),
@@ -353,48 +353,14 @@ def test_the_digest_is_of_shapes_pixels_and_labels():
     assert vj.Split(images.copy(), labels.copy()).digest == variants[0].digest
 
 
-def from_arrays(images, labels=None):
-    return vj.Dataset.from_arrays("own", images, labels, test_images=np.zeros((2, 4, 4), np.uint8))
-
-
-def test_ones_own_arrays():
-    dataset = from_arrays(np.full((3, 4, 4), 200, np.int64), np.array([0, 1, 2]))
-    assert dataset.train.images.shape == (3, 4, 4, 1)
-    assert dataset.train.images.dtype == np.uint8
-    assert dataset.train.labels.dtype == np.int32
-    assert dataset.test.labels is None
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (np.zeros((3, 4, 4)), None, r"training images are \(4, 4\) but test images are \(4, 4, 1\)"),
-        (np.zeros((3, 4, 4), bool), None, "dtype bool"),
-        (np.full((3, 4, 4), np.nan), None, "NaN"),
-        (np.full((3, 4, 4), 256), None, "runs from 256 to 256"),
-        (np.full((3, 4, 4), -1), None, "runs from -1"),
-        (np.zeros((3, 16), np.uint8), None, r"training images are \(16,\) but"),
-        (np.zeros(16, np.uint8), None, r"shape \(16,\)"),
-        (np.zeros((0, 4, 4), np.uint8), None, "nothing to learn"),
-        (np.zeros((3, 4, 5), np.uint8), None, "one shape"),
-        (np.zeros((3, 4, 4), np.uint8), np.zeros(2, int), "3 images but labels"),
-        (np.zeros((3, 4, 4), np.uint8), np.zeros((3, 1), int), r"expected \[N\]"),
-        (np.zeros((3, 4, 4), np.uint8), np.array([0.0, 1, 2]), "train_labels has dtype"),
-        (np.zeros((3, 4, 4), np.uint8), np.array([0, -1, 2]), "runs from -1"),
-    ],
-)
-def test_arrays_that_are_no_images_are_refused(images, labels, message):
-    with pytest.raises(vj.DataError, match=message):
-        from_arrays(images, labels)
-
-
 def test_a_negative_label_is_refused():
     with pytest.raises(vj.DataError, match="the smallest label is -1"):
         vj.Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, -1], np.int32))
 
 
-def test_hold_out_takes_the_end_of_the_training_images():
-    dataset = from_arrays(np.arange(5)[:, None, None] * np.ones((1, 4, 4), int))
+def test_hold_out_takes_the_last_training_images():
+    images = np.arange(5)[:, None, None] * np.ones((1, 4, 4), int)
+    dataset = vj.Dataset.from_arrays("own", images, test_images=images)
     held = dataset.hold_out(2)
     assert held.train.images[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert held.test.images[:, 0, 0, 0].tolist() == [3, 4]

@@ -63,10 +63,10 @@ def test_members_of_several_settings_are_runs_with_those_settings():
 
 def test_a_member_whose_loss_is_not_finite_is_named():
     nan = float("nan")  # as a learning rate it makes the second loss one
-    with pytest.raises(vj.NotFiniteError, match=r"step 2 of members 1 and 3 met a .*loss that is") as caught:
+    with pytest.raises(vj.NotFiniteError, match=r"^step 2 of members 1 and 3: the .*loss are not finite") as caught:
         fit(differing(rates=[0.01, nan, 0.02, nan]), 2, step=STEP_OF_SETTINGS)
     assert all(caught.value.state.step[number] == 1 for number in (1, 3))
-    with pytest.raises(vj.NotFiniteError, match=r"step 2 of member 2 met a .*loss that is"):
+    with pytest.raises(vj.NotFiniteError, match=r"^step 2 of member 2: the .*loss are not finite"):
         fit(differing(rates=[0.01, 0.01, nan, 0.01]), 2, step=STEP_OF_SETTINGS)
 
 

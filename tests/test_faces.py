@@ -1,4 +1,4 @@
-"""Drawn faces: how often who is drawn, what makes a face the same face, and what each attribute changes in it."""
+"""Synthetic faces: frequencies of attributes, what a face depends on, what each attribute changes."""
 
 import jax
 import jax.numpy as jnp
@@ -48,13 +48,13 @@ def population() -> dict[str, np.ndarray]:
         ("Gray_Hair", "Young", True, 0.001),
     ],
 )
-def test_attributes_are_as_frequent_as_they_should_be(population, name, given, value, probability):
+def test_attributes_have_the_specified_probabilities(population, name, given, value, probability):
     chosen = population[name] if given is None else population[name][population[given] == value]
     standard_error = (probability * (1 - probability) / len(chosen)) ** 0.5
     assert abs(chosen.mean() - probability) < 5 * standard_error
 
 
-def test_everybody_is_possible(population):
+def test_samples_have_no_contradictions(population):
     assert np.all(sum(population[name].astype(int) for name in HAIR) == 1)
     assert not np.any(population["Sunglasses"] & ~population["Eyeglasses"])
     assert not np.any(population["Bald"] & (population["Long_Hair"] | population["Wavy_Hair"]))
@@ -69,7 +69,7 @@ def test_the_sample_does_not_depend_on_its_size():
     assert np.array_equal(few, many[:5])
 
 
-def test_a_face_depends_on_its_key_its_index_and_its_attributes_alone():
+def test_a_face_depends_only_on_its_key_index_and_attributes():
     attributes = sample_attributes(jax.random.key(1), 40)
     many = draw_faces(KEY, attributes)
     assert many.shape == (40, 64, 64, 3)
@@ -103,7 +103,7 @@ def test_faces_use_the_range_and_differ_from_each_other():
     ],
     ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else "",
 )
-def test_an_attribute_changes_its_own_part_of_the_face(who, toggled, rows, columns):
+def test_an_attribute_changes_only_its_part_of_the_face(who, toggled, rows, columns):
     changed = np.any(faces(who) != faces(who ^ toggled), axis=-1)
     assert changed.sum(axis=(1, 2)).min() > 15
     changed[:, slice(*rows), slice(*columns)] = False
@@ -111,14 +111,14 @@ def test_an_attribute_changes_its_own_part_of_the_face(who, toggled, rows, colum
 
 
 @pytest.mark.parametrize("colour", ["Blond_Hair", "Brown_Hair", "Gray_Hair"])
-def test_hair_colour_changes_hair_and_brows_alone(colour):
+def test_hair_colour_changes_only_hair_and_brows(colour):
     difference = np.abs(faces(WOMAN) - faces(WOMAN ^ {"Black_Hair", colour})).max(axis=-1)
     assert (difference > 20).mean(axis=(1, 2)).min() > 0.1
     assert not difference[:, 31:50, 26:38].any()  # nose and mouth
     assert not difference[:, :30, [0, -1]].any()  # backdrop
 
 
-def test_dark_glasses_hide_the_eyes_and_clear_ones_do_not():
+def test_sunglasses_hide_the_eyes_and_clear_glasses_do_not():
     eyes = np.s_[:, 24:34, 14:50]
     bare, clear = faces(MAN)[eyes], faces(MAN | {"Eyeglasses"})[eyes]
     dark = faces(MAN | {"Eyeglasses", "Sunglasses"})[eyes]
@@ -135,18 +135,18 @@ def test_dark_glasses_hide_the_eyes_and_clear_ones_do_not():
         (WOMAN ^ {"Black_Hair", "Bald"}, "Bald with Long_Hair or Wavy_Hair"),
     ],
 )
-def test_contradictions_are_refused(names, message):
+def test_contradictions_are_an_error(names, message):
     with pytest.raises(DataError, match=message):
         draw_faces(KEY, np.concatenate([people(MAN, 2), people(names, 1)]))
 
 
 @pytest.mark.parametrize("wrong", [people(MAN)[0], people(MAN)[:, 1:], people(MAN).astype(int)])
-def test_other_shapes_and_dtypes_are_refused(wrong):
+def test_other_shapes_and_dtypes_are_an_error(wrong):
     with pytest.raises(DataError, match=r"expected bool \[N, 15\]"):
         draw_faces(KEY, jnp.asarray(wrong))
 
 
-def test_load_faces():
+def test_load_faces_is_a_function_of_the_seed():
     data = load_faces(train=6, validation=3, test=2, seed=5)
     assert (data.name, data.image_shape) == ("faces", (64, 64, 3))
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 6, "validation": 3, "test": 2}
@@ -162,6 +162,6 @@ def test_load_faces():
 
 
 @pytest.mark.parametrize("count", [0, -1, True])
-def test_counts_below_one_are_refused(count):
+def test_counts_below_one_are_an_error(count):
     with pytest.raises(InputError, match="test is"):
         load_faces(4, 4, count)

@@ -1,4 +1,4 @@
-"""Two processes of two devices each are one run: that of one device, each having read its share of the data."""
+"""A run of two processes with two devices each equals that of one device; each process reads its share of the data."""
 
 import json
 import os
@@ -88,6 +88,10 @@ def test_members_train_over_two_processes(hosts):
         expected = [losses(fit(in_float64(fresh(number)), 2)[1]) for number in range(4)]
     for host in hosts:
         np.testing.assert_allclose(np.transpose(host["members"]["losses"]), expected, rtol=1e-10)
+
+
+def test_a_callback_of_the_first_process_stops_all(hosts):
+    assert [host["stopped"] for host in hosts] == [{"seen": [1, 2], "epochs": 2}, {"seen": [], "epochs": 2}]
 
 
 def test_each_process_reads_its_own_share(hosts):

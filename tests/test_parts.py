@@ -103,7 +103,7 @@ def test_members_and_devices_play_alike():
     [
         (lambda size: jnp.float32(1.0), r"loss of model has shape \(\); expected one number an example, \[8\]"),
         (lambda size: jnp.ones((size, 1)), r"shape \(8, 1\)"),
-        (lambda size: {"opponent": jnp.ones(size)}, "losses are of opponent; expected one of 'model'"),
+        (lambda size: {"opponent": jnp.ones(size)}, "losses are of opponent; expected one named 'model'"),
     ],
 )
 def test_losses_of_another_form_are_refused(per_example, message):

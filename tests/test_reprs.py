@@ -16,17 +16,6 @@ SPLIT = small_split(9)
 X, LABELS = jnp.asarray(SPLIT.images / np.float32(255)), jnp.asarray(SPLIT.labels)
 
 
-def test_a_data_set_shows_its_splits_and_their_sizes():
-    data = vj.Dataset("noise", SPLIT, small_split(6, seed=1), "made for the test")
-    assert repr(data) == (
-        "Dataset('noise', source='made for the test',\n"
-        "    train=Split(9 examples, uint8[6, 6, 1], 3 classes, 0.3 KiB),\n"
-        "    test=Split(6 examples, uint8[6, 6, 1], 3 classes, 0.2 KiB),\n)"
-    )
-    missing = vj.Split(np.full((4, 2), np.nan, np.float32), has_missing=True)
-    assert repr(missing) == "Split(4 examples, float32[2], missing entries, 0.0 KiB)"
-
-
 def test_a_model_shows_the_parameters_of_each_network():
     assert repr(VAE) == (
         "VAE(event_shape=(6, 6, 1), latent_dim=2,\n"

@@ -141,7 +141,7 @@ def test_members_are_the_runs_of_consecutive_seeds(data_dir, tmp_path, capsys):
         ({"devices": DeviceOptions(devices=9)}, "devices is 9, but there are only 8 cpu devices"),
         ({"devices": DeviceOptions(devices=3), "batch_size": 16}, "batch_size is 16, which 3 devices can't share"),
         ({"coordinator": "nowhere"}, "coordinator is 'nowhere'; expected HOST:PORT"),
-        ({"coordinator": "here:1", "num_processes": 2}, "give the number of processes and this one's number"),
+        ({"coordinator": "here:1", "num_processes": 2}, "a coordinator requires num_processes and process_id"),
         ({"coordinator": "here:1", "num_processes": 2, "process_id": 2}, "process_id is 2; expected 0 to 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A store never goes on with another run: each difference is refused by its name, or allowed by it."""
+"""A store never resumes another run: each difference is refused or allowed by its name."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from conftest import small_split
 
 import vae_jax as vj
 from vae_jax.checkpoints.differences import difference
+from vae_jax.training import loop
 from vae_jax.training.step import describe_step
 
 DATA = small_split(96)  # 6 steps an epoch
@@ -70,7 +71,7 @@ def chunks(monkeypatch):
         finite = jnp.full(state.step.shape, count)
         return replace(state, step=state.step + count), {"loss": jnp.zeros(state.step.shape), "finite": finite}
 
-    monkeypatch.setattr(train, "run_chunk", count_steps)
+    monkeypatch.setattr(loop, "run_chunk", count_steps)
     return taken
 
 
@@ -114,7 +115,7 @@ def test_an_epoch_of_another_length_is_refused_whatever_is_allowed(tmp_path, chu
     assert_refused(chunks, r"steps_per_epoch is", tmp_path, 4, allow=list(CHANGES), **change)
 
 
-def test_the_same_run_made_anew_goes_on(tmp_path):
+def test_the_same_run_is_resumed_in_a_new_process(tmp_path):
     fit(tmp_path, 2)
     anew = {"state": jax.tree.map(jnp.copy, FRESH), "step": step_of(), "data": small_split(96)}
     state, history = fit(tmp_path, 4, **anew, mesh=vj.device_mesh(2), stream_above=0, eval_fn=lambda state: {})
@@ -129,7 +130,7 @@ def test_settings_that_are_plain_numbers_or_nan_are_the_same_again(tmp_path, bet
     assert int(fit(tmp_path, 3, state=state)[0].step) == 18
 
 
-def test_members_of_other_settings_are_refused_and_those_of_the_same_gone_on_with(tmp_path, chunks):
+def test_members_of_other_settings_are_refused_and_of_the_same_settings_resumed(tmp_path, chunks):
     def members(betas):
         keys = jax.random.split(jax.random.key(0), len(betas))
         return vj.init_members(keys, VAE, OPTIMIZER, {"beta": jnp.array(betas)})
@@ -161,7 +162,7 @@ def by_hand(state, batch):
 
 
 def test_a_step_written_by_hand_is_described_by_the_caller(tmp_path, chunks):
-    assert_refused(chunks, r"the step has no description .*Checkpoints\(\.\.\., step=\{", tmp_path, 1, step=by_hand)
+    assert_refused(chunks, r"the step has no description, .*Checkpoints\(\.\.\., step=\{", tmp_path, 1, step=by_hand)
     with_rate = [{"loss": "mine", "rate": rate} for rate in (0.1, 0.2)]
     fit(tmp_path / "whole", 1, step=by_hand, described=with_rate[0])
     refused = r"\(step\.rate is 0\.1 there and 0\.2 here\).*allow=\('step',\)"

@@ -146,9 +146,9 @@ def test_one_device_reads_everything():
 @pytest.mark.parametrize(
     ("counts", "devices", "message"),
     [
-        ({"batch_size": 12}, 8, "batch_size is 12, which 8 devices can't share; take 8 or 16"),
-        ({"batch_size": 5}, 8, "batch_size is 5, which 8 devices can't share; take 8"),
-        ({"members": 3}, 2, "members is 3, which 2 devices can't share; take 2 or 4"),
+        ({"batch_size": 12}, 8, "batch_size is 12, which 8 devices can't share; choose 8 or 16"),
+        ({"batch_size": 5}, 8, "batch_size is 5, which 8 devices can't share; choose 8"),
+        ({"members": 3}, 2, "members is 3, which 2 devices can't share; choose 2 or 4"),
     ],
 )
 def test_what_the_devices_cannot_share_is_refused(counts, devices, message):

@@ -310,7 +310,9 @@ class BreaksAt:
 @pytest.mark.parametrize("where", ["kl", "gradient"])
 def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_at_the_last_good_state(where):
     step = vj.make_train_step(VAE, BreaksAt(8, where), OPTIMIZER)
-    with pytest.raises(vj.NotFiniteError, match=f"step 9 met a .*{where}.*learning rate") as caught:
+    with pytest.raises(
+        vj.NotFiniteError, match=f"^step 9: the .*{where}.* not finite.*smaller learning rate"
+    ) as caught:
         vj.fit(fresh(), step, DATA, epochs=3, batch_size=16, progress=False)
     state = caught.value.state
     assert int(state.step) == 8

@@ -1,4 +1,4 @@
-"""One rule for all public values: leaves and static parts, under transformations, compared, hashed, and as JSON."""
+"""All public values: leaves and static parts, under transformations, comparison, hash, and JSON."""
 
 import dataclasses
 import json
@@ -127,7 +127,7 @@ def test_every_public_value_is_tested_here():
 
 
 @over_values
-def test_a_value_is_a_tree_of_numbers(of):
+def test_a_value_is_a_pytree_of_numbers(of):
     leaves, structure = jax.tree.flatten(of)
     assert all(isinstance(leaf, float | jax.Array) for leaf in leaves)
     same = jax.tree.unflatten(structure, leaves)
@@ -141,7 +141,7 @@ def test_a_value_is_a_tree_of_numbers(of):
 
 
 @over_values
-def test_the_hash_is_that_of_the_static_part_and_equality_that_of_both(of):
+def test_the_hash_covers_the_static_part_and_equality_both_parts(of):
     changed = jax.tree.map(lambda leaf: leaf + 1, of)
     assert hash(changed) == hash(of)
     assert (changed == of) == (not jax.tree.leaves(of))
@@ -167,19 +167,19 @@ def test_the_hash_is_that_of_the_static_part_and_equality_that_of_both(of):
         (vae(), vae(posterior=vj.Delta)),
     ],
 )
-def test_values_of_other_parts_differ(one, other):
+def test_values_with_different_parts_differ(one, other):
     assert one != other
 
 
 @over_uses
-def test_a_value_is_an_argument_and_a_constant_of_a_compiled_function(of, use):
+def test_a_compiled_function_takes_a_value_as_argument_and_as_constant(of, use):
     expected = use(of)
     np.testing.assert_allclose(jax.jit(use)(of), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(jax.jit(lambda: use(of))(), expected, rtol=1e-4, atol=1e-5)
 
 
 @over_values
-def test_vmap_maps_over_each_leaf_alone(of):
+def test_vmap_maps_over_each_single_leaf(of):
     leaves, structure = jax.tree.flatten(of)
     for i, leaf in enumerate(leaves):
         stacked = jnp.stack([jnp.asarray(leaf), 2 * jnp.asarray(leaf), 3 * jnp.asarray(leaf)])
@@ -199,7 +199,7 @@ def test_a_value_goes_to_json_and_back(of):
     assert describe(built) == described
 
 
-def test_vmap_over_beta_gives_the_losses_of_each_beta():
+def test_vmap_over_beta_returns_the_losses_of_each_beta():
     objective = vj.ELBO(beta=jnp.array([0.5, 1.0, 2.0]))
     found = jax.vmap(loss, in_axes=(vj.axes(objective, beta=0),))(objective)
     expected = jnp.stack([loss(vj.ELBO(beta=beta)) for beta in (0.5, 1.0, 2.0)])
@@ -220,13 +220,13 @@ def test_axes_reach_a_parameter_of_a_part():
     ("of", "name"),
     [(vj.ELBO(), "samples"), (vj.ELBO(), "betta"), (vj.ELBO(beta=optax.constant_schedule(1.0)), "beta")],
 )
-def test_axes_of_what_is_no_parameter_are_refused(of, name):
+def test_axes_of_a_name_that_is_not_a_parameter_are_an_error(of, name):
     with pytest.raises(vj.InputError, match=f"ELBO has no parameter '{name}'; expected one of .*free_bits"):
         vj.axes(of, **{name: 0})
 
 
 def test_gradients_reach_a_parameter():
-    """d/dv log N(x; m, v I) of 4 entries, and of a schedule's objective nothing is a leaf but the free bits."""
+    """d/dv log N(x; m, v I) of 4 entries; with a schedule for beta, free_bits is the only leaf of an ELBO."""
     found = jax.grad(lambda of: likelihood_of(of).sum())(vj.Gaussian(0.3))
     squares = float(jnp.sum((jnp.round(X) - X) ** 2))
     assert found.variance == pytest.approx(0.5 * squares / 0.3**2 - 0.5 * X.size / 0.3, rel=1e-4)
@@ -244,7 +244,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_checks_run_where_a_person_gives_a_concrete_number_and_nowhere_else(message):
+def test_checks_run_in_constructors_on_concrete_numbers_only(message):
     make = REFUSED[message]
     for call in (lambda: make(-1.0), lambda: jax.jit(lambda: jax.tree.leaves(make(-1.0)))()):
         with pytest.raises(vj.InputError, match=message):
@@ -254,7 +254,7 @@ def test_checks_run_where_a_person_gives_a_concrete_number_and_nowhere_else(mess
     assert min(map(float, jax.tree.leaves(negated))) < 0
 
 
-def test_a_number_may_be_an_array_of_a_person_and_is_checked_too():
+def test_a_parameter_that_is_an_array_is_checked_too():
     with pytest.raises(vj.InputError, match="variance is"):
         vj.Gaussian(jnp.array([0.1, -0.1]))
     with pytest.raises(vj.InputError, match="beta is"):

@@ -1,4 +1,4 @@
-"""One process of several: trains a small run in each way there is, and prints what came of it as one line of JSON.
+"""One process of several: train a small run with each kind of feeding, and print the results as one line of JSON.
 
 python train_on_hosts.py PORT PROCESSES NUMBER
 """
@@ -22,7 +22,7 @@ WAYS = {
 def main(port: int, processes: int, number: int) -> None:
     start_processes(f"127.0.0.1:{port}", processes, number)
     found = {"devices": jax.device_count(), "first": is_first_process()}
-    # Only now, for it asks for eight devices, and there are no more to be had.
+    # Imported here, because it configures eight devices, which has no effect after JAX has started.
     from small_run import fit, fresh, fresh_members, in_float64, leaves, losses
 
     feeding.WINDOW_BYTES = 4 * 16 * 36  # of 4 steps
@@ -47,6 +47,14 @@ def main(port: int, processes: int, number: int) -> None:
         }
     state, history = fit(in_float64(fresh_members(4)), 2, mesh=vj.device_mesh())
     found["members"] = {"losses": losses(history).tolist()}
+    seen = []
+
+    def callback(record):
+        seen.append(record["epoch"])
+        return record["epoch"] == 2
+
+    _, history = fit(in_float64(fresh()), 4, mesh=vj.device_mesh(), callback=callback)
+    found["stopped"] = {"seen": seen, "epochs": len(history)}
     require_same(seed="0", data="the same")
     try:
         require_same(seed="0", data=f"that of {number}")

@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from vae_jax import plotting as plot
-from vae_jax.checkpoints import Checkpoints, NoCheckpoints, restore_model
+from vae_jax.checkpoints import Checkpoints, NoCheckpoints, SavedModel, export, load_model, restore_model, save
 from vae_jax.data import (
     Attributes,
     Batch,
@@ -91,6 +91,7 @@ from vae_jax.models import VAE, Draws, LatentVariableModel, Terms, batch_norm_va
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, from_nnx
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
 from vae_jax.training import (
+    EarlyStopping,
     TrainState,
     averaged,
     averaged_variables,
@@ -138,6 +139,7 @@ __all__ = [
     "DiagonalGaussian",
     "DiscretisedLogistic",
     "Draws",
+    "EarlyStopping",
     "FlowPosterior",
     "FlowPrior",
     "FullGaussian",
@@ -164,6 +166,7 @@ __all__ = [
     "Raw",
     "Reconstruction",
     "SampledKL",
+    "SavedModel",
     "Scale",
     "Split",
     "StandardNormal",
@@ -188,6 +191,7 @@ __all__ = [
     "elbo_terms",
     "encode_all",
     "evaluate",
+    "export",
     "fit",
     "frechet_distance",
     "from_nnx",
@@ -199,6 +203,7 @@ __all__ = [
     "latents",
     "load",
     "load_celeba",
+    "load_model",
     "log_likelihood",
     "log_weights",
     "make_train_step",
@@ -210,6 +215,7 @@ __all__ = [
     "parameter_table",
     "plot",
     "restore_model",
+    "save",
     "sharding",
     "train_classifier",
     "train_legibility_classifier",

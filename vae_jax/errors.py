@@ -1,8 +1,11 @@
-"""Exceptions, warnings and checks of arguments; each message is a sentence with value, expectation and remedy."""
+"""Exceptions, warnings and checks of arguments.
+
+Each message is one sentence: the value found, the expected values, the remedy.
+"""
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from signal import Signals
@@ -16,22 +19,22 @@ T = TypeVar("T")
 
 
 class InputError(ValueError):
-    """A value given by the caller can't be used; the message names it, what was expected and what to do."""
+    """An argument cannot be used."""
 
 
 class DataError(InputError):
-    """A file or an array of pixels or labels can't be used."""
+    """A file, or an array of examples or labels, cannot be used."""
 
 
 class DataNotFoundError(DataError):
-    """A data set is in none of the places where it was looked for."""
+    """A data set was not found in any of the places that were searched."""
 
 
 class NotFiniteError(RuntimeError):
-    """Training met a loss or a gradient that is not finite; the message names the step and the terms.
+    """A loss or a gradient was not finite during training; the message names the step and the terms.
 
     Attributes:
-      state: the `TrainState` before that step.
+      state: `TrainState` before that step.
     """
 
     def __init__(self, message: str, state: Any) -> None:
@@ -43,8 +46,8 @@ class StoppedError(KeyboardInterrupt):
     """Training was stopped by Ctrl-C or a signal; the message says how to resume.
 
     Attributes:
-      state: the `TrainState` at that moment.
-      signal: what stopped it.
+      state: `TrainState` after the last step.
+      signal: Signal that was received.
     """
 
     def __init__(
@@ -61,7 +64,10 @@ class StoppedError(KeyboardInterrupt):
 
 
 def renamed(**names: str) -> Callable[[T], T]:
-    """Decorator of a function, or a class, whose keyword arguments `names` have new names: the old ones warn."""
+    """Decorator that accepts old names of keyword arguments, `old="new"`, with a `DeprecationWarning`.
+
+    It decorates a function, or a class whose `__init__` has the arguments.
+    """
 
     def decorate(function: T) -> T:
         inner: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
@@ -83,35 +89,38 @@ def renamed(**names: str) -> Callable[[T], T]:
 
 
 class CheckpointError(RuntimeError):
-    """The last state of a script's run could not be saved.
+    """The last state of a script's run, or a model, could not be saved.
 
-    The message names the folder, the step, the reason, and what is still there.
+    The message names the folder, the step, the reason, and the checkpoints that exist.
     """
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint can't be read and an earlier one is taken, one can't be written, or a folder can't be locked."""
+    """A checkpoint cannot be read (an earlier one is used) or written, or a folder cannot be locked.
+
+    It is given too if a model is stored that another process cannot make again.
+    """
 
 
 def require_positive_int(**values: object) -> None:
-    """Raise `InputError` unless each value is a whole number of at least one."""
+    """Raise `InputError` unless each value is a whole number of at least 1."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
             raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 
 def require_positive(**values: Any) -> None:
-    """Raise `InputError` unless each value is a finite number above 0, or an array of them; traced values pass."""
+    """Raise `InputError` unless each value is a finite number above 0, or an array of such; traced values pass."""
     for name, value in values.items():
         if not _all_within(value, lambda numbers: (numbers > 0) & (numbers < np.inf)):
             raise InputError(f"{name} is {value!r}; expected a finite number above 0")
 
 
 def require_not_negative(**values: Any) -> None:
-    """Raise `InputError` unless each value is a finite number from 0, or an array of them; traced values pass."""
+    """Raise `InputError` unless each value is a finite number of 0 or more, or an array of such; traced values pass."""
     for name, value in values.items():
         if not _all_within(value, lambda numbers: (numbers >= 0) & (numbers < np.inf)):
-            raise InputError(f"{name} is {value!r}; expected a finite number from 0")
+            raise InputError(f"{name} is {value!r}; expected a finite number of at least 0")
 
 
 def _all_within(value: Any, holds: Callable[[Any], Any]) -> bool:
@@ -119,33 +128,68 @@ def _all_within(value: Any, holds: Callable[[Any], Any]) -> bool:
         return True
     if not isinstance(value, Real | np.ndarray | jax.Array | np.generic) or isinstance(value, bool):
         return False
-    return bool(np.all(holds(np.asarray(value))))  # by NumPy: importing the library starts no backend of JAX
+    return bool(
+        np.all(holds(np.asarray(value)))
+    )  # NumPy, because importing the library must not start a backend of JAX
 
 
 def is_traced(tree: Any) -> bool:
-    """Whether a leaf of the tree has no value yet, since a program that computes it is being traced.
+    """Whether a leaf of the tree is a tracer, which has no value.
 
-    What is not traced may be looked at even within a traced function, under `jax.ensure_compile_time_eval`.
+    Leaves that are not tracers can be checked within a traced function too, under `jax.ensure_compile_time_eval`.
     """
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def require_finite(variables: Any) -> None:
-    """Raise `InputError` where a leaf of the tree is NaN or infinite; traced leaves pass."""
+    """Raise `InputError` if a leaf of the tree holds NaN or infinite values; traced leaves pass."""
     with jax.ensure_compile_time_eval():
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
             if not is_traced(leaf) and not jnp.all(jnp.isfinite(leaf)):
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
-                raise InputError(f"the variable {name} holds NaN or infinite values; its training has diverged")
+                raise InputError(
+                    f"the variable {name} holds NaN or infinite values; expected finite values: the training diverged"
+                )
 
 
 def require_writable_folder(path: Path) -> None:
-    """Make the folder if need be; raise `InputError` unless files can be written in it."""
+    """Create the folder if it does not exist; raise `InputError` if files cannot be written in it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
-        probe.unlink(missing_ok=True)  # another process may have made the same test
+        probe.unlink(missing_ok=True)  # another process may run the same check
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write to the folder {path} ({reason}); choose another one") from error
+
+
+def named(value: Any) -> str:
+    """The kind of a value for an error message: an array by dtype and shape, a number or a string by its value."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, jax.Array | np.ndarray):  # a tracer too
+        return f"an array {array_spec(value)}"
+    if value is None or isinstance(value, bool | int | float | str | np.generic):
+        return repr(value)
+    if isinstance(value, list | tuple | dict | set):
+        return f"{'a' if len(value) else 'an empty'} {type(value).__name__}"
+    return f"an object of type {type(value).__name__}"
+
+
+def array_spec(array: Any) -> str:
+    """Dtype and shape of an array, such as float32[64, 28, 28, 1]."""
+    return f"{array.dtype}{list(array.shape)}"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and the number of the others."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def size_of(size: int) -> str:
+    """A number of bytes in a unit of its magnitude, such as 44.9 MiB."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(max(0, (size.bit_length() - 1) // 10), len(units) - 1)
+    return f"{size / 1024**power:.3g} {units[power]}" if power else f"{size} B"

@@ -1,12 +1,12 @@
 """Values: frozen dataclasses that are pytrees by one rule.
 
-Fields made by `parameter` hold real numbers or arrays that only enter arithmetic, or other values: they are the leaves
-and children of the tree, so `jit` takes them as arguments, and `vmap` and `grad` reach them. All other fields are
-static: whole numbers, truth values, strings, shapes, modules and functions. A parameter that is a function, such as a
-schedule, is static too.
+Fields made by `parameter` hold real numbers or arrays that only enter arithmetic, or other values. They are the leaves
+and children of the tree: arguments of `jit`, and inputs of `vmap` and `grad`. All other fields are static: whole
+numbers, booleans, strings, shapes, modules and functions. A parameter that is a function, such as a schedule, is static
+too.
 
-`hash` covers the static part. `==` compares both parts and needs concrete leaves. `__post_init__` runs where a person
-makes a value, and not where JAX rebuilds one.
+`hash` covers the static part. `==` compares both parts and needs concrete leaves. `__post_init__` runs when the
+constructor is called, and not when JAX unflattens a tree.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ _NUMBERS = (jax.Array, np.ndarray, np.generic, int, float, complex)
 
 
 def parameter(*, default: Any = dataclasses.MISSING) -> Any:
-    """A field whose content is a leaf, or a child, of the tree."""
+    """A dataclass field that is a leaf, or a child, of the tree."""
     return dataclasses.field(default=default, metadata={"parameter": True})
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(parameter, dataclasses.field))
 def value(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen dataclass that is a pytree by the rule of this module."""
+    """Class decorator: makes a frozen dataclass that is a pytree by the rule of this module."""
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     setattr(cls, "__hash__", _hash)  # noqa: B010 (mypy takes no assignment to a method)
     setattr(cls, "__eq__", _equal)  # noqa: B010
@@ -68,7 +68,7 @@ def _short(content: Any) -> str:
 
 
 def is_value(of: type) -> bool:
-    """Whether a class was made by `value`."""
+    """Whether a class is decorated by `value`."""
     return of in _VALUES
 
 
@@ -76,10 +76,14 @@ def axes(of: T, **mapped: Any) -> T:
     """The `in_axes` of a value for `jax.vmap`: the named parameters are mapped over, all others are not.
 
     `jax.vmap(loss, in_axes=(axes(objective, beta=0),))(objective)` maps over the leading axis of `objective.beta`. For
-    a parameter that is itself a value, give its own `axes`.
+    a parameter that is a value, give the `axes` of that value.
+
+    Args:
+      of: Value, such as an objective or a model.
+      **mapped: Axis, or tree of axes, of each parameter that is mapped over.
 
     Raises:
-      InputError: a name that is no parameter of the value.
+      InputError: The value has no parameter of that name.
     """
     (names, static), children = _parts(of)
     for name in mapped:
@@ -90,7 +94,7 @@ def axes(of: T, **mapped: Any) -> T:
 
 
 def jit(function: Callable[..., T], **settings: Any) -> Callable[..., T]:
-    """`jax.jit` of a function of arrays and values; an argument that is neither, such as a function, is a constant."""
+    """`jax.jit` of a function of arrays and values; any other argument, such as a function, is a static constant."""
 
     @functools.partial(jax.jit, **settings)
     def compiled(*args: Any, **kwargs: Any) -> T:
@@ -119,7 +123,7 @@ def _revealed(content: Any) -> Any:
 
 
 def _parts(of: Any) -> tuple[tuple[tuple[str, ...], tuple[tuple[str, Any], ...]], list[Any]]:
-    """The names of the parameters with the static fields, and the parameters."""
+    """The names of the parameters and the static fields, and the parameters."""
     names, static = [], []
     for field in dataclasses.fields(of):
         content = getattr(of, field.name)

@@ -1,12 +1,18 @@
-"""Resumable checkpoints, and the model in them for use."""
+"""Resumable checkpoints of runs, and models saved for use without their run."""
 
 from vae_jax.checkpoints.description import build, describe
-from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints, restore_model
+from vae_jax.checkpoints.export import export
+from vae_jax.checkpoints.models import SavedModel, load_model, restore_model, save
+from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
 
 __all__ = [
     "Checkpoints",
     "NoCheckpoints",
+    "SavedModel",
     "build",
     "describe",
+    "export",
+    "load_model",
     "restore_model",
+    "save",
 ]

@@ -1,8 +1,8 @@
 """Classes and functions that a description may name.
 
-A checkpoint may come from a stranger, and a name is all it takes to run code. Allowed are values (dataclasses, Linen
-modules, named tuples), scalar types and numeric functions of this library, JAX, Flax and optax, by the rules below, and
-what is defined in modules that the caller trusts. No other module is imported.
+A checkpoint may come from an untrusted source, and a name suffices to run code. The rules below allow values
+(dataclasses, Linen modules, named tuples), scalar types and numeric functions of this library, JAX, Flax and optax.
+Classes and functions of modules that the caller trusts are allowed too. No other module is imported.
 """
 
 import importlib
@@ -21,24 +21,24 @@ from vae_jax.errors import InputError
 from vae_jax.values import is_value
 
 _Rule = Callable[[str, str, Any], bool]
-"""From a module, a name in it and what has that name to whether it is allowed."""
+"""Function of a module, a name in it and the object of that name; returns whether the object is allowed."""
 
 
 def find(address: Any, name: str, modules: Collection[str] = ()) -> Any:
-    """The class or function at an address, "module:name", if a description may name it.
+    """The class or function at an address "module:name", if a description may name it.
 
     Args:
-      address: in this library, JAX, Flax or optax, or in one of `modules`.
-      name: of the value that needs it, for the message.
-      modules: trusted packages and modules, with their submodules. Classes and Python functions that they define are
-        allowed; what they import from elsewhere is not.
+      address: Address in this library, JAX, Flax or optax, or in one of `modules`.
+      name: Name of the value in error messages.
+      modules: Trusted packages and modules, with their submodules. The classes and Python functions that they define
+        are allowed; objects that they import from elsewhere are not.
 
     Raises:
-      InputError: it is not allowed, or is not there.
+      InputError: The object is not allowed, or does not exist.
     """
     parts = address.replace(":", ".").split(".") if isinstance(address, str) and address.count(":") == 1 else [""]
     if not all(part.isidentifier() for part in parts):
-        raise InputError(f"{name} is {address!r}, which is no address; expected one such as 'vae_jax.networks:MLP'")
+        raise InputError(f"{name} is {address!r}, which is no address; expected text such as 'vae_jax.networks:MLP'")
     module, qualname = address.split(":")
     trusted = _is_within(module, modules)
     is_allowed = partial(_is_defined_in, modules) if trusted else _library_rule(module, qualname)
@@ -46,10 +46,10 @@ def find(address: Any, name: str, modules: Collection[str] = ()) -> Any:
         raise InputError(f"{name} is {address}, {_refusal(parts[0])}")
     try:
         found = _look_up(module, qualname)
-    except Exception as error:  # of any kind, because importing a trusted module runs it
+    except Exception as error:  # of any type, because importing a trusted module runs its code
         raise InputError(
-            f"{name} is {address}, which can't be found ({error}); install the version of {parts[0]} that it was made "
-            "with, or put its module on the path"
+            f"{name} is {address}, which can't be found ({error}); install the version of {parts[0]} that wrote it, or "
+            "put its module on the path"
         ) from error
     if not is_allowed(module, qualname, found):
         reason = f"which none of {', '.join(modules)} defines as a class or a function" if trusted else None
@@ -58,24 +58,24 @@ def find(address: Any, name: str, modules: Collection[str] = ()) -> Any:
 
 
 def require_own(modules: Collection[str]) -> None:
-    """Raise `InputError` unless each is the name of a module that the caller may trust as a whole."""
+    """Raise `InputError` unless each entry is the name of a module that the caller may trust as a whole."""
     if isinstance(modules, str):
         raise InputError(f"modules is {modules!r}; expected a tuple of names, such as ({modules!r},)")
     for module in modules:
         if not isinstance(module, str) or not is_own(module):
             raise InputError(
-                f"modules holds {module!r}; expected the names of modules that define the model, and none of Python's "
-                f"own or of {', '.join(sorted(LIBRARIES))}"
+                f"modules holds {module!r}; expected the names of modules that define the model, and no module of "
+                f"Python or of {', '.join(sorted(LIBRARIES))}"
             )
 
 
 def is_own(module: str) -> bool:
-    """Whether a caller may trust it as a whole; it isn't Python's own, nor one of which a rule allows a part."""
+    """Whether a caller may trust the module as a whole: it belongs neither to Python nor to `LIBRARIES`."""
     return module.split(".")[0] not in sys.stdlib_module_names | LIBRARIES | {"__main__"}
 
 
 def is_named_tuple(found: Any) -> bool:
-    """Whether it is the class of one."""
+    """Whether the object is a class of named tuples."""
     return isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields")
 
 
@@ -85,13 +85,13 @@ def _refusal(package: str) -> str:
     if is_own(package):
         return f"which is code of {package}; if you trust that code, allow it by modules=({package!r},)"
     return (
-        "which is none of the values and numeric functions that a description may name; if it is your model's, wrap it "
-        "in a function of a module of your own, and trust that one by modules="
+        "which is none of the values and numeric functions that a description may name; if your model needs it, wrap "
+        "it in a function of your own module, and allow that module by modules="
     )
 
 
 def _look_up(module: str, qualname: str) -> Any:
-    """A global of a module, or what a class that is one has in it; never an attribute of anything else."""
+    """A global of a module, or an attribute of a class that is a global; never an attribute of another object."""
     first, *inner = qualname.split(".")
     found = vars(importlib.import_module(module)).get(first)
     for part in inner:
@@ -106,20 +106,20 @@ def _is_within(module: Any, packages: Collection[str]) -> bool:
 
 
 def _is_defined_in(modules: Collection[str], module: str, name: str, found: Any) -> bool:
-    """Whether it is a class or a Python function, jitted or not, of one of the trusted modules."""
+    """Whether the object is a class or a Python function, jitted or not, that a trusted module defines."""
     code = isinstance(found, type) or inspect.isfunction(inspect.unwrap(found))
     return code and _is_within(found.__module__, modules)
 
 
 def _library_rule(module: str, qualname: str) -> _Rule | None:
-    """The rule for a name of a library; None where none of these names is allowed."""
+    """The rule for a name of a library; None if no such name is allowed."""
     if "." in qualname or any(part.startswith("_") for part in [*module.split("."), qualname]):
         return None
     return _of_this_library if _is_within(module, ("vae_jax",)) else _RULES.get(module)
 
 
 def _of_this_library(module: str, name: str, found: Any) -> bool:
-    """Linen modules, the identity as an activation, and values that are in `__all__`."""
+    """Linen modules, the activation `identity`, and values that are in `__all__`."""
     if isinstance(found, type) and _is_within(found.__module__, ("vae_jax",)):
         exported = name in vars(sys.modules[module]).get("__all__", ())
         return issubclass(found, nn.Module) or (exported and (_is_frozen(found) or is_named_tuple(found)))
@@ -127,7 +127,7 @@ def _of_this_library(module: str, name: str, found: Any) -> bool:
 
 
 def _is_frozen(kind: type) -> bool:
-    """Whether it is a dataclass of values: made by `value`, or frozen and compared by its fields."""
+    """Whether the class was made by `value`, or is a frozen dataclass that is compared by its fields."""
     if is_value(kind):
         return True
     parameters: Any = getattr(kind, "__dataclass_params__", None)
@@ -147,7 +147,7 @@ def _of_numpy(module: str, name: str, found: Any) -> bool:
 
 
 def _of_jax_numpy(module: str, name: str, found: Any) -> bool:
-    """Scalar types, and elementwise functions: those that NumPy has as a ufunc."""
+    """Scalar types, and elementwise functions: the names of NumPy's ufuncs."""
     return isinstance(found, type(jnp.float32)) or isinstance(vars(np).get(name), np.ufunc)
 
 
@@ -179,4 +179,4 @@ _RULES: dict[str, _Rule] = {
     "optax": _of_optax,
 }
 LIBRARIES = {"vae_jax", *(module.split(".")[0] for module in _RULES if module != "builtins")}
-"""The packages of which the rules allow a part."""
+"""The packages of which the rules allow some names."""

@@ -1,9 +1,12 @@
-"""Values as JSON and back: what a checkpoint says of its model, and of the run that made it.
+"""Values as JSON and back: the description of a model and of a run in a checkpoint.
 
-None, truth values, numbers and strings stand for themselves, a list for a tuple. All else is an object whose first
-entry says what it is, by a word that no field can be named by: {"class": "module:name", fields...} a dataclass, a Linen
-module, a named tuple or a partial, {"import": "module:name"} a class or a function, {"def": ...} what has no such name,
-{"is": "default"} what is its field's default and has none.
+None, booleans, numbers and strings stand for themselves, and a list for a tuple. Any other value is an object; its
+first key is a Python keyword, which no field can be named:
+
+* {"class": "module:name", fields...}: a dataclass, Linen module, named tuple or partial;
+* {"import": "module:name"}: a class or function;
+* {"def": ...}: a value that can't be imported;
+* {"is": "default"}: the default of its field, where that can't be imported.
 """
 
 import dataclasses
@@ -28,20 +31,22 @@ from flax import linen as nn
 from vae_jax.checkpoints.allowed import LIBRARIES, find, is_named_tuple, is_own, require_own
 from vae_jax.errors import InputError
 
-_PUBLIC = ("jax.nn", "jax.nn.initializers", "jax.numpy", "flax.linen")  # of functions whose own module is a private one
+_PUBLIC = ("jax.nn", "jax.nn.initializers", "jax.numpy", "flax.linen")  # re-export functions of private modules
 _LARGEST_ARRAY = 1_000
 _DEFAULT = {"is": "default"}
-_UNDER_WAY: ContextVar[tuple[Any, ...]] = ContextVar("under_way", default=())  # functions and objects being described
+_UNDER_WAY: ContextVar[tuple[Any, ...]] = ContextVar("under_way", default=())  # being described, outermost first
 
 
 def describe(value: Any) -> Any:
-    """A value as JSON can hold it: the same for the same value in every process.
+    """Describe a value as JSON can hold it; the description of a value is the same in every process.
 
-    `build` refuses the following values, which are described only to be compared. A function that can't be imported,
-    such as a schedule made by a call, is described by its name and the variables that it encloses (one of your own,
-    such as a lambda, also by its bytecode and the global variables that it reads); a large array by its SHA-256; an
-    object by its class and its attributes, or by its `repr` if the class defines one; a traced value by its type and
-    shape.
+    Some values are described for comparison only, and `build` refuses them:
+
+    * a function that can't be imported, such as a schedule, by its name and the variables that it encloses; a function
+      from outside the libraries, such as a lambda, also by its bytecode and the global variables that it reads;
+    * a large array by its SHA-256;
+    * an object by its class and its attributes, or by its `repr` if the class defines one;
+    * a traced value by its type and shape.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -53,7 +58,7 @@ def describe(value: Any) -> Any:
         return {"class": "builtins:dict", "items": {key: describe(item) for key, item in value.items()}}
     if isinstance(value, Mapping):
         return {"def": "a dict of other keys than strings", "items": [describe(item) for item in value.items()]}
-    if isinstance(value, set | frozenset):  # whose order changes from process to process
+    if isinstance(value, set | frozenset):  # sorted, because their order differs between processes
         return {"def": "a set", "items": sorted((describe(item) for item in value), key=json.dumps)}
     if isinstance(value, jax.core.Tracer):
         return {"def": f"a traced {value.dtype}{list(value.shape)}"}
@@ -71,31 +76,45 @@ def describe(value: Any) -> Any:
 
 
 def build(description: Any, name: str = "the value", modules: Collection[str] = ()) -> Any:
-    """The value that `describe` has described.
+    """Build a value from its description.
 
-    A description may come from a stranger. It may name values and numeric functions of this library, JAX, Flax and
-    optax (`vae_jax.checkpoints.allowed` has the rules), and nothing else is imported. All that is called are
-    constructors of dataclasses, Linen modules, named tuples and `functools.partial`.
+    A description may come from an untrusted source. It may name values and numeric functions of this library, JAX,
+    Flax and optax (see `vae_jax.checkpoints.allowed`); nothing else is imported. Only constructors of dataclasses,
+    Linen modules, named tuples and `functools.partial` are called.
 
     Args:
-      description: by `describe`.
-      name: of the value, for the message where it can't be built.
-      modules: packages and modules that may be imported as well, with their submodules, if the description names
-        a class or a function that they define; their code is trusted.
+      description: Result of `describe`.
+      name: Name of the value in error messages.
+      modules: Names of the caller's packages and modules, with their submodules. Their code is trusted: they are
+        imported if the description names a class or a function that they define.
 
     Raises:
-      InputError: something in it is not allowed, can't be found, or isn't what the description says; or `modules` holds
-        a module of Python, JAX, Flax or optax.
+      InputError: A name in the description is not allowed or can't be found, a value doesn't match its description, or
+        `modules` holds a module of Python, JAX, Flax or optax.
     """
     require_own(modules)
     try:
         return _build(description, name, modules)
     except RecursionError as error:
-        raise InputError(f"{name} is nested too deeply to be built; expected what `describe` gives") from error
+        raise InputError(f"{name} is nested too deeply to be built; expected a description by `describe`") from error
+
+
+def plain(name: str, value: Any) -> Any:
+    """A value as it is read back from JSON; NaN as text, so that it equals itself.
+
+    Raises:
+      InputError: JSON can't hold the value.
+    """
+    try:
+        return json.loads(json.dumps(value), parse_constant=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{name} can't be kept as JSON ({error}); give numbers, text, lists and dicts, an array as array.tolist()"
+        ) from error
 
 
 def own_packages(description: Any) -> set[str]:
-    """The packages that define what the description names and that `build` allows only if `modules` has them."""
+    """The packages named in a description that `build` allows only if they are in `modules`."""
     if isinstance(description, list):
         return set().union(*map(own_packages, description))
     if not isinstance(description, dict):
@@ -134,7 +153,7 @@ def _build_object(description: dict[str, Any], name: str, modules: Collection[st
         raise InputError(f"{name} is {address}, which is no dataclass, Linen module or named tuple")
     fields = {field: item for field, item in description.items() if field != "class"}
     if unknown := ", ".join(repr(field) for field in fields if field not in defaults):
-        raise InputError(f"{name} can't be made (it has no {unknown}); take the version of {address} that made it")
+        raise InputError(f"{name} can't be made (it has no {unknown}); use the version of {address} that wrote it")
     built = {
         field: _build(item, f"{name}.{field}", modules)
         for field, item in fields.items()
@@ -144,13 +163,13 @@ def _build_object(description: dict[str, Any], name: str, modules: Collection[st
         if kind is functools.partial:
             return functools.partial(built["func"], *built["args"], **built["keywords"])
         return kind(**built)
-    except Exception as error:  # of any kind, because the constructor may be anyone's
+    except Exception as error:  # of any type, because the constructor may be the caller's
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(f"{name} can't be made ({reason}); take the version of {address} that made it") from error
+        raise InputError(f"{name} can't be made ({reason}); use the version of {address} that wrote it") from error
 
 
 def _is_left_to_class(item: Any, default: Any) -> bool:
-    """Whether an item is its field's default: one without a name, or a function that may be allowed there alone."""
+    """Whether an item is the default of its field: then the class supplies it, and no rule has to allow it."""
     return item == _DEFAULT or (isinstance(item, dict) and "import" in item and item == describe(default))
 
 
@@ -165,11 +184,11 @@ def _build_array(description: dict[str, Any], name: str) -> jax.Array | np.ndarr
             return jnp.asarray(array)
         return array if description["class"] == "numpy:ndarray" else array[()]
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{name} is no array ({error}); expected dtype, shape and values as numbers") from error
+        raise InputError(f"{name} is no array ({error}); expected a dtype, a shape and numbers as values") from error
 
 
 def _entry(description: dict[str, Any], entry: str, kind: type, name: str) -> Any:
-    """An entry of the JSON type that `describe` gives it."""
+    """An entry of a description, checked to have the type that `describe` gives it."""
     found = description.get(entry)
     if not isinstance(found, kind):
         raise InputError(f"{name} has {entry} {found!r}; expected a {kind.__name__}, as `describe` gives it")
@@ -189,7 +208,7 @@ def _described_array(array: jax.Array | np.ndarray | np.generic) -> dict[str, An
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """What its class makes it from, described; None for a value of any other class than `build` can call."""
+    """The described arguments of the class of a value; None unless `build` can call the class."""
     defaults = _parameters(type(value))
     if defaults is None:
         return None
@@ -197,27 +216,27 @@ def _fields(value: Any) -> dict[str, Any] | None:
 
 
 def _parameters(kind: Any) -> dict[str, Any] | None:
-    """The defaults of what a class is made from, by name; None of anything but a class that `build` can call."""
+    """The defaults of the arguments of a class, by name; None unless `build` can call the class."""
     if is_named_tuple(kind):
         return dict.fromkeys(kind._fields, dataclasses.MISSING)
     if isinstance(kind, type) and issubclass(kind, functools.partial):
         return dict.fromkeys(("func", "args", "keywords"), dataclasses.MISSING)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return None
-    own = "parent" if issubclass(kind, nn.Module) else None  # Linen's, which says where a module stands
+    own = "parent" if issubclass(kind, nn.Module) else None  # set by Linen
     return {field.name: field.default for field in dataclasses.fields(kind) if field.init and field.name != own}
 
 
 def _described_field(value: Any, default: Any) -> Any:
-    """A default has no need of a name: the initialisers of Linen's own layers have none."""
+    """The description of a field; a default that can't be imported, such as Linen's initialisers, has a short one."""
     described = describe(value)
     return _DEFAULT if value is default and isinstance(described, dict) and "def" in described else described
 
 
 def _named(value: Any, kind: str) -> dict[str, Any]:
-    """{kind: where the very same object is imported from}, by a public name if there is one; else {"def": its name}."""
+    """{kind: address} of the same object, public if possible; {"def": name} if it can't be imported."""
     module, qualname = value.__module__ or "builtins", value.__qualname__
-    packages = itertools.accumulate(module.split("."), "{}.{}".format)  # the shortest name outlives changes best
+    packages = itertools.accumulate(module.split("."), "{}.{}".format)  # short names change least between versions
     public = [package for package in (*_PUBLIC, *packages) if "._" not in package]
     for place in (*public, module):
         first, *others = qualname.split(".")
@@ -228,7 +247,7 @@ def _named(value: Any, kind: str) -> dict[str, Any]:
 
 
 def _described_parts(whole: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a function or an object by name, described; nothing of a whole that is a part of itself."""
+    """The described parts of a function or an object; empty if it is a part of itself."""
     under_way = _UNDER_WAY.get()
     if any(whole is other for other in under_way):
         return {}
@@ -240,10 +259,10 @@ def _described_parts(whole: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _enclosed(function: Any) -> dict[str, Any]:
-    """What a function that can't be imported depends on: enclosed variables, defaults, the object of a method.
+    """The variables on which a function depends: enclosed variables, defaults, the object of a method.
 
-    Outside of the libraries its name says little (each lambda has the same): its bytecode and the global variables that
-    it reads belong to it.
+    Functions from outside the libraries may share a name, as lambdas do; they also have a digest of their bytecode and
+    the global variables that they read.
     """
     inner = inspect.unwrap(function)
     if inspect.ismethod(inner):
@@ -270,7 +289,7 @@ def _globals(function: FunctionType) -> dict[str, Any]:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """The bytecode of a function and of the functions that are defined in it."""
+    """The code objects of a function and of the functions defined in it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -278,7 +297,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _digest(code: CodeType) -> str:
-    """Of what the bytecode does, wherever its source stands."""
+    """SHA-256 of the bytecode, independent of the position of its source."""
     sha = hashlib.sha256()
     for part in _codes(code):
         constants = [describe(constant) for constant in part.co_consts if not isinstance(constant, CodeType)]

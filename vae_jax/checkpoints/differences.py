@@ -1,4 +1,4 @@
-"""Where two descriptions differ, as text for a message."""
+"""The differences of two descriptions as text for an error message."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,12 @@ _MOST = 3  # differences
 
 
 def difference(name: str, there: Any, here: Any) -> str:
-    """The first few paths at which two values of JSON differ, each with both values.
+    """The first paths at which two JSON values differ, each with both values.
 
     Args:
-      name: of the values, the beginning of each path; may be empty.
-      there: a value, of those that `describe` makes or of any others.
-      here: the other one.
+      name: Name of the values, with which each path begins; may be empty.
+      there: Value in the checkpoint.
+      here: Value of this run.
     """
     texts = [
         f"{_ends(path)} is {_brief(one)} there and {_brief(other)} here"
@@ -27,7 +27,7 @@ def difference(name: str, there: Any, here: Any) -> str:
 
 
 def _differences(path: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The paths at which two values of the same kind differ, or the path of two kinds, with the values there."""
+    """The paths at which two values differ, with both values; values of two kinds are not compared further."""
     if there == here:
         return
     if isinstance(there, Mapping) and isinstance(here, Mapping) and _kind(there) == _kind(here):
@@ -42,18 +42,18 @@ def _differences(path: str, there: Any, here: Any) -> Iterator[tuple[str, Any, A
 
 
 def _kind(value: Mapping[str, Any]) -> Any:
-    """What a description says that the value is; None of a mapping that is no description."""
+    """The class, function or definition that a description names; None of any other mapping."""
     return value.get("class") or value.get("import") or value.get("def")
 
 
 def _ends(path: str) -> str:
-    """The first and the last parts of a path."""
+    """The path, shortened to its first and its last two parts."""
     first, *inner = path.split(".")
     return path if len(inner) <= 3 else f"{first}...{'.'.join(inner[-2:])}"
 
 
 def _brief(value: Any) -> str:
-    """A description's kind, or the value itself; of a digest the beginning, of a long text both ends."""
+    """The kind of a description, or the value itself; digests and long texts are shortened."""
     text = repr((_kind(value) if isinstance(value, Mapping) else None) or value)
     text = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"

@@ -1,4 +1,4 @@
-"""A lock on a folder, which the operating system releases when its process ends, however it ends."""
+"""A lock on a folder, which the operating system releases when the process ends, even if it is killed."""
 
 import os
 import socket
@@ -28,16 +28,16 @@ class FolderLock:
         self._close: weakref.finalize | None = None
 
     def take(self) -> bool:
-        """Make the folder if need be and lock it, unless this object holds the lock of the folder that is there now.
+        """Create the folder if it does not exist, and lock it unless this object holds its lock.
 
-        A file system without locks gives a warning, and counts as locked.
+        On a file system without locks, a warning is given and the folder counts as locked.
 
         Returns:
-          Whether it has been locked by this call.
+          Whether this call has locked the folder.
 
         Raises:
-          InputError: another process, or another lock of this process, holds it; the message names the process.
-          OSError: the folder can't be made or written to.
+          InputError: Another process, or another lock of this process, holds the lock; the message names the process.
+          OSError: The folder can't be created or written to.
         """
         if self._is_current():
             return False
@@ -49,7 +49,7 @@ class FolderLock:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 1000, 0).decode() or "unknown"
             os.close(descriptor)
-            whose = "another Checkpoints of this process" if holder == _this_process() else "another process"
+            whose = "another object of this process" if holder == _this_process() else "another process"
             text = f"{self._folder} is in use: {whose} ({holder}) writes checkpoints there"
             raise InputError(f"{text}; wait until its run has ended, stop it, or choose another folder") from error
         except OSError as error:
@@ -62,13 +62,13 @@ class FolderLock:
         return True
 
     def release(self) -> None:
-        """Release the lock, if it is held."""
+        """Release the lock if it is held."""
         if self._close is not None:
             self._close()
         self._descriptor = self._close = None
 
     def _is_current(self) -> bool:
-        """Whether it is locked and the locked file is still the one in the folder, which may have been replaced."""
+        """Whether the lock is held on the file that is in the folder now; the folder may have been replaced."""
         if self._descriptor is None:
             return False
         try:

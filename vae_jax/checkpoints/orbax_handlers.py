@@ -1,8 +1,9 @@
-"""Orbax's handlers with one change: a save that fails ends when all of its writes have ended.
+"""Orbax's handlers with one change: a failed save ends only after all of its writes have ended.
 
-Orbax ends it at the first write that fails, and closes the event loop in which the others are awaited. TensorStore then
-reports their results to a closed loop, printing a traceback for each ("Event loop is closed"), and they go on making
-files in a folder that may have been removed. Imported by `SealedFolder` alone, for Orbax takes half a second to import.
+Orbax ends a save at the first failed write and closes the event loop in which the other writes are awaited. TensorStore
+then reports their results to a closed loop, prints a traceback for each ("Event loop is closed"), and continues to
+create files in a folder that may have been removed. Only `SealedFolder` imports this module, because importing Orbax
+takes half a second.
 """
 
 import asyncio
@@ -15,16 +16,16 @@ import orbax.checkpoint as ocp
 
 
 class AllOf:
-    """A future of several: its result is theirs, when all have ended."""
+    """A future that ends when all of several futures have ended."""
 
     def __init__(self, futures: Sequence[Any]) -> None:
         self._futures = futures
 
     def result(self, timeout: int | None = None) -> None:
-        """Wait for all.
+        """Wait for all futures.
 
         Raises:
-          Exception: the first that one of them has raised.
+          Exception: The first exception that one of them has raised.
         """
         errors = []
         for future in self._futures:
@@ -37,7 +38,7 @@ class AllOf:
 
 
 class ArrayHandler(ocp.type_handlers.NumpyHandler):
-    """Writes NumPy arrays, each to its end."""
+    """Handler of NumPy arrays that waits for every write."""
 
     async def _background_serialize(self, values: Any, infos: Any, args: Any = None) -> None:
         write = super()._background_serialize
@@ -48,24 +49,24 @@ class ArrayHandler(ocp.type_handlers.NumpyHandler):
 
 
 class PartFolder(ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """The folder of a tree or of the JSON, until it is whole."""
+    """The temporary folder of a tree or of the JSON."""
 
     async def create(self) -> Any:
-        """Make it without a thread, which might make it after another one has failed and all have been removed."""
+        """Create the folder in this thread; another thread might create it after a failed save has been removed."""
         self.get().mkdir()
         return self.get()
 
 
 class TreesHandler(ocp.CompositeCheckpointHandler):
-    """Writes trees of NumPy arrays and JSON side by side, each to its end."""
+    """Handler of trees of NumPy arrays and of JSON that waits for every write."""
 
     def __init__(self, trees: Sequence[str], options: ocp.options.MultiprocessingOptions) -> None:
         handlers = [
             (np.ndarray, ArrayHandler()),
             (jax.Array, ocp.type_handlers.ArrayHandler()),
-        ]  # Orbax wants the latter
+        ]  # Orbax requires the latter
         registry = ocp.type_handlers.create_type_handler_registry(*handlers)
-        # Folders are made first: writes that wait for one that can't be made would wait for minutes.
+        # Folders are created first: a write waits for minutes for a folder that can't be created.
         folders_first = ocp.options.AsyncOptions(create_directories_asynchronously=False)
         super().__init__(
             composite_options=ocp.CompositeOptions(
@@ -79,10 +80,10 @@ class TreesHandler(ocp.CompositeCheckpointHandler):
         )
 
     async def async_save(self, *args: Any, **settings: Any) -> list[Any]:
-        """As Orbax's, with one future of all."""
+        """Start all writes and return one future."""
         return [AllOf(await super().async_save(*args, **settings) or [])]
 
 
 @ocp.args.register_with_handler(TreesHandler, for_save=True, for_restore=True)
 class TreesArgs(ocp.args.Composite):
-    """What `TreesHandler` saves or restores, by name."""
+    """The items that `TreesHandler` saves or restores, by name."""

@@ -1,8 +1,8 @@
-"""Numbered trees of arrays in a folder, each with JSON about it, written by Orbax under seals of SHA-256.
+"""Numbered checkpoints in a folder: trees of arrays and JSON, written by Orbax and verified by SHA-256.
 
-Orbax writes into a temporary folder and renames it, so that what is killed leaves no numbered one. It does not notice a
-byte that has changed since, nor that files are missing before it stumbles over them. That is what the seals are for:
-one of the arrays and the JSON, and one of the files, which tells a broken one before Orbax's threads meet it.
+Orbax writes into a temporary folder and renames it, so a process that is killed leaves no incomplete numbered folder.
+Orbax detects neither changed bytes nor, until it reads them, missing files. Each checkpoint therefore holds two kinds
+of SHA-256 digests: of its arrays and its JSON, and of its files, which are verified before Orbax opens them.
 """
 
 import hashlib
@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from vae_jax.checkpoints.lock import FolderLock
-from vae_jax.errors import InputError, require_writable_folder
+from vae_jax.errors import CheckpointWarning, InputError, require_writable_folder
 
 _FORMAT = 3
 _FILES = "files.json"
@@ -31,26 +32,26 @@ _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
 
 
-# One for all folders: Orbax does not write two at a time within a process.
+# One thread for all folders: Orbax cannot write two checkpoints at a time in a process.
 _WRITER = ThreadPoolExecutor(1)
 
 
 class SealedFolder:
-    """A folder of them.
+    """A folder of numbered checkpoints.
 
     Args:
-      path: of the folder.
-      keep: how many are kept.
-      lock: taken before each `write`, unless it is held; by default one of its own.
+      path: Path of the folder.
+      keep: Number of checkpoints that are kept.
+      lock: Lock that is taken before each `write`, unless it is held; by default a new one.
 
     Attributes:
-      path: of the folder.
-      broken: why, by the number of each that could not be read; the next `write` takes their place.
-      failure: why the last `write` has failed, and what is still there; None if it has not.
+      path: Absolute path of the folder.
+      broken: Reason why a checkpoint could not be read, by its number; the next `write` removes these checkpoints.
+      failure: Reason why the last `write` failed, and which checkpoint is still there; None after a success.
     """
 
     def __init__(self, path: Path, keep: int = 1, lock: FolderLock | None = None) -> None:
-        import orbax.checkpoint as ocp  # half a second that a program without checkpoints does without
+        import orbax.checkpoint as ocp  # takes half a second, which programs without checkpoints save
 
         from vae_jax.checkpoints.orbax_handlers import TreesArgs, TreesHandler
 
@@ -63,7 +64,7 @@ class SealedFolder:
         self._failed: tuple[Any, ...] | None = None
         self._args, self._trees_args = ocp.args, TreesArgs
         self._restore_args = ocp.checkpoint_utils.construct_restore_args
-        # Of several processes this one is alone with its files: the others shall not be waited for.
+        # With several processes, only this one writes these files and does not wait for the others.
         alone = {jax.process_index()}
         options = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes=alone if jax.process_count() > 1 else None
@@ -72,13 +73,13 @@ class SealedFolder:
         self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
 
     def prepare(self, beside: str | None = None) -> None:
-        """Make the folder if need be, and check that it can take checkpoints; nothing in it is changed.
+        """Create the folder if it does not exist, and check that it can hold checkpoints; no file is changed.
 
         Args:
-          beside: the name of a folder that may be there too.
+          beside: Name of another folder that is permitted in it.
 
         Raises:
-          InputError: it can't be written, or holds anything else and no checkpoint.
+          InputError: The folder can't be written, or it holds other files and no checkpoint.
         """
         require_writable_folder(self.path)
         entries = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
@@ -86,50 +87,51 @@ class SealedFolder:
         foreign = sorted(entry.name for entry in entries if entry not in ours)
         if foreign and (not ours or any(name.isdecimal() for name in foreign)):
             some = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-            raise InputError(f"{self.path} holds something else than checkpoints ({some}); choose another folder")
+            raise InputError(f"{self.path} holds files that are not checkpoints ({some}); choose another folder")
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed run, or a `write` that has failed, has left half-written; requires the lock."""
+        """Remove incomplete checkpoints of a killed run or a failed `write`; requires the lock."""
         for name in self._names():
             if _TEMPORARY in name:
                 shutil.rmtree(self.path / name, ignore_errors=True)
 
     def numbers(self) -> set[int]:
-        """Of what is there, whole or not."""
+        """Numbers of the checkpoints in the folder, whole or broken."""
         return {int(name) for name in self._names() if name.isdecimal()}
 
     def _names(self) -> list[str]:
-        """Names of the entries of the folder; none where it can't be read."""
+        """Names of the entries of the folder; empty if it can't be read."""
         try:
             return os.listdir(self.path)
         except OSError:
             return []
 
     def write(self, number: int, trees: Mapping[str, Mapping[str, Array]], content: Mapping[str, Any]) -> None:
-        """Begin to add one, unless there is one of that number; `finish` waits for it, and goes before the next.
+        """Start to write a checkpoint in the background, unless one with this number exists.
 
-        The oldest go if they have become too many. What can't be written leaves no files, and its reason in `failure`.
+        Call `finish` to wait for the write, and before the next `write`. The oldest checkpoints are removed after it,
+        so that `keep` remain. A failed write leaves no files and sets `failure`.
 
         Args:
-          number: of steps.
-          trees: leaves by name, by the name of the tree.
-          content: what else to keep, as JSON can hold it.
+          number: Number of the checkpoint: the number of steps taken.
+          trees: Leaves by name, for each tree.
+          content: Further content of the checkpoint, as JSON can hold it.
         """
         if number in self.numbers() - self.broken.keys():
             return
-        # Copies, for the arrays' memory may be used again before they are written.
+        # Copies, because the memory of the arrays may be reused before they are written.
         raw = {tree: {name: _raw(leaf).copy() for name, leaf in leaves.items()} for tree, leaves in trees.items()}
         shapes = {tree: {name: _shape(leaf) for name, leaf in leaves.items()} for tree, leaves in trees.items()}
         plain = json.loads(json.dumps({"format": _FORMAT, "number": number} | dict(content)))
         self._writing = _WRITER.submit(self._write, number, raw, shapes, plain)
 
     def retry(self) -> None:
-        """Begin the last `write` again, if it has failed; `finish` waits for it."""
+        """Start the last `write` again if it failed; `finish` waits for it."""
         if self._failed is not None:
             self._writing = _WRITER.submit(self._write, *self._failed)
 
     def finish(self) -> None:
-        """Wait for what `write` or `retry` has begun."""
+        """Wait for the write that `write` or `retry` has started."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -154,7 +156,7 @@ class SealedFolder:
             self.broken.clear()
 
     def _add(self, number: int, raw: Mapping[str, Mapping[str, np.ndarray]], content: Mapping[str, Any]) -> None:
-        """Write one and remove those that are too old; nothing of it stays where that fails."""
+        """Write a checkpoint and remove the oldest ones; a failed write leaves no files."""
         notes = {"sha256": _seal(content), "content": content}
         items = {tree: self._args.PyTreeSave(leaves) for tree, leaves in raw.items()}
         args = self._trees_args(notes=self._args.JsonSave(notes), **items)
@@ -163,7 +165,7 @@ class SealedFolder:
         try:
             with _quiet():
                 self._checkpointer.save(self.path / str(number), args=args)
-            # A run that is killed before it is done has its arrays' seal alone, which is enough.
+            # If the run is killed before this line, the digests of the arrays and of the JSON suffice.
             _seal_files(self.path / str(number))
         except Exception:
             self._remove([number])
@@ -173,11 +175,11 @@ class SealedFolder:
         self._remove(before[: len(before) + 1 - self._keep])
 
     def read_content(self, number: int) -> dict[str, Any]:
-        """What was written with the trees.
+        """The JSON content of a checkpoint.
 
         Raises:
-          InputError: it is of another format.
-          Exception: of any kind, where it is broken.
+          InputError: The checkpoint has another format.
+          Exception: The checkpoint is broken; the type depends on the damage.
         """
         _require_whole(self.path / str(number), "notes")
         args = self._trees_args(notes=self._args.JsonRestore())
@@ -198,11 +200,11 @@ class SealedFolder:
         return content
 
     def read_tree(self, number: int, content: Mapping[str, Any], tree: str, like: Mapping[str, Array]) -> list[Array]:
-        """The leaves of a tree, in the order of `like`, whose places on the devices they take.
+        """The leaves of a tree, in the order of `like`, with the sharding of its leaves.
 
         Raises:
-          InputError: it has other leaves than `like`.
-          Exception: of any kind, where it is broken.
+          InputError: The leaves differ from `like` in name, shape or type.
+          Exception: The checkpoint is broken; the type depends on the damage.
         """
         there = content["trees"][tree]["leaves"]
         here = {name: _shape(leaf) for name, leaf in like.items()}
@@ -227,16 +229,49 @@ class SealedFolder:
 
 
 def by_name(tree: PyTree) -> dict[str, Any]:
-    """Its leaves by their paths, in the order of the tree."""
+    """The leaves of a tree by their paths, in the order of the tree."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 
 
+def newest_whole(folder: SealedFolder, read: Callable[[SealedFolder, int], Any]) -> Any:
+    """The result of `read` for the newest checkpoint that is whole; None if there is none.
+
+    A warning names the newer ones that are broken.
+    """
+    folder.broken.clear()
+    while untried := folder.numbers() - folder.broken.keys():  # listed again: a run may be adding checkpoints
+        step = max(untried)
+        try:
+            restored = read(folder, step)
+        except InputError:
+            raise
+        except Exception as error:  # Orbax raises a bare Exception for some broken files
+            folder.broken[step] = str(error).split("\n")[0] or type(error).__name__
+            continue
+        if folder.broken:
+            text = f"{broken_reasons(folder)}; checkpoint {step} is taken instead"
+            warnings.warn(text, CheckpointWarning, stacklevel=3)
+        return restored
+    return None
+
+
+def refuse_broken(folder: SealedFolder, remedy: str) -> None:
+    """Raise `InputError` if a checkpoint of the folder could not be read."""
+    if folder.broken:
+        raise InputError(f"no checkpoint in {folder.path} can be read ({broken_reasons(folder)}); {remedy}")
+
+
+def broken_reasons(folder: SealedFolder) -> str:
+    """A clause for each broken checkpoint of the folder."""
+    return "; ".join(f"checkpoint {step} is broken: {reason}" for step, reason in folder.broken.items())
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the tracebacks that Orbax's threads log: what they met is raised too."""
+    """Suppress the tracebacks that Orbax's threads log; the exceptions are raised all the same."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -247,7 +282,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _seal_files(folder: Path) -> None:
-    """Write the SHA-256 of each file of a checkpoint, by its path within; all of them or none."""
+    """Write the SHA-256 of each file of a checkpoint, by its relative path; atomically."""
     digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in folder.rglob("*") if path.is_file()}
     temporary = folder / f"{_FILES}.tmp"
     temporary.write_text(json.dumps(digests))
@@ -255,7 +290,7 @@ def _seal_files(folder: Path) -> None:
 
 
 def _require_whole(folder: Path, part: str) -> None:
-    """Raise an exception where a file of a part of a checkpoint is not as it was sealed."""
+    """Raise `ValueError` if a file of a part of a checkpoint is missing or has changed."""
     if (folder / _FILES).is_file():
         for name, digest in json.loads((folder / _FILES).read_bytes()).items():
             if not name.startswith(f"{part}/"):
@@ -275,13 +310,13 @@ def _is_ours(entry: Path) -> bool:
         return False
     try:
         names = set(os.listdir(entry))
-    except FileNotFoundError:  # gone meanwhile, as a run removes its oldest
+    except FileNotFoundError:  # a run has just removed its oldest checkpoint
         return True
     return _TEMPORARY in entry.name or (entry.name.isdecimal() and (not names or bool(names & _PARTS)))
 
 
 def _reason(error: Exception) -> str:
-    """One line: what the operating system says, if it is the cause; TensorStore passes on its code within a text."""
+    """The error as one line: the operating system's message if there is one; TensorStore reports its code as text."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
     return os.strerror(code) if code else str(error).split("\n")[0] or type(error).__name__
@@ -290,7 +325,7 @@ def _reason(error: Exception) -> str:
 def _described(
     raw: Mapping[str, Mapping[str, np.ndarray]], shapes: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, Any]]:
-    """The seal and the shapes of each tree."""
+    """The digest and the shapes of each tree."""
     return {tree: {"sha256": _digest(raw[tree]), "leaves": shapes[tree]} for tree in raw}
 
 
@@ -299,7 +334,7 @@ def _shape(leaf: Any) -> str:
 
 
 def _raw(leaf: Array) -> np.ndarray:
-    """On the host, a key by its data: of several processes, Orbax takes no array that one alone has on its devices."""
+    """The leaf as a NumPy array, a key as its data: Orbax refuses device arrays that only one of the processes has."""
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
@@ -313,7 +348,7 @@ def _is_key(leaf: Array) -> bool:
 
 
 def _digest(leaves: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the leaves: their names, types, shapes and bytes."""
+    """SHA-256 of the names, types, shapes and bytes of the leaves."""
     sha = hashlib.sha256()
     for name, leaf in sorted(leaves.items()):
         sha.update(f"{name} {leaf.dtype} {leaf.shape}".encode())

@@ -1,6 +1,7 @@
-"""Data sets and transforms: `load(name, data_dir)` gives a `Dataset` of arrays, a transform makes of them a `Batch`.
+"""Data sets and transforms.
 
-No other package reads files or the network.
+`load`, `Dataset.from_arrays` and `Dataset.from_folder` return a `Dataset` of arrays. A transform turns these into a
+`Batch`. Only this package and `checkpoints` read files, and only this package uses the network.
 """
 
 from vae_jax.data.attributes import Attributes

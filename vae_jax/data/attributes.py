@@ -1,24 +1,25 @@
-"""What is true of each image: named columns of yes and no, of which any number may hold at once."""
+"""Binary attributes of images: named boolean columns, any number of which can be true of an image."""
 
 import difflib
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from vae_jax.errors import DataError
+from vae_jax.errors import DataError, array_spec, named, some
 
 
 @dataclass(frozen=True, eq=False)
 class Attributes:
-    """Attributes of N images; `attributes["Smiling"]` tells for each whether it has that one.
+    """Attributes of N images; `attributes["Smiling"]` is the column of that name, bool [N].
 
     Attributes:
-      names: of the A attributes, each once.
-      values: whether an image has the attribute.
+      names: Names of the A attributes, all different.
+      values: Whether each image has each attribute.
 
     Raises:
-      DataError: no names or one of them twice, or another dtype or shape.
+      DataError: There are no names, a name occurs twice, or the values have another dtype or shape.
     """
 
     names: tuple[str, ...]
@@ -32,34 +33,42 @@ class Attributes:
         if self.values.dtype != np.bool_ or self.values.ndim != 2 or self.values.shape[1] != len(self.names):
             raise DataError(
                 f"attributes are {self.values.dtype} of shape {self.values.shape}; expected bool "
-                f"[N, {len(self.names)}], a column a name (for values of -1 and 1: values > 0)"
+                f"[N, {len(self.names)}], one column per name (for values of -1 and 1: values > 0)"
             )
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        """Whether each image has the attribute: bool [N].
+    def __repr__(self) -> str:
+        return f"Attributes({array_spec(self.values)}: {some(self.names, 5)})"
+
+    def __getitem__(self, name: Any) -> np.ndarray:
+        """Whether each image has the attribute `name`: bool [N].
 
         Raises:
-          DataError: no attribute has that name; the message lists those that come close.
+          DataError: No attribute has that name; the message lists similar names, or the available ones.
         """
+        if not isinstance(name, str):
+            raise DataError(
+                f"attributes[...] was given {named(name)}; expected the name of an attribute, one of "
+                f"{some(self.names, 40)}: attributes.rows(index) selects images"
+            )
         if name not in self.names:
-            folded = {known.casefold(): known for known in self.names}  # "male" and "eyeglasses" are close too
+            folded = {known.casefold(): known for known in self.names}  # "male" and "eyeglasses" are similar too
             close = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, cutoff=0.5)]
             hint = f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(self.names)}"
             raise DataError(f"no attribute has the name {name!r}; {hint}")
         return self.values[:, self.names.index(name)]
 
     def rows(self, index: slice | np.ndarray) -> "Attributes":
-        """The attributes of some of the images: a slice, whole numbers [n] or bool [N]."""
+        """The attributes of some of the images: a slice, integers [n] or bool [N]."""
         return Attributes(self.names, self.values[index])
 
-    def require_both(self, name: str) -> np.ndarray:
-        """As `attributes[name]`, for work that sets images with the attribute against images without it.
+    def require_both(self, name: Any) -> np.ndarray:
+        """`attributes[name]`, for comparisons of images with the attribute and images without it.
 
         Raises:
-          DataError: no attribute has that name, or no image has the attribute, or every image has it.
+          DataError: No attribute has that name, no image has the attribute, or every image has it.
         """
         values = self[name]
         if len(values) == 0 or values.all() or not values.any():

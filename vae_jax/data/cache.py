@@ -1,4 +1,4 @@
-"""Decode once: a data set's pixels as .npy files beside the user's other caches, memory-mapped when read again."""
+"""Cache of decoded data sets: arrays as .npy files in the user's cache folder, memory-mapped when they are read."""
 
 import contextlib
 import hashlib
@@ -22,30 +22,30 @@ _MANIFEST = "dataset.json"
 
 
 def cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/vae_jax`, by default `~/.cache/vae_jax`. It may be deleted at any time."""
+    """The cache folder: `$XDG_CACHE_HOME/vae_jax`, by default `~/.cache/vae_jax`. It can be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae_jax"
 
 
 def file_name(name: str) -> str:
-    """A data set's name as part of a file name: TFDS has names with slashes and colons in them."""
+    """The name of a data set as part of a file name; slashes and colons, which TFDS uses, become underscores."""
     return re.sub(r"[^\w.-]", "_", name)
 
 
 def cached(name: str, files: Iterable[Path], decode: Callable[[], Dataset]) -> Dataset:
-    """The data set that `decode` makes of `files`, decoded again only when one of them has changed.
+    """The data set that `decode` reads from `files`; it is decoded again only if one of them changes.
 
-    An entry that is damaged is decoded anew; a cache that can't be written is a warning, not an error.
+    A damaged entry is decoded again. A cache that cannot be written gives a warning.
     """
     return cached_in(entry(name, files), decode)
 
 
 def entry(name: str, files: Iterable[Path], settings: str = "") -> Path:
-    """The cache's folder for a data set; another one as soon as a file changes.
+    """The cache folder of a data set, which depends on the sizes and modification times of its files.
 
     Args:
-      name: of the data set.
-      files: what it is decoded from; a folder stands for all the files in it.
-      settings: whatever else the pixels depend on, such as their size.
+      name: Name of the data set.
+      files: Files from which it is decoded; a folder stands for all files in it.
+      settings: Other settings on which the pixels depend, such as their size.
     """
     stamps = [stamp for path in sorted(files) for stamp in _stamps(path)]
     key = hashlib.sha256((repr(stamps) + settings).encode()).hexdigest()[:16]
@@ -53,7 +53,7 @@ def entry(name: str, files: Iterable[Path], settings: str = "") -> Path:
 
 
 def cached_in(folder: Path, decode: Callable[[], Dataset]) -> Dataset:
-    """As `cached`, in a folder that `entry` has given."""
+    """As `cached`, with the folder that `entry` returns."""
     if (dataset := _read(folder)) is not None:
         return dataset
     dataset = decode()
@@ -66,16 +66,19 @@ def cached_in(folder: Path, decode: Callable[[], Dataset]) -> Dataset:
 
 @dataclass(frozen=True)
 class Parts:
-    """The finished parts of a decoding that takes minutes, so that a killed one can be resumed.
+    """Finished parts of a decoding that takes minutes, from which a killed run resumes.
 
-    A part is a few named arrays in one .npz file. It has its name only once it is whole, and a damaged one counts as
-    missing: the zip around the arrays has checksums.
+    A part is a few named arrays in one .npz file, renamed to its final name when it is complete. A damaged part counts
+    as missing; the zip format has checksums.
+
+    Attributes:
+      folder: Folder of the parts.
     """
 
     folder: Path
 
     def read(self, part: str) -> dict[str, np.ndarray] | None:
-        """The arrays of a part, or None where it is missing or damaged."""
+        """The arrays of a part, or None if it is missing or damaged."""
         try:
             with (self.folder / f"{part}.npz").open("rb") as file, np.load(file) as arrays:
                 return dict(arrays)
@@ -83,7 +86,7 @@ class Parts:
             return None
 
     def write(self, part: str, arrays: dict[str, Any]) -> None:
-        """Keep a part, if it can be kept: `cached_in` warns of a cache that can't be written."""
+        """Write a part; a failure is ignored, because `cached_in` warns if the cache cannot be written."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = self.folder / f"{part}.{os.getpid()}.tmp"
@@ -92,17 +95,17 @@ class Parts:
             os.replace(temporary, self.folder / f"{part}.npz")
 
     def remove(self) -> None:
-        """Remove all the parts, once the whole is cached."""
+        """Remove all parts, after the whole data set has been cached."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _stamps(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a file, or of each file in a folder and the folders in it."""
+    """Name, size and modification time of a file, or of all files in a folder, recursively."""
     if not path.is_dir():
         return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)]
     stamps, folders = [], [str(path.resolve())]
     while folders:
-        with os.scandir(folders.pop()) as entries:  # several times as fast as pathlib, and a folder may hold 200,000
+        with os.scandir(folders.pop()) as entries:  # several times as fast as pathlib; a folder can hold 200,000 files
             for item in entries:
                 if item.is_dir():
                     folders.append(item.path)
@@ -125,7 +128,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
     manifest = {"name": dataset.name, "source": dataset.source, "sha256": digests, "attributes": attribute_names}
     temporary = folder / f"{_MANIFEST}.{os.getpid()}.tmp"
     temporary.write_text(json.dumps(manifest))
-    os.replace(temporary, folder / _MANIFEST)  # last: an entry without it does not count
+    os.replace(temporary, folder / _MANIFEST)  # last, because an entry without it is ignored
 
 
 def _replace(path: Path, array: np.ndarray) -> None:
@@ -139,11 +142,11 @@ def _read(folder: Path) -> Dataset | None:
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
         names = manifest.get("attributes", {})
-        splits = {split: _read_split(folder, split, names.get(split)) for split in manifest["sha256"]}
+        splits: dict[str, Any] = {split: _read_split(folder, split, names.get(split)) for split in manifest["sha256"]}
         if {name: split.digest for name, split in splits.items()} == manifest["sha256"]:
             return Dataset(manifest["name"], **splits, source=manifest["source"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
-        pass  # missing or damaged: decode again
+        pass  # missing or damaged, so that it is decoded again
     return None
 
 

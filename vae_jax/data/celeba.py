@@ -1,4 +1,4 @@
-"""CelebA: 202,599 aligned faces with 40 attributes, from the files as they are published or from TFDS's `celeb_a`."""
+"""CelebA (Liu et al., 2015): 202,599 aligned faces with 40 attributes, from the published files or TFDS's `celeb_a`."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -12,39 +12,42 @@ import numpy as np
 from vae_jax.data import celeba_files, tfds
 from vae_jax.data.attributes import Attributes
 from vae_jax.data.cache import Parts, cached_in, entry
-from vae_jax.data.celeba_files import IMAGES, PARTITION, TABLE, Files, some
+from vae_jax.data.celeba_files import IMAGES, PARTITION, TABLE, Files
 from vae_jax.data.dataset import Dataset, Split
 from vae_jax.data.images import Block, Crop, decode_split
 from vae_jax.data.places import data_folder, first_found
-from vae_jax.errors import DataError, require_positive_int
+from vae_jax.errors import DataError, require_positive_int, some
 from vae_jax.progress import Progress
 
 _SPLITS = ("train", "validation", "test")  # 0, 1 and 2 in the partition file
 _TFDS_NAME = "celeb_a"
 _REMEDIES = (
     f"Two ways to supply it: put {IMAGES}.zip (or the folder {IMAGES}/), {TABLE} and {PARTITION} in a folder and "
-    f"name that folder as the data folder; or prepare {_TFDS_NAME} with TFDS (file_format='array_record')."
+    f"give that folder as the data folder; or prepare {_TFDS_NAME} with TFDS (file_format='array_record')."
 )
 
 
 def load_celeba(
     data_dir: str | Path | None, *, size: int = 64, crop: Crop = Crop(), skip_unreadable: bool = False
 ) -> Dataset:
-    """The faces, cropped and resized, with their attributes and a validation split; there are no labels.
+    """CelebA, cropped and resized, with attributes and a validation split; there are no labels.
 
-    The files (see `vae_jax.data.celeba_files`) are in the subfolder `celeba` of `data_dir` or there, and scaled copies
-    of the images will do. Without a partition file, a hash of its name puts each image in a split, 80 : 10 : 10. The
-    first time takes minutes for all of CelebA; a run that was killed is resumed by the next one.
+    The files (see `vae_jax.data.celeba_files`) are in `data_dir` or its sub-folder `celeba`; the images may be scaled
+    copies. Without a partition file, a hash of its name assigns each image to a split, 80 : 10 : 10. The first call
+    takes minutes for all of CelebA; if it is killed, the next call resumes. Later calls read the cache.
 
     Args:
-      data_dir: a folder with the files, or with what TFDS has prepared; None is TFDS's own folder.
-      size: height and width of the result in pixels.
-      crop: what is seen of an image.
-      skip_unreadable: leave out images that can't be decoded, with a warning.
+      data_dir: Folder with the files, or with the data set that TFDS prepared; None is the default folder of TFDS.
+      size: Height and width of the result in pixels.
+      crop: Part of each image that is kept.
+      skip_unreadable: Whether to leave out images that cannot be decoded, with a warning.
+
+    Returns:
+      Bytes [N, size, size, 3] in the splits train, validation (if there is one) and test.
 
     Raises:
-      DataNotFoundError: neither the files nor a prepared data set is there.
-      DataError: a file is damaged, the files disagree about which images there are, or images can't be decoded.
+      DataNotFoundError: Neither the files nor a prepared data set was found.
+      DataError: A file is damaged, the files list different images, or images cannot be decoded.
     """
     require_positive_int(size=size)
     options = _Options(size, crop, skip_unreadable)
@@ -67,16 +70,16 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Faces:
-    """A split before it is decoded."""
+    """A split that has not been decoded yet."""
 
-    number: int  # of images
+    number: int  # number of images
     fetch: Callable[[range], Block]
-    name: Callable[[int], str]  # of one image, for messages
+    name: Callable[[int], str]  # the name of an image, for messages
 
 
 def _cached(files: Iterable[Path], options: _Options, decode: Callable[[Parts], Dataset]) -> Dataset:
     folder = entry("celeba", files, repr((options.size, options.crop)))
-    # The parts are apart: they outlast the error about unreadable images, for a second run that leaves those out.
+    # The parts have another folder: they are kept after an error about unreadable images, for a run that skips these.
     parts = Parts(folder.with_name(f"{folder.name}-parts"))
     if options.skip_unreadable:
         folder = folder.with_name(f"{folder.name}-readable")
@@ -88,7 +91,7 @@ def _cached(files: Iterable[Path], options: _Options, decode: Callable[[Parts], 
 def _decode(
     faces: Mapping[str, _Faces], names: tuple[str, ...], options: _Options, parts: Parts, where: Path, source: str
 ) -> Dataset:
-    """All splits; all images that can't be decoded are reported at once."""
+    """Decode all splits; one error lists all images that cannot be decoded."""
     for split in ("train", "test"):
         if split not in faces:
             raise DataError(f"{where} has no image in the {split} split; expected at least one")
@@ -110,10 +113,10 @@ def _decode(
     if unreadable:
         told = f"{len(unreadable):,} of {total:,} images in {where} cannot be decoded: {some(unreadable)}"
         if not options.skip_unreadable:
-            raise DataError(f"{told}; fetch them again, or leave them out by load_celeba(..., skip_unreadable=True)")
+            raise DataError(f"{told}; download them again, or skip them by load_celeba(..., skip_unreadable=True)")
         warnings.warn(f"{told}; they are left out", stacklevel=2)
         source += f", {len(unreadable):,} unreadable images left out"
-    with_attributes = {
+    with_attributes: dict[str, Any] = {
         split: Split(decoded.images, attributes=Attributes(names, decoded.attributes))
         for split, decoded in splits.items()
     }

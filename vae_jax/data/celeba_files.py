@@ -1,4 +1,4 @@
-"""CelebA's files as they are published, each checked before it is believed, and against the others.
+"""Readers of the published files of CelebA, which are checked against their format and against each other.
 
 `img_align_celeba.zip` or the folder `img_align_celeba/` has the images. `list_attr_celeba.txt` has their number, a line
 of attribute names, and a line for each image: its name and -1 or 1 for each attribute. `list_eval_partition.txt` has a
@@ -18,14 +18,14 @@ from typing import NamedTuple
 import numpy as np
 
 from vae_jax.data.attributes import Attributes
-from vae_jax.errors import DataError, DataNotFoundError
+from vae_jax.errors import DataError, DataNotFoundError, some
 
 IMAGES, TABLE, PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Files(NamedTuple):
-    """Where the files are."""
+    """Paths of the files."""
 
     images: Path  # a zip file or a folder
     table: Path
@@ -33,11 +33,11 @@ class Files(NamedTuple):
 
 
 def find_files(data_dir: Path) -> Files:
-    """The files in the subfolder `celeba` of `data_dir`, or in `data_dir` itself; a zip file goes before a folder.
+    """The files in the sub-folder `celeba` of `data_dir`, or in `data_dir`; a zip file is preferred to a folder.
 
     Raises:
-      DataNotFoundError: there are neither images nor attributes.
-      DataError: there is only one of the two.
+      DataNotFoundError: There are neither images nor attributes.
+      DataError: There is only one of the two.
     """
     for folder in (data_dir / "celeba", data_dir):
         archive, unpacked = folder / f"{IMAGES}.zip", folder / IMAGES
@@ -47,16 +47,16 @@ def find_files(data_dir: Path) -> Files:
             return Files(images, table, partition if partition.is_file() else None)
         if images or table.is_file():
             missing = TABLE if images else f"{IMAGES}.zip (or the folder {IMAGES}/)"
-            raise DataError(f"{folder} lacks {missing}; add what is missing")
+            raise DataError(f"{folder} lacks {missing}; add it")
     raise DataNotFoundError(f"no CelebA files ({IMAGES}.zip or {IMAGES}/, and {TABLE}) in {data_dir}")
 
 
 @contextmanager
 def image_readers(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
-    """What reads each image's bytes, by its name without folders, as long as the zip file or the folder is open.
+    """Context manager of functions that read the bytes of each image, by its name without folders.
 
     Raises:
-      DataError: no zip file, or two images of one name.
+      DataError: The file is not a zip file, or two images have one name.
     """
     if path.is_dir():
         yield _by_name(path, ((name, partial(_read_bytes, name)) for name in _walk(path)))
@@ -64,7 +64,7 @@ def image_readers(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{path} is a damaged zip file, or none ({error}); fetch it again") from error
+        raise DataError(f"{path} is a damaged zip file, or not a zip file ({error}); download it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
     with archive:
@@ -75,10 +75,10 @@ def _by_name(path: Path, files: Iterable[tuple[str, Callable[[], bytes]]]) -> di
     readers: dict[str, Callable[[], bytes]] = {}
     for full_name, read in files:
         name = os.path.basename(full_name)
-        if not name.lower().endswith(_SUFFIXES) or name.startswith("."):  # macOS puts ._000001.jpg beside 000001.jpg
+        if not name.lower().endswith(_SUFFIXES) or name.startswith("."):  # macOS adds ._000001.jpg to 000001.jpg
             continue
         if name in readers:
-            raise DataError(f"{path} holds {name} more than once, in several folders; remove all but one")
+            raise DataError(f"{path} holds {name} more than once, in several folders; remove all copies but one")
         readers[name] = read
     return readers
 
@@ -95,27 +95,27 @@ def _read_bytes(path: str) -> bytes:
 
 
 def require_same_images(images: Collection[str], names: Collection[str], files: Files) -> None:
-    """Raise `DataError` unless there are images of just the names that the table has."""
-    there, told_of = set(images), set(names)
-    if there.isdisjoint(told_of):
+    """Raise `DataError` unless the table and the images have the same names."""
+    present, listed = set(images), set(names)
+    if present.isdisjoint(listed):
         raise DataError(
-            f"{files.images} holds no image that {TABLE} tells of; "
-            f"expected {some(sorted(told_of))}, found {some(sorted(there)) or 'none at all'}"
+            f"{files.images} holds no image that {TABLE} lists; expected {some(sorted(listed))}, "
+            f"found {some(sorted(present)) or 'none at all'}: use an archive and a table of the same data set"
         )
     differences = {
-        f"attributes in {TABLE} without an image": told_of - there,
-        "images without attributes": there - told_of,
+        f"attributes in {TABLE} without an image": listed - present,
+        "images without attributes": present - listed,
     }
-    told = [f"{what}: {len(which):,} ({some(sorted(which))})" for what, which in differences.items() if which]
-    if told:
-        raise DataError(f"{files.images} has {', and '.join(told)}; complete them, or remove what has no counterpart")
+    found = [f"{what}: {len(which):,} ({some(sorted(which))})" for what, which in differences.items() if which]
+    if found:
+        raise DataError(f"{files.images} has {', and '.join(found)}; add the missing ones, or remove those listed")
 
 
 def read_table(path: Path) -> tuple[list[str], Attributes]:
     """The names of the images, and their attributes.
 
     Raises:
-      DataError: the file is not as published, or its first line tells of another number of images.
+      DataError: The file has another format, or its first line states another number of images.
     """
     lines = _lines(path)
     if len(lines) < 3 or not lines[0].isdecimal():
@@ -125,7 +125,7 @@ def read_table(path: Path) -> tuple[list[str], Attributes]:
         )
     count, names, rows = int(lines[0]), tuple(lines[1].split()), lines[2:]
     if count != len(rows):
-        raise DataError(f"{path} has {len(rows):,} images; its first line tells of {count:,}: fetch it again")
+        raise DataError(f"{path} has {len(rows):,} images; its first line states {count:,}: download it again")
     images = []
     values = np.empty((count, len(names)), np.bool_)
     for number, row in enumerate(rows):
@@ -143,10 +143,10 @@ def read_table(path: Path) -> tuple[list[str], Attributes]:
 
 
 def read_partition(path: Path, images: Sequence[str]) -> np.ndarray:
-    """The split of each image, int [N]: 0 train, 1 validation, 2 test. The file may tell of more images.
+    """The split of each image, int [N]: 0 train, 1 validation, 2 test. The file may list more images.
 
     Raises:
-      DataError: the file is not as published, or lacks images.
+      DataError: The file has another format, or lacks images.
     """
     rows = [line.split() for line in _lines(path)]
     for row in rows:
@@ -158,35 +158,29 @@ def read_partition(path: Path, images: Sequence[str]) -> np.ndarray:
     if missing := [image for image in images if image not in splits]:
         raise DataError(
             f"{path} lacks images of {TABLE}: {len(missing):,} ({some(missing)}); complete it, or remove it for a "
-            "partition by the file names"
+            "partition by a hash of the file names"
         )
     return np.array([splits[image] for image in images])
 
 
 def seeded_partition(images: Iterable[str]) -> np.ndarray:
-    """As `read_partition`, 80 : 10 : 10, by each name alone: neither the order nor the number of the others matters."""
+    """As `read_partition`, 80 : 10 : 10, by a hash of each name, independent of the other images."""
     tenths = [int.from_bytes(hashlib.sha256(image.encode()).digest()[:8], "big") % 10 for image in images]
     return np.clip(np.array(tenths) - 7, 0, 2)  # 0 to 7, 8, 9
-
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text ({error}); fetch it again") from error
+        raise DataError(f"{path} is not text ({error}); download it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
 
 
 def _require_unique(path: Path, images: Iterable[str]) -> None:
     if twice := [image for image, count in Counter(images).items() if count > 1]:
-        raise DataError(f"{path} has {some(twice)} more than once; expected a line an image")
+        raise DataError(f"{path} has {some(twice)} more than once; expected one line per image")
 
 
 def _shortened(line: str) -> str:

@@ -1,30 +1,39 @@
-"""A data set in memory: pixels as uint8 arrays, labels and attributes beside them."""
+"""Data sets in memory: arrays of examples, with labels and attributes."""
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vae_jax.data.arrays import are_bytes, as_array, as_examples, as_labels, require_finite
 from vae_jax.data.attributes import Attributes
-from vae_jax.errors import DataError
+from vae_jax.errors import DataError, array_spec, named, size_of, some
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples, and their labels and attributes where there are any.
+    """Examples, with labels and attributes if there are any.
+
+    A split has no `condition`: the transform computes `Batch.condition`. A model that colours grey images, for example,
+    needs a transform whose `__call__(self, keys, images, labels=None)` ends with these two lines:
+
+        x = images.astype(jnp.float32) / 255
+        return vj.Batch(x, condition=x.mean(axis=-1, keepdims=True))
 
     Attributes:
-      images: the examples: bytes of images [N, height, width, channels], or numbers [N, ...] of any other kind, such as
-        rows of a table.
-      labels: class numbers from 0, or None.
-      attributes: what is true of each example, or None.
-      has_missing: whether entries that are NaN are missing ones.
+      images: Examples: bytes of images [N, height, width, channels], or other numbers [N, ...], such as the rows of a
+        table.
+      labels: Class numbers from 0, or None.
+      attributes: Binary attributes of each example, or None.
+      has_missing: Whether NaN marks missing entries.
 
     Raises:
-      DataError: no examples, or shapes, dtypes or counts other than these, or NaN where nothing is missing.
+      DataError: There are no examples, shapes, dtypes or counts are wrong, or entries are NaN but `has_missing` is not
+        set.
     """
 
     images: np.ndarray  # uint8, int32 or float32 [N, *event]
@@ -36,60 +45,61 @@ class Split:
         if self.images.dtype not in (np.uint8, np.int32, np.float32) or self.images.ndim < 2:
             raise DataError(
                 f"examples are {self.images.dtype} of shape {self.images.shape}; expected uint8, int32 or float32 [N, "
-                "one axis or more]: Dataset.from_arrays converts what can be converted"
+                "one axis or more]: Dataset.from_arrays converts other dtypes"
             )
         if 0 in self.images.shape:
-            raise DataError(f"examples have shape {self.images.shape}, so there is nothing to learn from")
+            raise DataError(f"examples have shape {self.images.shape}; expected at least one example with entries")
         if self.images.dtype == np.float32:
-            _require_finite("examples", self.images, self.has_missing)
+            require_finite("examples", self.images, self.has_missing)
         if self.attributes is not None and len(self.attributes) != len(self.images):
             raise DataError(
-                f"{len(self.images)} images but attributes of {len(self.attributes)}; expected a row of them an image"
+                f"{len(self.images)} images but attributes of {len(self.attributes)}; expected one row per image"
             )
         if self.labels is None:
             return
         if self.labels.shape != self.images.shape[:1]:
             raise DataError(
-                f"{len(self.images)} images but labels of shape {self.labels.shape}; expected one label an image"
+                f"{len(self.images)} images but labels of shape {self.labels.shape}; expected one label per image"
             )
         if self.labels.dtype != np.int32:
-            raise DataError(f"labels are {self.labels.dtype}; expected int32: Dataset.from_arrays converts")
+            raise DataError(f"labels are {self.labels.dtype}; expected int32: Dataset.from_arrays converts them")
         if self.labels.min() < 0:
-            raise DataError(f"the smallest label is {self.labels.min()}; labels are class numbers from 0")
+            raise DataError(f"the smallest label is {self.labels.min()}; expected class numbers from 0")
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: slice) -> "Split":
+    def __getitem__(self, index: Any) -> "Split":
+        """The examples of a slice, or of an array of integers or booleans."""
+        if isinstance(index, Integral):
+            raise DataError(f"a split was indexed by {index}; expected a slice, such as split[{index}:{index + 1}]")
         labels = None if self.labels is None else self.labels[index]
         attributes = None if self.attributes is None else self.attributes.rows(index)
         return Split(self.images[index], labels, attributes, self.has_missing)
 
     def __repr__(self) -> str:
-        parts = [f"{len(self):,} examples, {self.images.dtype}{list(self.event_shape)}"]
+        parts = [f"images={array_spec(self.images)}"]
         if self.labels is not None:
-            parts.append(f"{len(np.unique(self.labels))} classes")
+            parts.append(f"labels={array_spec(self.labels)} from {self.labels.min()} to {self.labels.max()}")
         if self.attributes is not None:
-            parts.append(f"{len(self.attributes.names)} attributes")
+            parts.append(f"attributes={self.attributes!r}")
         if self.has_missing:
-            parts.append("missing entries")
-        size = self.images.nbytes / 2**10
-        parts.append(f"{size:.1f} KiB" if size < 1_000 else f"{size / 2**10:.1f} MiB")
-        return f"Split({', '.join(parts)})"
+            parts.append("has_missing=True")
+        return f"Split({', '.join(parts)}, {size_of(self.images.nbytes)})"
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one example, (height, width, channels) of an image."""
+        """Shape of one example; for an image (height, width, channels)."""
         return self.images.shape[1:]
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`event_shape` of images."""
+        """`event_shape`, for images."""
         return self.event_shape
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the pixels, the labels and the attributes, shapes and names included."""
+        """SHA-256 of the examples, labels and attributes, including shapes and names."""
         kind = "" if self.images.dtype == np.uint8 else str(self.images.dtype)
         sha = hashlib.sha256(f"{self.images.shape!r}{kind}".encode())
         sha.update(np.ascontiguousarray(self.images).data)
@@ -103,14 +113,18 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training split and a test split of images of one shape, and a validation split where the data set has its own.
+    """A training split, a test split and an optional validation split of examples of one shape and dtype.
 
     Attributes:
-      name: as it stands in titles and file names.
-      source: a phrase that says where the pixels came from.
+      name: Name for titles and file names.
+      train: Training split.
+      test: Test split.
+      source: Phrase that says where the data come from.
+      validation: Validation split, or None.
+      class_names: Name of each class, by label, or None.
 
     Raises:
-      DataError: the splits' images differ in shape.
+      DataError: The splits differ in the shape or the dtype of the examples.
     """
 
     name: str
@@ -118,6 +132,7 @@ class Dataset:
     test: Split
     source: str
     validation: Split | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, split in self.splits.items():
@@ -126,76 +141,111 @@ class Dataset:
                     f"training images are {self.train.image_shape} but {name} images are {split.image_shape}; "
                     "expected one shape"
                 )
+            if split.images.dtype != self.train.images.dtype:
+                raise DataError(
+                    f"training images are {self.train.images.dtype} but {name} images are {split.images.dtype}; "
+                    "expected one dtype: convert one of them by .astype"
+                )
 
     def __repr__(self) -> str:
-        splits = "".join(f"\n    {name}={split}," for name, split in self.splits.items())
-        return f"Dataset({self.name!r}, source={self.source!r},{splits}\n)"
+        lines = [f"Dataset({self.name!r}, source={self.source!r}", *(f"{k}={v!r}" for k, v in self.splits.items())]
+        if self.class_names is not None:
+            lines.append(f"class_names=({some(self.class_names, 10)})")
+        return ",\n  ".join(lines) + ")"
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits that there are, by name: train, validation if any, test."""
+        """The splits by name: train, validation (if there is one), test."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one example, (height, width, channels) of an image."""
+        """Shape of one example; for an image (height, width, channels)."""
         return self.train.event_shape
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`event_shape` of images."""
+        """`event_shape`, for images."""
         return self.event_shape
 
     def hold_out(self, count: int) -> "Dataset":
-        """The data set for choosing settings: the last `count` training images take the test images' place.
+        """The data set for choosing settings: the last `count` training images replace the test images.
 
-        It has no validation split. Its name says so, and so do the titles and file names made from it.
+        It has no validation split, and its name ends in `_held_out`.
+
+        Raises:
+          DataError: `count` is below 2, or not below the number of training images.
         """
         if not 2 <= count < len(self.train):
             raise DataError(
                 f"cannot hold out {count} of {len(self.train)} training images; expected 2 or more, not all"
             )
-        return Dataset(f"{self.name}_held_out", self.train[:-count], self.train[-count:], self.source)
+        name = f"{self.name}_held_out"
+        return Dataset(name, self.train[:-count], self.train[-count:], self.source, class_names=self.class_names)
 
     @classmethod
     def from_arrays(
         cls,
-        name: str,
-        train_images: np.ndarray,
-        train_labels: np.ndarray | None = None,
+        name: Any,
+        train_images: Any,
+        train_labels: Any = None,
         *,
-        test_images: np.ndarray,
-        test_labels: np.ndarray | None = None,
-        train_observed: np.ndarray | None = None,
-        test_observed: np.ndarray | None = None,
+        test_images: Any,
+        test_labels: Any = None,
+        train_observed: Any = None,
+        test_observed: Any = None,
+        channels_last: bool = False,
     ) -> "Dataset":
-        """A data set of arrays.
+        """Make a data set of arrays, data frames (anything with `__array__`) or nested lists.
+
+        Images are whole numbers from 0 to 255, [N, height, width] or [N, height, width, channels], and are stored as
+        bytes with an axis of channels. Their dtype may be real (if a number is above 1 and the last of four axes is 1
+        or 3). All other examples are stored as float32 if they are real numbers [N, ...], and as int32 if they are
+        whole numbers [N, columns], such as counts.
 
         Args:
-          name: as it stands in titles and file names.
-          train_images: images as whole numbers from 0 to 255, [N, height, width] or [N, height, width, channels]; or
-            other examples: real numbers [N, ...], or whole numbers [N, columns] such as counts.
-          train_labels: whole numbers from 0, [N], or None.
-          test_images: as `train_images`.
-          test_labels: as `train_labels`.
-          train_observed: truth values of the examples' shape: which of their entries are known.
-          test_observed: as `train_observed`.
+          name: Name for titles and file names.
+          train_images: Training examples.
+          train_labels: Class numbers from 0, [N], or None.
+          test_images: Test examples.
+          test_labels: Class numbers from 0, [N], or None.
+          train_observed: Mask of the entries that are known, booleans of the shape of the examples, or None if all are.
+          test_observed: Mask of the test examples.
+          channels_last: Whether to accept images with 1 or 3 rows and other than 1 or 3 channels, which otherwise are
+            refused, because [N, channels, height, width] has this shape.
+
+        Returns:
+          The data set, without a validation split.
 
         Raises:
-          DataError: any other dtype, shape or range; NaN where no mask is given, or where an entry is observed.
+          DataError: A dtype, a shape or a range is not one of these; an entry is NaN without a mask, or is NaN although
+            the mask says that it is known; one split has labels and the other has none.
         """
-        arrays = {
-            "train": (train_images, train_labels, train_observed),
-            "test": (test_images, test_labels, test_observed),
+        if not isinstance(name, str):
+            raise DataError(
+                f"name is {named(name)}; expected a string: "
+                "Dataset.from_arrays(name, train_images, train_labels, test_images=..., test_labels=...)"
+            )
+        if (train_labels is None) != (test_labels is None):
+            given, missing = ("test", "train") if train_labels is None else ("train", "test")
+            raise DataError(f"{given}_labels are given but {missing}_labels are not; give both or neither")
+        images = {
+            "train": as_array("train_images", train_images),
+            "test": as_array("test_images", test_images),
         }
+        if train_observed is None and test_observed is None and are_bytes(*images.values()):
+            images = {split: examples.astype(np.uint8) for split, examples in images.items()}
+        labels = {"train": train_labels, "test": test_labels}
+        observed = {"train": train_observed, "test": test_observed}
+        insist = None if channels_last else "channels_last=True"
         splits = {
             split: Split(
-                as_examples(f"{split}_images", examples, observed),
-                _as_labels(f"{split}_labels", labels),
-                has_missing=observed is not None,
+                as_examples(f"{split}_images", examples, observed[split], insist=insist),
+                as_labels(f"{split}_labels", labels[split]),
+                has_missing=observed[split] is not None,
             )
-            for split, (examples, labels, observed) in arrays.items()
+            for split, examples in images.items()
         }
         return cls(name, splits["train"], splits["test"], source="arrays given by the caller")
 
@@ -205,88 +255,36 @@ class Dataset:
         folder: str | Path,
         *,
         size: Any = None,
-        test_share: float = 0.1,
-        seed: int = 0,
         name: str | None = None,
+        test_share: Any = 0.1,
+        seed: Any = 0,
     ) -> "Dataset":
-        """A data set of the PNG and JPEG images in a folder.
+        """Read a folder of PNG and JPEG images.
 
-        The folder holds the images, or a folder for each class: labels are then numbers in the order of the names. It
-        may have these in `train/` and `test/`; otherwise the test split is drawn. Images become grey if all are, else
-        RGB; transparency is dropped, and the orientation that a camera has recorded is applied.
+        The folder has images, or one sub-folder of images per class: then the labels are the positions of the names in
+        sorted order, and `class_names` has the names. Alternatively it has the sub-folders `train/`, optionally `test/`
+        and `validation/` (or `val/`), each organised in this way. Hidden files and files of other types are ignored.
+
+        If all images are grey, they have one channel, otherwise three. Transparent pixels become white, 16 bits become
+        8, and images are rotated as their EXIF data say. The training images are in a random order, given by `seed`.
 
         Args:
-          folder: Folder with the images.
-          size: Height and width to which the images are cropped (about their centre) and resized. It is needed if they
-            differ in size.
-          test_share: Share of the images that the drawn test split has.
-          seed: Seed of the drawn test split.
-          name: Name of the data set; the default is the name of the folder.
+          folder: Path of the folder.
+          size: Height and width of the result in pixels, or one number for both: each image is cropped at its centre to
+            this aspect ratio and resized with an antialiasing filter (Lanczos). None keeps the pixels; then all images
+            must have one size.
+          name: Name for titles and file names; by default the name of the folder.
+          test_share: Share of the images that are drawn at random for the test split, if there is no `test/`.
+          seed: Seed of the order of the training images and of that draw.
+
+        Returns:
+          Bytes [N, height, width, 1 or 3], with labels if there are classes.
 
         Raises:
-          DataNotFoundError: No folder, or a folder without images.
-          DataError: An image that can't be read, or images of several sizes without `size`.
+          DataNotFoundError: There is no such folder.
+          DataError: There are no images, a class folder has none, files cannot be decoded, or sizes differ.
+          InputError: `size`, `test_share` or `seed` is not as above.
         """
-        from vae_jax.data.folder import read_folder  # imported here: that module imports this one
+        from vae_jax.data.folder import load_folder  # imported here, because it imports this module
 
-        return read_folder(folder, size=size, test_share=test_share, seed=seed, name=name)
-
-
-def as_examples(name: str, examples: np.ndarray, observed: np.ndarray | None = None) -> np.ndarray:
-    """Examples as a split stores them: bytes of images with an axis of channels, int32 or float32; NaN where missing.
-
-    Raises:
-      DataError: another dtype, shape or range.
-    """
-    examples = np.asarray(examples)
-    if examples.ndim < 2:
-        raise DataError(f"{name} has shape {examples.shape}; expected [N, height, width, channels] or [N, columns]")
-    if observed is not None:
-        return _without_missing(name, examples, np.asarray(observed))
-    if np.issubdtype(examples.dtype, np.floating):
-        _require_finite(name, examples, has_missing=False)
-        return examples.astype(np.float32, copy=False)
-    if not np.issubdtype(examples.dtype, np.integer):
-        raise DataError(f"{name} has dtype {examples.dtype}; expected whole numbers from 0 to 255, or real numbers")
-    if examples.ndim in (3, 4):
-        _require_whole_numbers(name, examples, highest=255)
-        return examples.astype(np.uint8, copy=False).reshape(*examples.shape[:3], *examples.shape[3:] or (1,))
-    return examples.astype(np.int32, copy=False)
-
-
-def _without_missing(name: str, examples: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Real numbers, NaN where they are not observed."""
-    if observed.dtype != np.bool_ or observed.shape != examples.shape:
-        raise DataError(
-            f"the mask of {name} is {observed.dtype} of shape {observed.shape}; expected bool {examples.shape}"
-        )
-    _require_finite(name, examples[observed], has_missing=False)
-    return np.where(observed, examples, np.nan).astype(np.float32)
-
-
-def _require_finite(name: str, values: np.ndarray, has_missing: bool) -> None:
-    if np.isinf(values).any() or (not has_missing and np.isnan(values).any()):
-        raise DataError(
-            f"{name} hold NaN or infinite values; expected finite numbers, or a mask of what is observed "
-            "(Dataset.from_arrays(..., train_observed=, test_observed=))"
-        )
-
-
-def _as_labels(name: str, labels: np.ndarray | None) -> np.ndarray | None:
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise DataError(f"{name} has shape {labels.shape}; expected [N]")
-    _require_whole_numbers(name, labels, highest=np.iinfo(np.int32).max)
-    return labels.astype(np.int32, copy=False)
-
-
-def _require_whole_numbers(name: str, values: np.ndarray, highest: int) -> None:
-    if not np.issubdtype(values.dtype, np.integer):
-        raise DataError(
-            f"{name} has dtype {values.dtype}; expected whole numbers from 0 to {highest} "
-            "(for pixels in [0, 1]: np.round(255 * x).astype(np.uint8))"
-        )
-    if values.size and (values.min() < 0 or values.max() > highest):
-        raise DataError(f"{name} runs from {values.min()} to {values.max()}; expected 0 to {highest}")
+        return load_folder(folder, size=size, name=name, test_share=test_share, seed=seed)

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST: four of them, with or without .gz, each checked before it is believed.
+"""Reader of IDX files, the format of MNIST: four files, with or without .gz, whose headers and sizes are checked.
 
 A file is two zero bytes, the type of a value (8 is an unsigned byte), the number of dimensions, each dimension as a
 big-endian 32-bit count, and the values.
@@ -22,7 +22,7 @@ FILES = {
 }
 _DIMENSIONS = {"train_images": 3, "train_labels": 1, "test_images": 3, "test_labels": 1}
 
-# MD5 of the four files as published, decompressed: the .gz around them differs from mirror to mirror.
+# MD5 of the four published files after decompression, because their .gz files differ between mirrors.
 _PUBLISHED_MNIST = {
     "train_images": "6bbc9ace898e44ae57da46a324031adb",
     "train_labels": "a25bea736e30d166cdddb491f175f624",
@@ -32,11 +32,11 @@ _PUBLISHED_MNIST = {
 
 
 def find_files(name: str, data_dir: Path) -> dict[str, Path]:
-    """The four files in the subfolder `name` of `data_dir`, or in `data_dir` itself.
+    """The four files in the sub-folder `name` of `data_dir`, or in `data_dir`.
 
     Raises:
-      DataNotFoundError: none of the four is there.
-      DataError: some are there and some are not.
+      DataNotFoundError: None of the four files was found.
+      DataError: Some of the files are missing.
     """
     for folder in (data_dir / name, data_dir):
         found = {part: path for part, stem in FILES.items() if (path := _find(folder, stem))}
@@ -44,12 +44,12 @@ def find_files(name: str, data_dir: Path) -> dict[str, Path]:
         if not missing:
             return found
         if found:
-            raise DataError(f"{folder} lacks {' and '.join(missing)} (with or without .gz); add what is missing")
+            raise DataError(f"{folder} lacks {' and '.join(missing)} (with or without .gz); add them")
     raise DataNotFoundError(f"no IDX files ({', '.join(FILES.values())}, with or without .gz) in {data_dir}")
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    # Some mirrors write a dot for the second dash: train-images.idx3-ubyte.
+    # Some mirrors have a dot instead of the second dash: train-images.idx3-ubyte.
     for spelling in (stem, stem.replace("-idx", ".idx")):
         for suffix in ("", ".gz"):
             if (path := folder / (spelling + suffix)).is_file():
@@ -61,7 +61,7 @@ def read_dataset(name: str, files: dict[str, Path]) -> Dataset:
     """Decode the four files.
 
     Raises:
-      DataError: a file is not what its name says, or images and labels disagree in number.
+      DataError: A file is damaged or has other contents than its name says, or images and labels differ in number.
     """
     arrays, digests = {}, {}
     for part, path in files.items():
@@ -85,7 +85,7 @@ def read_dataset(name: str, files: dict[str, Path]) -> Dataset:
 
 
 def read_array(path: Path, dimensions: int) -> np.ndarray:
-    """The values of one IDX file of unsigned bytes, `dimensions` deep."""
+    """The values of one IDX file of unsigned bytes with this number of dimensions."""
     return _parse(_read_bytes(path), path, dimensions)
 
 
@@ -94,7 +94,7 @@ def _read_bytes(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is a damaged gzip file ({error}); fetch it again") from error
+        raise DataError(f"{path} is a damaged gzip file ({error}); download it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
 
@@ -105,12 +105,13 @@ def _parse(content: bytes, path: Path, dimensions: int) -> np.ndarray:
     if content[:4] != magic:
         raise DataError(
             f"{path} begins with the bytes {content[:4].hex(' ') or '(none: it is empty)'}; an IDX file of unsigned "
-            f"bytes in {dimensions} dimension{'s' if dimensions > 1 else ''} begins with {magic.hex(' ')}"
+            f"bytes in {dimensions} dimension{'s' if dimensions > 1 else ''} begins with {magic.hex(' ')}: "
+            "replace the file"
         )
     if len(content) < header:
-        raise DataError(f"{path} ends within its header of {header} bytes; fetch it again")
+        raise DataError(f"{path} ends within its header of {header} bytes; download it again")
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", count=dimensions, offset=4))
     expected = header + int(np.prod(shape, dtype=np.int64))
     if len(content) != expected:
-        raise DataError(f"{path} has {len(content):,} bytes; its header says {expected:,}: fetch it again")
+        raise DataError(f"{path} has {len(content):,} bytes; its header states {expected:,}: download it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

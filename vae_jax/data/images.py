@@ -1,4 +1,4 @@
-"""Decoding of images: cropped, resized, by threads, and in blocks, so that a killed run can be resumed."""
+"""Decoding of images, with crop and resize, in threads and in blocks, from which a killed run resumes."""
 
 import io
 import math
@@ -15,18 +15,22 @@ from PIL import Image, UnidentifiedImageError
 from vae_jax.data.cache import Parts
 from vae_jax.errors import DataError
 
-_BLOCK = 2_000  # images between two parts: a second's work or two, and 25 MB at 64 x 64
+_BLOCK = 2_000  # images per part: one or two seconds of work, 25 MB at 64 x 64
 
 
 @dataclass(frozen=True)
 class Crop:
-    """The centre of an image, as fractions of its height and width: scaled copies of an image are cropped alike.
+    """The centre of an image, in fractions of its height and width, so that scaled copies have the same crop.
 
-    The default is the centre that is customary for CelebA: 140 rows of 218 and 140 columns of 178. What is cut out is
-    resized to a square, so a crop that is no square in pixels is squeezed.
+    The default is the customary crop of CelebA: 140 of 218 rows and 140 of 178 columns. The result is resized to a
+    square, which changes the aspect ratio of a crop that is not square in pixels.
+
+    Attributes:
+      height: Fraction of the height that is kept, above 0 and at most 1.
+      width: Fraction of the width that is kept, above 0 and at most 1.
 
     Raises:
-      DataError: a fraction that is not above 0 and at most 1, so that the crop would leave the frame.
+      DataError: A fraction is outside this range.
     """
 
     height: float = 140 / 218
@@ -36,39 +40,40 @@ class Crop:
         for name, fraction in (("height", self.height), ("width", self.width)):
             if not 0 < fraction <= 1:
                 raise DataError(
-                    f"the crop's {name} is {fraction!r}; expected a fraction of the frame's, above 0 and at most 1 "
-                    "(for pixels: divide by the frame's)"
+                    f"the crop's {name} is {fraction!r}; expected a fraction of the image, above 0 and at most 1 "
+                    f"(for pixels: divide by the {name} of the image)"
                 )
 
     def box(self, width: float, height: float) -> tuple[float, float, float, float]:
-        """Left, upper, right and lower edge in a frame of that width and height, in pixels and fractions of them."""
+        """Left, upper, right and lower edge of the crop in an image of this size, in (fractional) pixels."""
         left, upper = width * (1 - self.width) / 2, height * (1 - self.height) / 2
         return left, upper, width - left, height - upper
 
 
 class Block(NamedTuple):
-    """A few consecutive images of a split, to be read and decoded."""
+    """A few consecutive images of a split that are to be decoded."""
 
-    readers: Sequence[Callable[[], bytes]]  # each gives one encoded image; called in several threads
+    readers: Sequence[Callable[[], bytes]]  # each returns one encoded image; called in several threads
     attributes: np.ndarray  # bool [n, A]
 
 
 class Decoded(NamedTuple):
-    """The images of a split that can be decoded, and what is wrong with the others."""
+    """The images of a split that can be decoded, and the reasons why the others cannot."""
 
     images: np.ndarray  # uint8 [N - unreadable, size, size, 3]
-    attributes: np.ndarray  # bool, a row an image
+    attributes: np.ndarray  # bool, one row per image
     unreadable: dict[int, str]  # reasons, by number from 0 to N - 1
 
 
 def decode_image(encoded: bytes, size: int, crop: Crop) -> np.ndarray:
-    """Crop and resize one encoded image to uint8 [size, size, 3]; grey ones and others become RGB.
+    """Decode, crop and resize one image to uint8 [size, size, 3]; images of other modes are converted to RGB.
 
-    Raises whatever Pillow raises for bytes that are no image, or no whole one.
+    Raises:
+      Exception: Any exception of Pillow for bytes that are not an image, or not a complete one.
     """
     with Image.open(io.BytesIO(encoded)) as image:
-        # A JPEG decodes at 1/2, 1/4 or 1/8 in a fraction of the time. What is left has at least twice the pixels that
-        # are needed, so that the filter below makes the result. The frame need not be whole pixels then.
+        # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size in a fraction of the time. The draft has at least twice the
+        # pixels of the result, which the filter below determines. Its size can be fractional.
         drafted = image.draft("RGB", (math.ceil(2 * size / crop.width), math.ceil(2 * size / crop.height)))
         width, height = drafted[1][2:] if drafted else image.size
         pixels = image if image.mode == "RGB" else image.convert("RGB")
@@ -86,22 +91,22 @@ def decode_split(
     parts: Parts,
     advance: Callable[[int], object],
 ) -> Decoded:
-    """Decode the images of a split, but for the parts that an earlier run has left.
+    """Decode the images of a split, except for the parts that an earlier run has written.
 
     Args:
-      split: its name, for its parts'.
-      count: of its images.
-      fetch: gives those of a range of numbers.
-      size: height and width of the result in pixels.
-      crop: what is seen of an image.
-      parts: where the blocks that are done are kept.
-      advance: told the number of images whenever some are done.
+      split: Name of the split, which the names of the parts contain.
+      count: Number of images.
+      fetch: Function from a range of numbers to the images of that range.
+      size: Height and width of the result in pixels.
+      crop: Part of each image that is kept.
+      parts: Store of finished blocks.
+      advance: Function that is called with the number of images after each block.
     """
     images = np.empty((count, size, size, 3), np.uint8)
     attributes: list[np.ndarray] = []
     unreadable: dict[int, str] = {}
     filled = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
         for start in range(0, count, _BLOCK):
             numbers = range(start, min(start + _BLOCK, count))
             name = f"{split}_{numbers.start}_{numbers.stop}"
@@ -129,10 +134,15 @@ def _decode_block(pool: ThreadPoolExecutor, block: Block, size: int, crop: Crop)
     }
 
 
-def _attempt(read: Callable[[], bytes], size: int, crop: Crop) -> np.ndarray | str:
+def attempt(decode: Callable[[], np.ndarray]) -> np.ndarray | str:
+    """The result of a function that decodes an image, or the reason why it cannot be decoded."""
     try:
-        return decode_image(read(), size, crop)
-    except UnidentifiedImageError:  # its own message is an address in memory
-        return "no image that Pillow knows"
-    except Exception as error:  # zip files, Pillow and its plugins each raise many kinds for damaged bytes
+        return decode()
+    except UnidentifiedImageError:  # whose message is an address in memory
+        return "not an image of a format that Pillow reads"
+    except Exception as error:  # zipfile, Pillow and its plugins raise many types for damaged bytes
         return str(error).replace("\n", " ") or repr(error)
+
+
+def _attempt(read: Callable[[], bytes], size: int, crop: Crop) -> np.ndarray | str:
+    return attempt(lambda: decode_image(read(), size, crop))

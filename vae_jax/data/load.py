@@ -1,4 +1,4 @@
-"""Where data sets come from, and in which order the places are tried."""
+"""Data sets by name, from local files, TFDS, a download, or the stand-ins that need no files."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,37 +13,40 @@ from vae_jax.data.places import data_folder, first_found
 from vae_jax.errors import DataNotFoundError
 
 _REMEDIES = (
-    "Three ways to supply it: put its four IDX files in a folder and name that folder as the data folder; "
-    "prepare it with TFDS (file_format='array_record'); or run once with a network."
+    "Three ways to supply it: put its four IDX files in a folder and give that folder as the data folder; "
+    "prepare it with TFDS (file_format='array_record'); or run once with network access."
 )
 
 
 def load(name: str, data_dir: str | Path | None = None) -> Dataset:
-    """A data set by name, from the first place that has it.
+    """Load a data set by name, from the first place that has it.
 
-    With `data_dir`: its IDX files (in the subfolder `name` or there), or what TFDS has prepared there. Without: what
-    TFDS has prepared in its own folder, or a download through TFDS. `digits` comes with scikit-learn, `faces` are drawn
-    (see `vae_jax.data.synthetic`), `celeba` is read from its own layout (see `load_celeba`). What has been decoded,
-    downloaded or drawn once is cached (see `vae_jax.data.cache`).
+    With `data_dir`: IDX files (in `data_dir` or its sub-folder `name`), or a data set that TFDS prepared there.
+    Without: a data set in the default folder of TFDS, or a download through TFDS. `digits` is part of scikit-learn,
+    `faces` are synthetic (see `vae_jax.data.synthetic`), `celeba` has a format of its own (see `load_celeba`). Decoded,
+    downloaded and synthetic data are cached (see `vae_jax.data.cache`).
 
     Args:
-      name: a name known to TFDS, `celeba`, `faces`, or any name for IDX files in `data_dir`.
-      data_dir: a folder, or None.
+      name: Name of a data set of TFDS, `celeba`, `digits`, `faces`, or any name for IDX files in `data_dir`.
+      data_dir: Folder with the data, or None.
+
+    Returns:
+      The data set, with `train` and `test` splits.
 
     Raises:
-      DataNotFoundError: none of the places has it; the message tells what was tried.
-      DataError: a place has it, but it can't be used.
+      DataNotFoundError: None of the places has it; the message lists the places and the remedies.
+      DataError: A place has it, but it cannot be used.
     """
     return _LOADERS.get(name, partial(_load_labelled, name))(None if data_dir is None else data_folder(data_dir))
 
 
 def load_or_stand_in(name: str, data_dir: str | Path | None = None) -> tuple[Dataset, str | None]:
-    """As `load`, but where no `data_dir` was given and the data set is nowhere, a stand-in takes its place.
+    """As `load`, with a stand-in if `data_dir` is None and the data set is not found.
 
-    For CelebA it is the drawn faces, for all others the handwritten digits that come with scikit-learn.
+    The stand-in for CelebA is the synthetic faces, for all others the handwritten digits of scikit-learn.
 
     Returns:
-      The data set, and the sentence that says what was tried if it is the stand-in.
+      The data set; and None, or for a stand-in a text that lists the places that were searched.
     """
     try:
         return load(name, data_dir), None
@@ -51,11 +54,11 @@ def load_or_stand_in(name: str, data_dir: str | Path | None = None) -> tuple[Dat
         if data_dir is not None:
             raise
         stand_in, described = _STAND_INS.get(name, ("digits", "scikit-learn's handwritten digits"))
-        return load(stand_in), f"{error} Going on with {described} instead."
+        return load(stand_in), f"{error} Using {described} instead."
 
 
 def _load_labelled(name: str, folder: Path | None) -> Dataset:
-    """Images with a label each: whatever comes as IDX files, or has a label in TFDS."""
+    """Load images with labels from IDX files or TFDS."""
     if folder is not None:
         places: list[Callable[[], Dataset]] = [
             lambda: _from_idx(name, folder),
@@ -71,13 +74,13 @@ def _load_labelled(name: str, folder: Path | None) -> Dataset:
 
 
 def _load_synthetic(name: str, folder: Path | None) -> Dataset:
-    """A stand-in, whose module is imported by name, so that nothing else depends on it."""
+    """Load a stand-in, whose module is imported by name, so that no other module depends on it."""
     if folder is not None:
         return _load_labelled(name, folder)
     return import_module(f"vae_jax.data.synthetic.{name}").load()
 
 
-# What is not simply images with a label each, by name.
+# Loaders of data sets that are not images with labels from IDX files or TFDS.
 _LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
     "celeba": load_celeba,
     "digits": partial(_load_synthetic, "digits"),
@@ -85,8 +88,8 @@ _LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
 }
 
 
-# Other than the handwritten digits: by name, the data set that takes its place, and what that is.
-_STAND_INS = {"celeba": ("faces", "drawn faces")}
+# Stand-ins other than the handwritten digits: name and description.
+_STAND_INS = {"celeba": ("faces", "synthetic faces")}
 
 
 def _from_idx(name: str, folder: Path) -> Dataset:
@@ -105,5 +108,5 @@ def _from_download(name: str) -> Dataset:
 
 
 def _downloads() -> Path:
-    """Apart from TFDS's own folder, which may hold the same data set in a format that needs TensorFlow."""
+    """The folder of downloads; the default folder of TFDS may hold the same data set in a format for TensorFlow."""
     return cache_dir() / "tensorflow_datasets"

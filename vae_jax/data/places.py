@@ -1,4 +1,4 @@
-"""The places where a data set may lie, tried in order until one has it."""
+"""Search for a data set in several places."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,25 +8,30 @@ from vae_jax.errors import DataNotFoundError
 
 
 def data_folder(data_dir: str | Path) -> Path:
-    """The folder that the caller names.
+    """The path of a data folder.
 
     Raises:
-      DataNotFoundError: there is no such folder.
+      DataNotFoundError: There is no such folder.
     """
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
-        raise DataNotFoundError(f"the data folder {folder} does not exist or is no folder")
+        raise DataNotFoundError(f"the data folder {folder} does not exist or is not a folder; check the path")
     return folder
 
 
 def first_found(name: str, places: Iterable[Callable[[], Dataset]], remedies: str) -> Dataset:
     """The data set from the first place that has it.
 
+    Args:
+      name: Name of the data set, for messages.
+      places: Functions that load it, or raise `DataNotFoundError`.
+      remedies: Sentence that says how to supply the data set.
+
     Raises:
-      DataNotFoundError: none has; the message tells what was tried, and the remedies.
-      DataError: a place has it, but it can't be used.
+      DataNotFoundError: No place has it; the message lists the reasons and the remedies.
+      DataError: A place has it, but it cannot be used.
     """
-    tried: dict[str, None] = {}  # in order, each reason once
+    tried: dict[str, None] = {}  # ordered, without duplicates
     for place in places:
         try:
             return place()

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets without TensorFlow: read what it has prepared, and download what needs no more than IDX files.
+"""TensorFlow Datasets (TFDS) without TensorFlow: reader of prepared data sets, and downloads of those in IDX format.
 
 `tensorflow_datasets` is imported inside the functions that need it, so that vae_jax works without it.
 """
@@ -19,24 +19,24 @@ from vae_jax.data.dataset import Dataset, Split
 from vae_jax.errors import DataError, DataNotFoundError
 
 DOWNLOADS = ("mnist", "fashion_mnist", "kmnist")
-"""What can be prepared without TensorFlow: stock builders that need no more than four IDX files."""
+"""Data sets that can be prepared without TensorFlow, because they consist of four IDX files."""
 
-_PATIENCE = 3.0  # seconds to wait for the first sign of a network
-_RETRIES = 2  # in place of TFDS's ten, which take 205 s to give up
-_BLOCK = 1_000  # examples decoded at a time: two and a half times as fast as one by one
+_PATIENCE = 3.0  # seconds to wait for a response of the server
+_RETRIES = 2  # instead of TFDS's ten, which take 205 s
+_BLOCK = 1_000  # examples decoded at a time, 2.5 times as fast as one by one
 
 
 def prepared_folder(name: str, data_dir: Path | None) -> Path:
-    """The folder of a data set that TFDS has prepared under `data_dir` (None: TFDS's own default) as array_record.
+    """The folder of a data set that TFDS prepared under `data_dir` (None: the default of TFDS) as array_record.
 
     Raises:
-      DataNotFoundError: TFDS is missing, or knows no data set of that name, or there is no such folder, or it is stored
-        in another format, which only TensorFlow reads.
+      DataNotFoundError: TFDS is not installed or has no data set of that name, there is no such folder, or the data set
+        is stored in a format that requires TensorFlow.
     """
     tfds = _tfds()
     builder = _builder(tfds, name, data_dir)
     if not (builder.data_path / "dataset_info.json").exists():
-        raise DataNotFoundError(f"none prepared by TFDS in {builder.data_path}")
+        raise DataNotFoundError(f"no data set prepared by TFDS in {builder.data_path}")
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         stored = builder.info.file_format.value
         raise DataNotFoundError(f"{builder.data_path} is stored as {stored}, which needs TensorFlow to read")
@@ -44,27 +44,30 @@ def prepared_folder(name: str, data_dir: Path | None) -> Path:
 
 
 def read_prepared(name: str, data_dir: Path | None) -> Dataset:
-    """Decode what `prepared_folder` has found, in the order of its files.
+    """Decode the data set of `prepared_folder`, in the order of its files.
 
     Raises:
-      DataError: it has no images of one size with train and test splits, or is damaged.
+      DataError: It is damaged, or has no images of one size with train and test splits.
     """
     builder = _builder(_tfds(), name, data_dir)
     try:
-        splits = {split: _decode(builder.as_data_source(split)) for split in ("train", "test")}
-    except Exception as error:  # TFDS and array_record raise many kinds for a damaged or an unsuitable data set
-        raise DataError(f"{builder.data_path} cannot be read as images and labels ({error!r})") from error
+        splits: dict[str, Any] = {split: _decode(builder.as_data_source(split)) for split in ("train", "test")}
+    except Exception as error:  # TFDS and array_record raise many types for damaged or unsuitable data
+        raise DataError(
+            f"{builder.data_path} cannot be read as images and labels ({error!r}); prepare it "
+            "again, or use another data set"
+        ) from error
     return Dataset(name, **splits, source=f"TFDS, {builder.info.full_name}")
 
 
 def encoded_examples(name: str, data_dir: Path | None) -> tuple[dict[str, Any], str]:
-    """The splits that `prepared_folder` has found, as sequences of examples in which `image` is bytes, still encoded.
+    """The splits of the data set of `prepared_folder`, as sequences of examples whose `image` is encoded bytes.
 
     Returns:
-      The splits by name, and the data set's name with its version.
+      The splits by name, and the name of the data set with its version.
 
     Raises:
-      DataError: it is damaged, as far as that shows before the examples are read.
+      DataError: The data set is damaged; damaged examples raise other errors when they are read.
     """
     tfds = _tfds()
     builder = _builder(tfds, name, data_dir)
@@ -72,7 +75,7 @@ def encoded_examples(name: str, data_dir: Path | None) -> tuple[dict[str, Any], 
     try:
         sources = {split: builder.as_data_source(split, decoders=skip) for split in builder.info.splits}
     except Exception as error:  # as in read_prepared
-        raise DataError(f"{builder.data_path} cannot be read as images ({error!r})") from error
+        raise DataError(f"{builder.data_path} cannot be read as images ({error!r}); prepare it again") from error
     return sources, builder.info.full_name
 
 
@@ -80,11 +83,11 @@ def download(name: str, data_dir: Path) -> None:
     """Download a data set through TFDS and prepare it under `data_dir`, for `read_prepared`.
 
     Raises:
-      DataNotFoundError: TFDS is missing, no builder of ours covers the name, or nothing answers within seconds.
+      DataNotFoundError: TFDS is not installed, the data set is not one of `DOWNLOADS`, or the server does not respond.
     """
     tfds = _tfds()
     if name not in DOWNLOADS:
-        raise DataNotFoundError(f"no way to prepare {name!r} without TensorFlow (there is for {', '.join(DOWNLOADS)})")
+        raise DataNotFoundError(f"{name!r} cannot be downloaded without TensorFlow (only {', '.join(DOWNLOADS)} can)")
     stock = type(_builder(tfds, name, None))
     _require_network(stock.URL)
     downloader: Any = importlib.import_module("tensorflow_datasets.core.download.downloader")
@@ -93,14 +96,14 @@ def download(name: str, data_dir: Path) -> None:
     try:
         builder = _without_tensorflow(tfds, stock)(data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(compute_stats=skip))
-    except Exception as error:  # requests, TFDS and the file system each raise their own kinds
+    except Exception as error:  # requests, TFDS and the file system raise many types
         raise DataNotFoundError(f"the download from {stock.URL} failed ({error})") from error
 
 
 def _tfds() -> ModuleType:
     try:
         import tensorflow_datasets
-    except Exception as error:  # a protobuf of another age raises TypeError
+    except Exception as error:  # an incompatible version of protobuf raises TypeError
         raise DataNotFoundError(f"tensorflow-datasets cannot be imported ({error})") from error
     return tensorflow_datasets
 
@@ -108,9 +111,9 @@ def _tfds() -> ModuleType:
 def _builder(tfds: ModuleType, name: str, data_dir: Path | None) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # for a name it can't parse TFDS raises several kinds
+    except Exception as error:  # TFDS raises several types for a name that it cannot parse
         reason = str(error).partition("\n")[0]
-        raise DataNotFoundError(f"TFDS knows no data set {name!r} ({reason})") from error
+        raise DataNotFoundError(f"TFDS has no data set {name!r} ({reason})") from error
 
 
 def _decode(source: Any) -> Split:
@@ -121,9 +124,9 @@ def _decode(source: Any) -> Split:
 
 
 def _without_tensorflow(tfds: ModuleType, stock: Any) -> type:
-    """The stock builder, name, version, addresses and checksums included, with IDX files parsed by us.
+    """Subclass of a builder of TFDS (same name, version, URLs and checksums) that parses IDX files without TensorFlow.
 
-    The examples keep the order of the files, so that the same data have the same digest whatever their source.
+    The examples keep the order of the files, so that the digest of the data does not depend on their source.
     """
     from PIL import Image
 
@@ -161,7 +164,7 @@ def _without_tensorflow(tfds: ModuleType, stock: Any) -> type:
 
 
 def _require_network(url: str) -> None:
-    """Raise unless something answers at `url` in time; a look-up of a name that hangs counts as no answer."""
+    """Raise `DataNotFoundError` unless a server responds at `url` in time; a DNS look-up that hangs is no response."""
     answers: list[str] = []
 
     def ask() -> None:
@@ -169,8 +172,8 @@ def _require_network(url: str) -> None:
         try:
             urllib.request.urlopen(request, timeout=_PATIENCE).close()
         except urllib.error.HTTPError:
-            pass  # the host spoke: it is for the download itself to say what is wrong
-        except Exception as error:  # whatever a captive portal makes of it
+            pass  # the host responds; the download reports the error
+        except Exception as error:  # a captive portal can cause any type
             answers.append(f"no network ({getattr(error, 'reason', error)})")
             return
         answers.append("")
@@ -178,6 +181,6 @@ def _require_network(url: str) -> None:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_PATIENCE)
-    problem = answers[0] if answers else f"no answer within {_PATIENCE:.0f} s"
+    problem = answers[0] if answers else f"no response within {_PATIENCE:.0f} s"
     if problem:
         raise DataNotFoundError(f"cannot download from {url}: {problem}")

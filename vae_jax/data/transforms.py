@@ -1,7 +1,7 @@
-"""What the model sees: values that turn stored arrays into a `Batch`, inside the compiled program."""
+"""Transforms: values that turn stored arrays into a `Batch`, inside the compiled program."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped, UInt32
 
-from vae_jax.data.dataset import Dataset, Split, as_examples
-from vae_jax.errors import InputError
-from vae_jax.values import shape_repr, value
+from vae_jax.data.arrays import as_examples
+from vae_jax.data.dataset import Dataset, Split
+from vae_jax.errors import InputError, array_spec, named
+from vae_jax.values import value
 
 Keys = Key[Array, " batch"]
-LEVELS = 256  # of a byte
+LEVELS = 256  # values of a byte
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class Support:
     """The values that an entry of an event, such as a pixel, can have.
 
     Attributes:
-      low: the least.
-      high: the greatest; may be infinite.
-      levels: if given, how many values there are, evenly spaced, ends included; otherwise all from `low` to `high`.
-      whole: whether they are the numbers low, low + 1, ... (counts), up to `high`.
+      low: Lowest value.
+      high: Highest value; may be infinite.
+      levels: Number of evenly spaced values from `low` to `high`, both included; None for all real numbers between.
+      whole: Whether the values are low, low + 1, ... (counts), up to `high`.
     """
 
     low: float
@@ -35,24 +36,24 @@ class Support:
     whole: bool = False
 
     def __str__(self) -> str:
-        """In words."""
+        """Description for messages."""
         kind = "whole numbers" if self.whole else f"{self.levels} levels" if self.levels else "values"
         return f"{kind} from {self.low:g} to {self.high:g}"
 
     @property
     def discrete(self) -> bool:
-        """Whether the values are evenly spaced rather than all of an interval."""
+        """Whether the values are evenly spaced, and not all real numbers of an interval."""
         return self.whole or self.levels is not None
 
     @property
     def spacing(self) -> float:
-        """Between neighbouring values; 0 if all of an interval are values."""
+        """Distance between neighbouring values; 0 for an interval."""
         if self.whole:
             return 1.0
         return 0.0 if self.levels is None else (self.high - self.low) / (self.levels - 1)
 
     def holds(self, other: "Support") -> bool:
-        """Whether each value of the other one is a value of this one."""
+        """Whether this support contains all values of the other one."""
         if not self.low <= other.low <= other.high <= self.high:
             return False
         if not self.discrete:
@@ -63,19 +64,18 @@ class Support:
         return all(abs(place - round(place)) < 1e-6 for place in places)
 
 
-@shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:
-    """One batch of examples; an absent part is None and no leaf of the tree.
+    """One batch of examples; an absent part is None, which is not a leaf of the tree.
 
     Attributes:
-      x: what the encoder sees, [batch, *event].
-      target: what the decoder has to explain, where it isn't `x` itself (a denoiser's clean image).
-      label: class numbers; the condition of a model made with `classes`.
-      mask: weight of each example in the mean, 0 for padding.
-      condition: what else the model is conditional on, an array [batch, ...] or a tree of them.
-      observed: which entries of the events are known, [batch, *event]; the others add nothing to log p(x|z).
+      x: Inputs of the encoder, [batch, *event].
+      target: Events whose log p(x|z) is taken, if these are not `x` (for example, the clean images of a denoiser).
+      label: Class numbers [batch]: the condition of a model made with `classes`.
+      mask: Weight of each example in the mean, [batch]; 0 for padding.
+      condition: Other conditions of the model, an array [batch, ...] or a tree of such arrays.
+      observed: Mask of the entries that are known, [batch, *event]; the others are left out of log p(x|z).
     """
 
     x: Float[Any, "..."]
@@ -87,21 +87,40 @@ class Batch:
 
     @property
     def targets(self) -> Float[Any, "..."]:
-        """`target`, or `x` where there is none."""
+        """`target`, or `x` if there is none."""
         return self.x if self.target is None else self.target
+
+    def __repr__(self) -> str:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {name: jax.tree.map(_Spec, part) for name, part in parts.items() if part is not None}
+        return f"Batch({', '.join(f'{name}={part!r}' for name, part in given.items())})"
+
+
+class _Spec:
+    """A leaf of a batch, printed by dtype and shape."""
+
+    def __init__(self, leaf: Any) -> None:
+        self._leaf = leaf
+
+    def __repr__(self) -> str:
+        is_array = hasattr(self._leaf, "dtype") and hasattr(self._leaf, "shape")
+        return array_spec(self._leaf) if is_array else repr(self._leaf)
 
 
 @runtime_checkable
 class Transform(Protocol):
-    """How bytes become what the model sees. `label` says it in every title and beside every number."""
+    """Protocol of transforms, which turn stored examples into a `Batch`.
+
+    A transform is a value with no side effects, called inside a compiled program.
+    """
 
     @property
     def support(self) -> Support:
-        """The values there can be."""
+        """The values that the entries of `Batch.targets` can have."""
 
     @property
     def label(self) -> str:
-        """A word or two: "grey"."""
+        """A word or two for titles and messages, such as "grey"."""
 
     def __call__(
         self,
@@ -109,19 +128,35 @@ class Transform(Protocol):
         images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
-        """Transform images, each with its own key where there is chance in it."""
+        """Transform examples.
+
+        Args:
+          keys: Random key of each example.
+          images: Stored examples, [batch, *event].
+          labels: Class numbers [batch], or None.
+        """
 
 
 @value
 class Scale:
-    """Grey values: bytes from 0 to 255 scaled to the range from `low` to `high`."""
+    """Grey values: bytes from 0 to 255 scaled to the range from `low` to `high`.
+
+    Attributes:
+      low: Value of the byte 0.
+      high: Value of the byte 255.
+
+    Raises:
+      InputError: `low` is not below `high`.
+    """
 
     low: float = 0.0
     high: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise InputError(f"Scale({self.low}, {self.high}) is no range; expected low < high")
+            raise InputError(
+                f"Scale({self.low}, {self.high}) is not a range; expected low < high, such as Scale(-1.0, 1.0)"
+            )
 
     @property
     def support(self) -> Support:
@@ -130,7 +165,7 @@ class Scale:
 
     @property
     def label(self) -> str:
-        """The range, unless it is from 0 to 1."""
+        """ "grey", with the range unless it is from 0 to 1."""
         return "grey" if (self.low, self.high) == (0.0, 1.0) else f"grey in [{self.low:g}, {self.high:g}]"
 
     def __call__(
@@ -146,7 +181,7 @@ class Scale:
 
 @value
 class Binarize:
-    """Dynamic binarisation: each pixel 1 with the probability byte / 255, drawn anew each time (Burda et al., 2016)."""
+    """Dynamic binarisation (Burda et al., 2016): pixels are 1 with probability byte / 255, sampled at each call."""
 
     support: ClassVar[Support] = Support(0.0, 1.0, 2)
     label: ClassVar[str] = "dynamically binarised"
@@ -163,12 +198,15 @@ class Binarize:
 
 @value
 class StaticBinarize:
-    """Static binarisation: one draw for each image, the same in every epoch, split and run.
+    """Static binarisation: one sample of each image, the same in all epochs, splits and runs.
 
-    The draw follows from `seed` and the image's own bytes, so it needs no copy of the data and does not depend on where
-    the image stands; equal images are binarised alike. `vae_jax.transform_all` gives the result for a digest.
+    The sample is a function of `seed` and the bytes of the image. It needs no copy of the data and does not depend on
+    the position of the image; equal images have the same sample. `vae_jax.transform_all` returns the binary images.
 
-    It is no data set of the literature: Larochelle's binarisation is another draw.
+    The result differs from the binarised MNIST of Larochelle and Murray (2011), which is another sample.
+
+    Attributes:
+      seed: Seed of the samples.
     """
 
     seed: int = 0
@@ -177,7 +215,7 @@ class StaticBinarize:
 
     @property
     def label(self) -> str:
-        """With its seed."""
+        """Description with the seed."""
         return f"statically binarised (seed {self.seed})"
 
     def __call__(
@@ -186,16 +224,16 @@ class StaticBinarize:
         images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
-        """x ~ Bernoulli(byte / 255), drawn with the image's own key; `keys` have no influence."""
+        """x ~ Bernoulli(byte / 255), with a key from the bytes of the image; `keys` are not used."""
         own = jax.vmap(partial(jax.random.fold_in, jax.random.key(self.seed)))(_fingerprint(images))
         return Batch(_binary(own, images), label=labels)
 
 
 @value
 class Dequantize:
-    """Uniform dequantisation: bytes with noise, spread over [0, 1), so that a density of them is a likelihood.
+    """Uniform dequantisation: bytes plus noise, scaled to [0, 1), so that a density of them is a likelihood.
 
-    The density then is at most the probability of the byte itself, in expectation (Theis et al., 2016, section 3.1).
+    The expected log-density is a lower bound on the log-probability of the bytes (Theis et al., 2016, section 3.1).
     """
 
     support: ClassVar[Support] = Support(0.0, 1.0)
@@ -214,14 +252,14 @@ class Dequantize:
 
 @value
 class Raw:
-    """The stored numbers as they are: rows of a table, measurements, counts.
+    """The stored numbers without a change: rows of a table, measurements, counts.
 
     Attributes:
-      low: the least value that there can be.
-      high: the greatest.
-      whole: whether they are whole numbers (counts).
-      missing: whether entries that are NaN are missing ones: the encoder sees 0 in their place, and `Batch.observed`
-        leaves them out of log p(x|z).
+      low: Lowest possible value.
+      high: Highest possible value.
+      whole: Whether the values are whole numbers (counts).
+      missing: Whether NaN marks missing entries: the encoder sees 0 instead, and `Batch.observed` excludes them from
+        log p(x|z).
     """
 
     low: float = -math.inf
@@ -233,7 +271,7 @@ class Raw:
 
     @property
     def support(self) -> Support:
-        """From `low` to `high`."""
+        """The values from `low` to `high`."""
         return Support(self.low, self.high, whole=self.whole)
 
     def __call__(
@@ -242,7 +280,7 @@ class Raw:
         images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
-        """x = the stored numbers."""
+        """x = the stored numbers, as float32."""
         x = images.astype(jnp.float32)
         if not self.missing:
             return Batch(x, label=labels)
@@ -252,22 +290,28 @@ class Raw:
 
 @value
 class Mirrored:
-    """Each image as it is or mirrored, left to right, with equal chance each time: for training on faces and the like.
+    """Random mirroring, left to right, with probability 1/2 at each call: an augmentation for images such as faces.
 
     Attributes:
-      transform: what is observed of the image that results.
+      transform: Transform of the images after mirroring.
+
+    Raises:
+      InputError: `transform` is not a transform, or the examples are not images.
     """
 
     transform: Transform = Scale()
 
+    def __post_init__(self) -> None:
+        require_transform(self.transform)
+
     @property
     def support(self) -> Support:
-        """That of `transform`."""
+        """The support of `transform`."""
         return self.transform.support
 
     @property
     def label(self) -> str:
-        """That of `transform`, and the word."""
+        """The label of `transform`, and "mirrored at random"."""
         return f"{self.transform.label}, mirrored at random"
 
     def __call__(
@@ -277,6 +321,11 @@ class Mirrored:
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """Mirror, then transform."""
+        if images.ndim != 4:
+            raise InputError(
+                f"Mirrored was given examples of shape {images.shape[1:]}; expected images (height, width, channels): "
+                "use another transform"
+            )
         mirror_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, stream) for stream in range(2))
         mirrored = jax.vmap(partial(jax.random.bernoulli, p=jnp.float32(0.5)))(mirror_keys)
         return self.transform(keys, jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images), labels)
@@ -287,42 +336,65 @@ Examples = Any
 
 
 def as_split(data: Any) -> Split:
-    """A split of a plain array of examples, or the split itself.
+    """The split itself, or a split of an array or a data frame of examples.
+
+    Whole numbers of three or four axes are bytes of images, as in `Dataset.from_arrays`; real numbers are not changed.
 
     Raises:
-      InputError: anything else, such as a whole `Dataset`.
+      InputError: The data are of any other type, such as a `Dataset`.
     """
     if isinstance(data, Split):
         return data
     if isinstance(data, Dataset):
         raise InputError("a Dataset was given; expected one of its splits, such as data.train or data.test")
-    if not hasattr(data, "__array__"):
-        raise InputError(f"the data are a {type(data).__name__}; expected a Split, or an array [n, ...] of examples")
-    return Split(as_examples("the data", np.asarray(data)))
+    if isinstance(data, type) or not hasattr(data, "__array__"):
+        if isinstance(data, str):
+            remedy = f"vj.load({data!r}).train loads one by name"
+        elif isinstance(data, list | tuple) and len(data):
+            remedy = "convert it by np.asarray, or make a data set of examples and labels by vj.Dataset.from_arrays"
+        else:
+            remedy = "collect the examples in a NumPy array"
+        raise InputError(f"the data are {named(data)}; expected a Split, or an array [n, ...] of examples: {remedy}")
+    return Split(as_examples("the data", data, insist="vj.Split(images)"))
 
 
 def as_transform(transform: Any, data: Split) -> Transform:
     """The transform, or `default_transform` of the data if it is None.
 
     Raises:
-      InputError: not a transform, such as a class without brackets.
+      InputError: The argument is not a transform.
     """
     if transform is None:
         return default_transform(data)
-    if isinstance(transform, type):
-        raise InputError(f"transform is the class {transform.__name__}; expected a value: {transform.__name__}()")
-    if not callable(transform) or not hasattr(transform, "support"):
-        raise InputError(f"transform is {transform!r}; expected a transform, such as vj.Scale() or vj.Binarize()")
-    return transform
+    return require_transform(transform)
 
 
 def default_transform(data: Split) -> Transform:
-    """`Scale()` of bytes; of all other arrays the stored numbers as they are."""
+    """`Scale()` for bytes; `Raw` for other numbers, with the bounds 0 and 1 if all real numbers are in [0, 1]."""
     if data.images.dtype == np.uint8:
         return Scale()
-    whole = bool(np.issubdtype(data.images.dtype, np.integer))
-    low = float(min(0, data.images.min())) if whole else -math.inf
-    return Raw(low=low, whole=whole, missing=data.has_missing)
+    if np.issubdtype(data.images.dtype, np.integer):
+        return Raw(low=float(min(0, data.images.min())), whole=True, missing=data.has_missing)
+    beyond = (data.images < 0).any() or (data.images > 1).any()  # NaN is neither
+    low, high = (-math.inf, math.inf) if beyond else (0.0, 1.0)
+    return Raw(low, high, missing=data.has_missing)
+
+
+def require_transform(transform: Any) -> Transform:
+    """The argument; raises `InputError` unless it is a transform (see `Transform`)."""
+    expected = "expected a transform, such as vj.Binarize()"
+    if isinstance(transform, type):
+        raise InputError(f"transform is {named(transform)}; {expected}: make an object of it by {transform.__name__}()")
+    if not callable(transform):
+        raise InputError(f"transform is {named(transform)}; {expected}")
+    if missing := [name for name in ("support", "label") if not hasattr(transform, name)]:
+        kind = getattr(transform, "__name__", type(transform).__name__)
+        raise InputError(
+            f"transform is {kind}, which has no {' and no '.join(missing)}; {expected}: write a class with support, "
+            "label and __call__, as vj.Binarize"
+        )
+    checked: Transform = transform
+    return checked
 
 
 def _binary(keys: Keys, images: Shaped[Array, "batch ..."]) -> Float[Array, "batch ..."]:
@@ -333,7 +405,7 @@ def _binary(keys: Keys, images: Shaped[Array, "batch ..."]) -> Float[Array, "bat
 
 
 def _fingerprint(images: Shaped[Array, "batch ..."]) -> UInt32[Array, " batch"]:
-    """A number for each image, from all of its bytes: a polynomial in an odd number, modulo 2**32."""
+    """A hash of the bytes of each image: a polynomial in an odd number, modulo 2**32."""
     flat = images.reshape(len(images), -1).astype(jnp.uint32) + 1
     powers = jnp.cumprod(jnp.full(flat.shape[1], 0x9E3779B1, jnp.uint32), dtype=jnp.uint32)
     return jnp.sum(flat * powers[None], axis=1, dtype=jnp.uint32)

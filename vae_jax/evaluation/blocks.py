@@ -1,4 +1,4 @@
-"""Any number of examples, a block of them at a time."""
+"""Computations over any number of examples, one block at a time, and conversion of their arguments."""
 
 import math
 from collections.abc import Callable
@@ -9,42 +9,67 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree, Shaped
 
-from vae_jax.errors import InputError, is_traced
+from vae_jax.data.arrays import as_array
+from vae_jax.errors import InputError, is_traced, require_positive_int
 
 BLOCK = 1_000
-"""Examples that are on their way through a model at once, fewer if they are large."""
+"""Number of examples per block, unless they are large."""
 
 
 def block_of(*shapes: tuple[int, ...]) -> int:
-    """How many examples of these shapes make a block: `BLOCK`, or as many as have a million numbers."""
+    """Number of examples of these shapes per block: at most `BLOCK`, and at most a million numbers."""
     return max(1, min(BLOCK, 2**20 // max(math.prod(shape) for shape in shapes)))
 
 
 def on_host(array: Shaped[Any, "..."], dtype: type | None = None) -> Shaped[Any, "..."]:
-    """The array as NumPy's, of another type if one is given; a traced array as it is."""
+    """The array as a NumPy array, converted to `dtype` if given; a traced array unchanged."""
     return array if is_traced(array) else np.asarray(array, dtype)
 
 
-def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], block: int | None = None) -> PyTree:
-    """`function(first, *blocks)` over blocks of examples, its results joined: as if over all of them at once.
-
-    The last block is filled up with copies of its last example, which are cut off again, so that a compiled function
-    meets one shape alone; and where there are fewer examples than a block, one of few shapes.
+def as_reals(name: str, values: Any, expected: str | None = None) -> Shaped[Any, "..."]:
+    """An argument as an array of real numbers: JAX arrays stay on the device, other objects become NumPy arrays.
 
     Args:
-      function: from the position of a block's first example and a block of each array to a tree of arrays [block, ...].
-      *arrays: [n, ...], on the host or the device.
-      block: examples in a block; by default what `block_of` says of the arrays.
+      name: Name of the argument, for messages.
+      values: Array, or an object that NumPy can convert, such as nested lists.
+      expected: Shape for the message, such as "[n, latent]", whose number of axes is required; None for any shape.
 
     Returns:
-      The tree, its leaves [n, ...] on the host, or traced where the function's results are.
+      The array; whole numbers and truth values are converted to floating point.
 
     Raises:
-      InputError: no examples.
+      InputError: The values are ragged, are not numbers, or have another number of axes.
     """
+    array = values if isinstance(values, jax.Array) else as_array(name, values)
+    if expected is not None and array.ndim != expected.count(",") + 1:
+        raise InputError(f"{name} has shape {array.shape}; expected {expected}: reshape it")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
+def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], block: int | None = None) -> PyTree:
+    """Apply `function(first, *blocks)` to blocks of examples and concatenate the results.
+
+    The last block is padded with copies of its last example, and the padding is removed from the result. All blocks
+    thus have one shape, and the function is compiled once. The block is the next power of two if there are fewer
+    examples than `block`.
+
+    Args:
+      function: Function of the position of the first example and one block of each array; returns a tree of arrays
+        [block, ...].
+      *arrays: Arrays [n, ...], on the host or the device.
+      block: Number of examples per block; by default `block_of` of the arrays.
+
+    Returns:
+      Tree of arrays [n, ...]: traced if the results of the function are, otherwise on the host.
+
+    Raises:
+      InputError: There are no examples, or `block` is not a whole number of at least 1.
+    """
+    if block is not None:
+        require_positive_int(block=block)
     total = len(arrays[0])
     if total == 0:
-        raise InputError("there are no examples to go through")
+        raise InputError("there are no examples; expected at least one")
     size = min(block or block_of(*(array.shape[1:] for array in arrays)), 1 << (total - 1).bit_length())
     results = []
     for start in range(0, total, size):

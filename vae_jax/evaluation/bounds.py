@@ -1,4 +1,4 @@
-"""The ELBO and log p(x) of any number of examples, in nats, and bits per dimension."""
+"""ELBO and log p(x) of any number of examples, in nats, and bits per dimension."""
 
 import math
 from functools import partial
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from vae_jax.data.transforms import LEVELS, Batch, Examples, Transform, as_split, as_transform
+from vae_jax.data.transforms import LEVELS, Batch, Examples, Transform, as_split, as_transform, require_transform
 from vae_jax.distributions import Delta, example_keys
 from vae_jax.distributions.likelihoods.base import require_values
 from vae_jax.errors import InputError, renamed, require_finite, require_positive_int
-from vae_jax.evaluation.blocks import block_of, in_blocks, on_host
-from vae_jax.evaluation.passes import inputs_of
+from vae_jax.evaluation.blocks import as_reals, block_of, in_blocks, on_host
+from vae_jax.evaluation.passes import condition_of, inputs_of
 from vae_jax.models import VAE, LatentVariableModel, Variables
 from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
 from vae_jax.values import jit, shape_repr
@@ -47,24 +47,24 @@ def evaluate(
     transform: Any = None,
     block: int | None = None,
 ) -> ELBOTerms:
-    """The ELBO's terms of each example, at one sampled z each, in nats.
+    """Terms of the ELBO of each example, at one sampled z per example, in nats.
 
-    The noise of an example depends on `key` and its position alone, so the numbers do not depend on `block`.
+    The noise of an example depends only on `key` and its position, so the results do not depend on `block`.
 
     Args:
-      key: of observing and of the draws.
-      model: whose bound it is.
-      variables: of the model.
-      data: a split, or a plain array of examples.
-      transform: what the model sees of them; by default `default_transform`.
-      block: examples at once.
+      key: Key of the transform and of the samples of z.
+      model: Model whose bound is computed.
+      variables: Variables of the model.
+      data: Split, or array of examples.
+      transform: Transform that turns the examples into a batch; by default `default_transform`.
+      block: Number of examples per compiled call.
 
     Returns:
-      `log_px_z` and `kl`, float32 [N] on the host; `mean_and_stderr` takes their means.
+      `log_px_z` and `kl`, float32 [N] on the host; `mean_and_stderr` computes their means.
 
     Raises:
-      InputError: no examples or some of another shape, values that the likelihood does not take, labels that are
-        missing or above the model's classes, or variables that are not finite.
+      InputError: The model does not take the shape, the values or the labels of the examples, the variables are not
+        finite, or an argument is not valid.
     """
     require_finite(variables)
     data = as_split(data)
@@ -76,12 +76,13 @@ def evaluate(
 
 @shape_repr
 class ImportanceEstimate(NamedTuple):
-    """log p(x) of each image by importance sampling.
+    """log p(x) of each example by importance sampling.
 
     Attributes:
-      log_px: log of the mean importance weight, in nats: in expectation a lower bound that tightens with the samples.
-      effective_samples: 1 over the sum of the squared normalised weights, from 1 to the number of samples; near 1 the
-        estimate hangs on a single draw, and log p(x) is underestimated. 0 where every weight is 0.
+      log_px: Log of the mean importance weight, in nats; its expectation is a lower bound of log p(x) that becomes
+        tighter with the number of samples.
+      effective_samples: 1 over the sum of the squared normalised weights, from 1 to the number of samples, or 0 if all
+        weights are 0. Near 1 a single sample dominates the estimate, and log p(x) is underestimated.
     """
 
     log_px: Float[Any, " n"]
@@ -128,37 +129,38 @@ def importance_estimate(
     key: Key[Array, ""],
     model: LatentVariableModel,
     variables: Variables,
-    x: Float[Any, "n ..."] | Batch,
+    x: Any,
     samples: int = 5_000,
     condition: PyTree = None,
     *,
     block: int = 100,
     rows: int | None = None,
 ) -> ImportanceEstimate:
-    """log p(x) of any number of examples with q(z|x) as the proposal (Burda et al., 2016), and how far to trust it.
+    """log p(x) of each example by importance sampling with the proposal q(z|x), and effective sample sizes.
 
-    log 1/K sum of p(x, z) / q(z|x) over K draws of z. Memory does not grow with examples or samples, and one
-    compilation serves them all. An example's draws depend on `key` and its position alone.
+    log 1/K sum of p(x, z) / q(z|x) over K samples of z (Burda et al., 2016, equation 8). Memory does not grow with the
+    number of examples or samples, and the computation is compiled once. The samples of an example depend only on `key`
+    and its position.
 
     Args:
-      key: of the draws.
-      model: no plain autoencoder.
-      variables: of the model.
-      x: as observed, on the host or the device; binarise before (`transform_all`). A `Batch` may have targets, missing
+      key: Key of the samples.
+      model: Model other than a plain autoencoder.
+      variables: Variables of the model.
+      x: Examples after the transform (see `transform_all`), [n, *event], or a `Batch`, which may have targets, missing
         entries and conditions.
-      samples: draws for each example.
-      condition: of each example if the model is conditional: log p(x|condition).
-      block: examples at once.
-      rows: latents decoded at once; by default few enough that what is made of them stays in a CPU's cache.
+      samples: Number of samples per example, K.
+      condition: Condition of each example if the model is conditional; the result is log p(x|condition).
+      block: Number of examples per compiled call.
+      rows: Number of latents decoded at the same time; the default keeps the decoded arrays in the cache of a CPU.
 
     Raises:
-      InputError: no samples, examples of another shape or with values that the likelihood does not take, a condition
-        that the model does not take, variables with NaN, or a plain autoencoder.
+      InputError: The model does not take the shape or the values of the examples or the condition, the variables are
+        not finite, the model is a plain autoencoder, or an argument is not valid.
     """
     rows = 4 * block_of(model.event_shape) if rows is None else rows
     require_positive_int(samples=samples, block=block, rows=rows)
     require_finite(variables)
-    batch = as_batch(model, x, condition)
+    batch = as_batch(model, x if isinstance(x, Batch) else as_reals("x", x), condition_of(model, condition))
     if batch.x.shape[1:] != model.event_shape:
         raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")
     if isinstance(model, VAE):
@@ -179,39 +181,41 @@ def log_likelihood(
     key: Key[Array, ""],
     model: LatentVariableModel,
     variables: Variables,
-    x: Float[Any, "n ..."] | Batch,
+    x: Any,
     samples: int = 5_000,
     condition: PyTree = None,
 ) -> Float[Any, " n"]:
-    """`importance_estimate`'s log p(x) of each example, in nats."""
+    """log p(x) of each example by `importance_estimate`, in nats."""
     return importance_estimate(key, model, variables, x, samples, condition).log_px
 
 
 @renamed(observe="transform")
-def bits_per_dim(log_px: Float[Any, " n"], model: LatentVariableModel, transform: Transform) -> Float[Any, " n"]:
-    """-log p(x) of each example in bits for each entry of the event, of the stored bytes or of binary pixels.
+def bits_per_dim(log_px: Any, model: LatentVariableModel, transform: Transform) -> Float[Any, " n"]:
+    """-log p(x) of each example in bits per entry of the event, of stored bytes or of binary pixels.
 
-    A density of dequantised bytes becomes a bound on their probability by the width of a level (Theis et al., 2016).
+    A density of dequantised bytes is multiplied by the width of a level, which gives a bound on the probability of the
+    bytes (Theis et al., 2016).
 
     Args:
-      log_px: log p(x), or a bound on it, in nats.
-      model: whose likelihood it is.
-      transform: what was observed.
+      log_px: log p(x), or a bound on it, in nats, [n].
+      model: Model whose likelihood it is.
+      transform: Transform of the examples.
 
     Raises:
-      InputError: the number is no likelihood of such data, as a cross-entropy of grey pixels or a density of levels, or
-        no bound on log p(x), as that of a plain autoencoder.
+      InputError: The number is not a log-likelihood of such data (a cross-entropy of grey pixels, a density of levels),
+        or is not a bound on log p(x) (a plain autoencoder), or an argument is not valid.
     """
+    require_transform(transform)
     if getattr(model, "posterior", None) is Delta:
         raise InputError("a plain autoencoder has no bound on log p(x), so it has no bits per dimension")
     values = transform.support
     if not model.likelihood.is_likelihood_of(values):
         raise InputError(
             f"a {model.likelihood.label(values)} of {transform.label} pixels is no likelihood, so it has no bits per "
-            "dimension; transform with Dequantize() under a density, with Binarize() under a Bernoulli"
+            "dimension; use the transform Dequantize() with a density, or Binarize() with a Bernoulli"
         )
     if not values.discrete and values.high - values.low == math.inf:
         raise InputError(f"{transform.label} values are real numbers, whose density has no bits; report nats instead")
     width = 1.0 if values.discrete else (values.high - values.low) / LEVELS
     dims = math.prod(model.event_shape)
-    return -on_host(log_px, np.float64) / (dims * math.log(2)) - math.log2(width)
+    return -on_host(as_reals("log_px", log_px, "[n]"), np.float64) / (dims * math.log(2)) - math.log2(width)

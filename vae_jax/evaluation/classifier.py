@@ -1,4 +1,4 @@
-"""A small classifier of images, trained by `fit`: which digits are legible, and features for Fréchet distances."""
+"""Small classifiers of images, trained by `fit`, for accuracies and for the features of Fréchet distances."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Scale, Transform
 from vae_jax.errors import InputError, require_positive_int
-from vae_jax.evaluation.blocks import in_blocks
+from vae_jax.evaluation.blocks import as_reals, in_blocks
 from vae_jax.models import Variables
 from vae_jax.networks import MLP, ConvEncoder
 from vae_jax.objectives import Loss, Objective
@@ -40,13 +40,13 @@ class _Network(nn.Module):
 
 @dataclass(frozen=True)
 class Classifier:
-    """Stride-2 convolutions if there are any, then dense layers, ReLU after each; a frozen value with pure methods.
+    """Classifier network: optional stride-2 convolutions, then dense layers, each followed by ReLU.
 
     Attributes:
-      image_shape: height, width, channels.
-      classes: number of classes.
-      hidden: widths of the dense layers; the last is the layer of the features.
-      convolutions: channels after each convolution.
+      image_shape: Height, width and channels.
+      classes: Number of classes.
+      hidden: Widths of the dense layers; the outputs of the last one are the features.
+      convolutions: Numbers of channels after each convolution.
     """
 
     image_shape: tuple[int, ...] = (28, 28, 1)
@@ -59,14 +59,14 @@ class Classifier:
         named = {f"{name}[{i}]": width for name, list_ in widths.items() for i, width in enumerate(list_)}
         require_positive_int(classes=self.classes, **named)
         if not self.hidden:
-            raise InputError("hidden is empty; a classifier's features are its last hidden layer, so give it one")
+            raise InputError("hidden is empty; expected at least one width: the last hidden layer gives the features")
 
     @property
     def _network(self) -> _Network:
         return _Network(self.convolutions, self.hidden, self.classes)
 
     def init(self, key: Key[Array, ""]) -> Variables:
-        """Fresh variables."""
+        """Initialise the variables."""
         return dict(self._network.init(key, jnp.zeros((1, *self.image_shape))))
 
     def logits(
@@ -78,7 +78,7 @@ class Classifier:
     def features(
         self, variables: Variables, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch features"]:
-        """The last hidden layer."""
+        """Outputs of the last hidden layer."""
         return self._apply(variables, x)[1]
 
     def _apply(self, variables: Variables, x: Array) -> Any:
@@ -87,7 +87,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """The objective of a classifier: -log p(label|x), in nats."""
+    """Objective of a classifier: -log p(label|x), in nats."""
 
     def __call__(
         self,
@@ -97,9 +97,9 @@ class CrossEntropy:
         batch: Batch,
         step: Int[Array, ""],
     ) -> Loss:
-        """The loss of each example, and whether its likeliest class is its label."""
+        """Loss of each example, and whether its most probable class is its label."""
         if batch.label is None:
-            raise InputError("the batch has no labels; a classifier can't be trained without")
+            raise InputError("the batch has no labels; expected a label per image to train a classifier")
         logits = model.logits(variables, batch.x)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
         return Loss(loss, {"accuracy": jnp.argmax(logits, axis=-1) == batch.label}, {})
@@ -112,56 +112,91 @@ def _predict(first: int | Array, x: Array, variables: Variables, classifier: Cla
 
 @shape_repr
 class Predictions(NamedTuple):
-    """What a trained classifier says of images.
+    """Outputs of a trained classifier.
 
     Attributes:
-      probabilities: of the classes.
-      features: its last hidden layer.
+      probabilities: Probabilities of the classes.
+      features: Outputs of the last hidden layer.
     """
 
     probabilities: Float[Any, "n classes"]
     features: Float[Any, "n features"]
 
     def accuracy(self, labels: Int[Any, " n"]) -> float:
-        """The share of images whose likeliest class is their label."""
+        """Share of images whose most probable class is their label."""
         return float(np.mean(self.probabilities.argmax(axis=-1) == labels))
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedClassifier:
-    """A trained classifier: `classifier(x)` for any number of images, on the host."""
+    """Trained classifier, called with any number of images.
+
+    Attributes:
+      classifier: Network.
+      variables: Variables of the network.
+    """
 
     classifier: Classifier
     variables: Variables
 
-    def __call__(self, x: Float[Any, "n height width channels"]) -> Predictions:
-        """Class probabilities and features of images as the classifier was trained to see them."""
+    def __call__(self, x: Any) -> Predictions:
+        """Class probabilities and features of images, on the host.
+
+        Args:
+          x: Images with values in [0, 1], [n, height, width, channels].
+
+        Raises:
+          InputError: The images have another shape, or are bytes.
+        """
+        x = require_images(x, self.classifier)
         return in_blocks(partial(_predict, variables=self.variables, classifier=self.classifier), x)
 
     def on(self, data: Split) -> Predictions:
-        """The judgement on stored images."""
+        """Predictions for the stored images of a split, which are bytes."""
         return self(data.images / np.float32(255))
+
+
+def require_bytes(data: Split) -> None:
+    """Raise `InputError` unless the images of a split are stored as bytes."""
+    if data.images.dtype != np.uint8:
+        raise InputError(f"the images are {data.images.dtype}; expected bytes, uint8 from 0 to 255: rescale them")
+
+
+def require_images(x: Any, classifier: Classifier) -> Float[Any, "n height width channels"]:
+    """The images as an array of real numbers.
+
+    Raises:
+      InputError: The images have another shape than those of the classifier, or are bytes.
+    """
+    if getattr(x, "dtype", None) == np.uint8:
+        raise InputError("the images are uint8; expected values in [0, 1]: divide them by np.float32(255)")
+    x = as_reals("images", x)
+    if x.shape[1:] != classifier.image_shape:
+        expected = ", ".join(map(str, classifier.image_shape))
+        raise InputError(f"images have shape {x.shape}; expected [n, {expected}]: the images that it was trained on")
+    return x
 
 
 def train_classifier(
     key: Key[Array, ""], data: Split, *, steps: int = 2_000, batch_size: int = 256, progress: bool = True
 ) -> TrainedClassifier:
-    """A classifier trained on labelled grey images in [0, 1]; the same key and data give the same classifier.
+    """Train a classifier on labelled images; the same key and data give the same classifier.
 
     Args:
-      key: of its parameters and of the order of its data.
-      data: labelled images.
-      steps: at least as many are taken, in whole epochs.
-      batch_size: images a step.
-      progress: whether to show a bar.
+      key: Key of the initial parameters and of the order of the data.
+      data: Labelled images, stored as bytes; the classifier is trained on values in [0, 1].
+      steps: Minimum number of steps; the number of epochs is rounded up.
+      batch_size: Number of images per step.
+      progress: Whether to show a progress bar.
 
     Raises:
-      InputError: the data have no labels, or there are no steps or no batch.
+      InputError: The data have no labels or are not bytes, or `steps` or `batch_size` is not at least 1.
     """
     if data.labels is None:
-        raise InputError("the images have no labels; a classifier can't be trained without")
+        raise InputError("the images have no labels; expected a label per image to train a classifier")
+    require_bytes(data)
     require_positive_int(steps=steps, batch_size=batch_size)
-    classifier = Classifier(data.image_shape, classes=int(data.labels.max()) + 1)
+    classifier = Classifier(data.event_shape, classes=int(data.labels.max()) + 1)
     variables = fit_classifier(
         key, classifier, CrossEntropy(), data, steps=steps, batch_size=batch_size, learning_rate=2e-3, progress=progress
     )
@@ -181,19 +216,19 @@ def fit_classifier(
     transform: Transform = Scale(),
     progress: bool = True,
 ) -> Variables:
-    """The variables of a classifier trained by AdamW, with warm-up and cosine decay.
+    """Train a classifier by AdamW with linear warm-up and cosine decay, and return its variables.
 
     Args:
-      key: of its parameters and of the order of its data.
-      classifier: to be trained.
-      objective: what to minimise.
-      data: labelled images.
-      steps: at least as many are taken, in whole epochs.
-      batch_size: images a step, all of them if there are fewer.
-      learning_rate: the peak rate.
-      weight_decay: in units of the learning rate.
-      transform: what the classifier sees of the images.
-      progress: whether to show a bar.
+      key: Key of the initial parameters and of the order of the data.
+      classifier: Network.
+      objective: Objective to minimise.
+      data: Labelled images.
+      steps: Minimum number of steps; the number of epochs is rounded up.
+      batch_size: Number of images per step, at most all of them.
+      learning_rate: Learning rate after the warm-up.
+      weight_decay: Weight decay of AdamW.
+      transform: Transform of the images.
+      progress: Whether to show a progress bar.
     """
     batch_size = min(batch_size, len(data))
     steps_per_epoch = len(data) // batch_size

@@ -1,10 +1,12 @@
-"""Means over examples, with standard errors."""
+"""Means over examples and their standard errors."""
 
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+
+from vae_jax.errors import InputError
+from vae_jax.evaluation.blocks import as_reals
 
 
 class Estimate(NamedTuple):
@@ -14,11 +16,20 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-def mean_and_stderr(values: Shaped[Any, " n"]) -> Estimate:
-    """The mean of one number per example, in float64, and the standard error of that mean over the examples.
+def mean_and_stderr(values: Any) -> Estimate:
+    """The mean of one number per example, and the standard error of that mean over the examples.
 
-    The standard error of a single value is NaN.
+    Args:
+      values: Numbers, [n]; the computation is in float64.
+
+    Returns:
+      Mean and standard error; the standard error of a single value is NaN.
+
+    Raises:
+      InputError: There are no values, or their shape is not [n].
     """
-    values = np.asarray(values, np.float64)
+    values = np.asarray(as_reals("values", values, "[n]"), np.float64)
+    if not len(values):
+        raise InputError("values is empty; expected at least one number to take the mean of")
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else math.nan
     return Estimate(float(values.mean()), float(error))

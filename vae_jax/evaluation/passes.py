@@ -1,23 +1,32 @@
-"""All examples through a transform, an encoder or a decoder."""
+"""Transform, encode or decode any number of examples."""
 
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.data import Split
+from vae_jax.data.arrays import as_array
 from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import renamed
-from vae_jax.evaluation.blocks import block_of, in_blocks
+from vae_jax.errors import InputError, renamed
+from vae_jax.evaluation.blocks import as_reals, block_of, in_blocks
 from vae_jax.models import VAE, Variables
 from vae_jax.values import jit
 
 
 def inputs_of(data: Split) -> list[np.ndarray]:
-    """The examples, and their labels where there are any."""
+    """The examples, and the labels if there are any."""
     return [data.images] if data.labels is None else [data.images, np.asarray(data.labels)]
+
+
+def condition_of(model: Any, condition: PyTree) -> PyTree:
+    """The condition; labels of a model made with `classes` are converted to an array."""
+    if condition is None or isinstance(condition, jax.Array) or getattr(model, "classes", None) is None:
+        return condition
+    return as_array("the labels", condition)
 
 
 @jit
@@ -44,7 +53,22 @@ def encode_all(
     transform: Any = None,
     block: int | None = None,
 ) -> Posterior:
-    """q(z|x) of each example, on the host; `key` matters only where observing has chance in it."""
+    """q(z|x) of each example.
+
+    Args:
+      key: Key of the transform; not used by a deterministic transform.
+      vae: Model.
+      variables: Variables of the model.
+      data: Split, or array of examples.
+      transform: Transform that turns the examples into a batch; by default `default_transform`.
+      block: Number of examples per compiled call.
+
+    Returns:
+      Posterior with parameters [n, latent] on the host.
+
+    Raises:
+      InputError: The model does not take the examples or their labels, or an argument is not valid.
+    """
     data = as_split(data)
     vae.require_inputs(data)
     transform = as_transform(transform, data)
@@ -61,20 +85,33 @@ def _decode(first: int | Array, z: Array, condition: PyTree = None, *, variables
 def decode_all(
     vae: VAE,
     variables: Variables,
-    z: Float[Any, "n latent"],
+    z: Any,
     condition: PyTree = None,
     *,
     block: int | None = None,
 ) -> Float[Any, "n ..."]:
-    """E[x|z] of each latent, on the host.
+    """E[x|z] of each latent.
+
+    Args:
+      vae: Model.
+      variables: Variables of the model.
+      z: Latents, [n, latent].
+      condition: Condition of each latent, such as labels [n], if the model is conditional.
+      block: Number of latents per compiled call.
+
+    Returns:
+      Mean of p(x|z), [n, *event], on the host.
 
     Raises:
-      InputError: no latents or some of another dimension, or a condition that the model does not take.
+      InputError: There are no latents, or the model does not take the latents or the condition.
     """
+    z, condition = as_reals("z", z, "[n, latent]"), condition_of(vae, condition)
+    if z.shape[1] != vae.latent_dim:
+        raise InputError(f"z has shape {z.shape}; expected [n, {vae.latent_dim}]: the model's latents")
     vae.require_condition(condition, len(z))
     inputs = [z] if condition is None else [z, condition]
     run = partial(_decode, variables=variables, vae=vae)
-    return in_blocks(run, *inputs, block=block or block_of(vae.event_shape))
+    return in_blocks(run, *inputs, block=block_of(vae.event_shape) if block is None else block)
 
 
 @jit
@@ -86,7 +123,17 @@ def _transform(first: int | Array, examples: Array, *, key: Array, transform: Tr
 def transform_all(
     key: Key[Array, ""], data: Examples, *, transform: Transform | None = None, block: int | None = None
 ) -> Float[Any, "n ..."]:
-    """What the model sees of each example, on the host: one draw for each where observing has chance in it."""
+    """The inputs `x` that a transform makes of the examples, one sample each if the transform is random.
+
+    Args:
+      key: Key of the transform; not used by a deterministic transform.
+      data: Split, or array of examples.
+      transform: Transform; by default `default_transform`.
+      block: Number of examples per compiled call.
+
+    Returns:
+      Inputs [n, *event] on the host.
+    """
     data = as_split(data)
     transform = as_transform(transform, data)
     return in_blocks(partial(_transform, key=key, transform=transform), data.images, block=block)

@@ -1,4 +1,4 @@
-"""Which latent units a model uses."""
+"""KL divergence by latent unit, and the units that are active."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import renamed, require_finite
+from vae_jax.errors import InputError, named, renamed, require_finite
 from vae_jax.evaluation.blocks import in_blocks, on_host
 from vae_jax.evaluation.passes import inputs_of
 from vae_jax.models import LatentVariableModel, Variables
@@ -46,9 +46,21 @@ def kl_by_unit(
     transform: Any = None,
     block: int | None = None,
 ) -> dict[str, Float[Any, "n units"]]:
-    """The KL of each example by layer and unit, in nats, on the host; sampled where there is no closed form.
+    """KL divergence of q(z|x) from the prior for each example, layer and unit, for `active_units`.
 
-    `active_units` takes it, for models of any number of layers.
+    Args:
+      key: Key of the transform and of the samples of z.
+      model: Model with any number of latent layers.
+      variables: Variables of the model.
+      data: Split, or array of examples.
+      transform: Transform that turns the examples into a batch; by default `default_transform`.
+      block: Number of examples per compiled call.
+
+    Returns:
+      Arrays [n, units] by layer, in nats, on the host: in closed form if there is one, otherwise at one sampled z.
+
+    Raises:
+      InputError: The model does not take the examples, the variables are not finite, or an argument is not valid.
     """
     require_finite(variables)
     data = as_split(data)
@@ -58,32 +70,42 @@ def kl_by_unit(
     return in_blocks(run, *inputs_of(data), block=block)
 
 
-def active_units(of: Posterior | Mapping[str, Float[Any, "n units"]], threshold: float = 0.01) -> Any:
-    """Which latent units are used.
+def active_units(of: Any, threshold: float = 0.01) -> Any:
+    """Which latent units are active.
 
     Args:
-      of: q(z|x) of many examples, from `encode_all`: a dimension is active where E[z|x] has a variance above
-        `threshold` over the examples (Burda et al., 2016, section 5.1). Or the KL by layer, from `kl_by_unit`: a unit
-        is active where its mean over the examples is above `threshold` nats.
-      threshold: that of Burda et al. (2016), in squared units of the latent, or in nats.
+      of: q(z|x) of two or more examples, from `encode_all`: a dimension is active if the variance of E[z|x] over the
+        examples is above `threshold` (Burda et al., 2016, section 5.1). Or the KL by layer, from `kl_by_unit`: a unit
+        is active if its mean KL over the examples is above `threshold`.
+      threshold: Threshold of the variance, in squared units of the latent, or of the KL, in nats.
 
     Returns:
-      A truth value for each unit, [units]; by layer if `of` is.
+      Truth value of each unit, [units]; by layer if `of` is.
+
+    Raises:
+      InputError: `of` is neither, or is a posterior of a single example.
     """
     if isinstance(of, Mapping):
         return {layer: on_host(kl, np.float64).mean(axis=0) > threshold for layer, kl in of.items()}
+    if not (hasattr(of, "mean") and hasattr(of, "log_prob") and hasattr(of, "sample")):
+        raise InputError(f"of is {named(of)}; expected a posterior of vj.encode_all, or the result of vj.kl_by_unit")
+    if of.mean.ndim != 2 or len(of.mean) < 2:
+        raise InputError(
+            f"the posterior means have shape {of.mean.shape}; expected [n, latent], n at least 2: active units are "
+            "those whose mean varies over the examples"
+        )
     return on_host(of.mean, np.float64).var(axis=0) > threshold
 
 
 class PosteriorCollapseWarning(UserWarning):
-    """q(z|x) is the prior whatever x is: the latent says nothing of the image."""
+    """q(z|x) equals the prior for every x, so that the latent has no information about x."""
 
 
 def warn_if_collapsed(posterior: Posterior) -> None:
-    """Warn if no latent dimension is active."""
+    """Issue a `PosteriorCollapseWarning` if no latent dimension is active."""
     if not np.any(active_units(posterior)):
         warnings.warn(
-            "the posterior has collapsed: no latent dimension changes with the image. Try a KL warm-up "
+            "the posterior has collapsed: no latent dimension is active; try a KL warm-up "
             "(ELBO(beta=optax.linear_schedule(0, 1, steps))), free bits (ELBO(free_bits=0.1)) or a smaller beta",
             PosteriorCollapseWarning,
             stacklevel=2,

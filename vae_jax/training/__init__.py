@@ -1,12 +1,15 @@
-"""Training: the pure step, whole epochs as compiled chunks, members, devices."""
+"""Training: the pure step, epochs as compiled chunks, callbacks, several members and several devices."""
 
 from vae_jax.training.averaging import averaged, averaged_variables
+from vae_jax.training.callbacks import Callback, EarlyStopping, Record
 from vae_jax.training.ensemble import init_members, with_settings
-from vae_jax.training.loop import EvalFn, Record, fit
+from vae_jax.training.loop import EvalFn, fit
 from vae_jax.training.sharding import device_mesh
 from vae_jax.training.step import Metrics, Step, TrainState, init, make_train_step, member, warm_up_then_cosine
 
 __all__ = [
+    "Callback",
+    "EarlyStopping",
     "EvalFn",
     "Metrics",
     "Record",

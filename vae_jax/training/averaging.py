@@ -1,6 +1,6 @@
-"""Averaged parameters: an optax wrapper that keeps a running average of them beside the ones it trains."""
+"""Averaged parameters: an optax wrapper that computes a running average of the trained parameters."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,27 +9,33 @@ from jaxtyping import Array, Int, PyTree
 
 from vae_jax.errors import InputError, require_positive
 from vae_jax.models import Variables
+from vae_jax.training.arguments import require_optimizer
 from vae_jax.training.step import TrainState
 
 
 class AveragedState(NamedTuple):
-    """An optimizer's state, and the average of the parameters it has made in that many steps."""
+    """The state of the wrapped optimizer, the average of the parameters, and the number of steps."""
 
     inner: optax.OptState
     average: PyTree
     steps: Int[Array, ""]
 
 
-def averaged(optimizer: optax.GradientTransformation, eta: float = 8.0) -> optax.GradientTransformation:
-    """The same optimizer, with the polynomial-decay average of its parameters (Shamir and Zhang, 2013, section 4).
+def averaged(optimizer: Any, eta: float = 8.0) -> optax.GradientTransformation:
+    """An optimizer with the polynomial-decay average of its parameters (Shamir and Zhang, 2013, section 4).
 
-    After step t the average moves to the new parameters by the share (1 + eta) / (t + eta): it is that of about the
-    last 1 / (1 + eta) of the steps, however long the run, so that it is as good in the middle of a run as at its end.
-    In an `optax.chain` it has to be the last one, since it averages what its own updates make of the parameters.
+    After step t the average moves towards the new parameters by the share (1 + eta) / (t + eta). It covers about the
+    last 1 / (1 + eta) of the steps at any time of the run. In an `optax.chain` it must be the last transformation,
+    because it averages the parameters after its updates.
+
+    Args:
+      optimizer: Optimizer of optax.
+      eta: Decay of the average; larger values average over fewer steps.
 
     Raises:
-      InputError: eta is not above 0.
+      InputError: `eta` is not above 0, or the optimizer is none.
     """
+    require_optimizer(optimizer)
     require_positive(eta=eta)
 
     def init(params: PyTree) -> AveragedState:
@@ -46,10 +52,10 @@ def averaged(optimizer: optax.GradientTransformation, eta: float = 8.0) -> optax
 
 
 def averaged_variables(state: TrainState) -> Variables:
-    """The variables with their parameters averaged; batch statistics are those of the last step.
+    """The variables of a state with averaged parameters; other collections are those of the last step.
 
     Raises:
-      InputError: the state's optimizer isn't `averaged`.
+      InputError: The optimizer of the state is not wrapped by `averaged`, or more than once.
     """
     nodes = jax.tree.leaves(state.opt_state, is_leaf=lambda node: isinstance(node, AveragedState))
     found = [node for node in nodes if isinstance(node, AveragedState)]

@@ -1,6 +1,6 @@
-"""How the images of a split reach the devices: all of them once, or in windows that come while the last one is in use.
+"""Transfer of the examples of a split to the devices: all at once, or in windows that are prefetched.
 
-Either way an epoch is the same permutation of the images, cut into the same batches.
+Both feeders give the same batches: an epoch is the same permutation of the examples, cut in the same way.
 """
 
 from collections.abc import Callable
@@ -17,26 +17,26 @@ from vae_jax.training.sharding import Layout
 from vae_jax.training.step import ORDER, stream
 
 WINDOW_BYTES = 2**26
-"""Of images in a window: two of them are on the devices at a time."""
+"""Size of a window of examples in bytes; two windows are on the devices at a time."""
 
 Batches = Callable[[Int[Array, ""]], tuple[Shaped[Array, "batch ..."], Int[Array, " batch"] | None]]
-"""From the number of a step to the images and labels of its batch."""
+"""Function from the number of a step to the images and labels of its batch."""
 
 
 def epoch_order(run_key: Key[Array, ""], epoch: Int[Array, ""] | int, count: int) -> Int[Array, " count"]:
-    """The order in which an epoch of a run takes `count` images."""
+    """The order of `count` examples in an epoch of a run."""
     return jax.random.permutation(stream(run_key, ORDER, epoch), count)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["images", "labels"], meta_fields=["count"])
 @dataclass(frozen=True)
 class Resident:
-    """All images, on the devices; those of several devices share them.
+    """All examples, on the devices; several devices share them.
 
     Attributes:
-      images: a few of zeros follow where the devices could not share them equally.
-      labels: likewise, or None.
-      count: of images.
+      images: Examples, padded with zeros to a multiple of the number of devices.
+      labels: Labels, padded likewise, or None.
+      count: Number of examples without padding.
     """
 
     images: Shaped[Array, "n ..."]
@@ -44,7 +44,7 @@ class Resident:
     count: int = field(metadata={"static": True})
 
     def batches(self, run_key: Key[Array, ""], step: Int[Array, ""], batch_size: int, layout: Layout) -> Batches:
-        """Those of the epoch in which `step` falls."""
+        """The batches of the epoch that contains `step`."""
         steps_per_epoch = self.count // batch_size
         order = epoch_order(run_key, step // steps_per_epoch, self.count)
 
@@ -58,12 +58,12 @@ class Resident:
 @partial(jax.tree_util.register_dataclass, data_fields=["images", "labels", "first"], meta_fields=[])
 @dataclass(frozen=True)
 class Window:
-    """The batches of some steps that follow each other.
+    """The batches of consecutive steps.
 
     Attributes:
-      images: of the batches.
-      labels: likewise, or None.
-      first: the number of the first step.
+      images: Examples, [*members, steps, batch, *event].
+      labels: Labels, or None.
+      first: Number of the first step.
     """
 
     images: Shaped[Array, "..."]
@@ -71,7 +71,7 @@ class Window:
     first: Int[Array, "*members"]
 
     def batches(self, run_key: Key[Array, ""], step: Int[Array, ""], batch_size: int, layout: Layout) -> Batches:
-        """Those of the window."""
+        """The batches of the window."""
 
         def batch(step: Array) -> tuple[Array, Array | None]:
             place = step - self.first
@@ -84,13 +84,13 @@ Feed = Resident | Window
 
 
 class ResidentFeeder:
-    """Gives the one `Resident` there is, epoch by epoch.
+    """Feeder of a split that resides on the devices.
 
     Args:
-      data: what to feed.
-      batch_size: images a step.
-      layout: where to.
-      members: whether there are several, who share the images.
+      data: Split that is fed.
+      batch_size: Number of examples per step.
+      layout: Devices.
+      members: Whether the state is of several members, which share the examples.
     """
 
     def __init__(self, data: Split, batch_size: int, layout: Layout, members: bool) -> None:
@@ -109,18 +109,18 @@ class ResidentFeeder:
         self._feed = Resident(read(data.images), None if data.labels is None else read(data.labels), len(data))
 
     def at(self, step: int) -> tuple[Feed, int]:
-        """What a chunk from this step on is fed with, and the step at which that ends."""
+        """The feed of a chunk that starts at this step, and the step at which the feed ends."""
         return self._feed, (step // self._steps_per_epoch + 1) * self._steps_per_epoch
 
 
 class StreamingFeeder:
-    """Gives windows of an epoch, and moves the next one to the devices in the meantime.
+    """Feeder of windows of an epoch, which copies the next window to the devices in the background.
 
     Args:
-      data: what to feed; it stays on the host.
-      batch_size: images a step.
-      layout: where to.
-      keys: of the run, or of each of several members.
+      data: Split that is fed; it stays on the host.
+      batch_size: Number of examples per step.
+      layout: Devices.
+      keys: Key of the run, or of each of several members.
     """
 
     def __init__(self, data: Split, batch_size: int, layout: Layout, keys: Key[Array, "*members"]) -> None:
@@ -128,17 +128,17 @@ class StreamingFeeder:
         self._steps_per_epoch = len(data) // batch_size
         batch_bytes = batch_size * data.images[0].nbytes * max(1, keys.size)
         self._length = int(np.clip(WINDOW_BYTES // batch_bytes, 1, self._steps_per_epoch))
-        # The last epoch's order serves all of its windows.
+        # The order of an epoch is computed once for all of its windows.
         self._order = lru_cache(maxsize=2)(lambda epoch: np.asarray(_orders(keys, epoch, len(data))))
         self._worker = ThreadPoolExecutor(1)
-        self._coming: dict[int, Future[Window]] = {}  # by their first steps
+        self._coming: dict[int, Future[Window]] = {}  # by the number of the first step
 
     def at(self, step: int) -> tuple[Feed, int]:
-        """What a chunk from this step on is fed with, and the step at which that ends."""
+        """The feed of a chunk that starts at this step, and the step at which the feed ends."""
         epoch, place = divmod(step, self._steps_per_epoch)
         start = epoch * self._steps_per_epoch + place // self._length * self._length
         end = min(start + self._length, (epoch + 1) * self._steps_per_epoch)
-        # What lies behind goes before another one comes, so that there are never three.
+        # Used windows are freed first, so that there are never three.
         self._coming = {first: window for first, window in self._coming.items() if first in (start, end)}
         for first in (start, end):
             if first not in self._coming:
@@ -147,7 +147,7 @@ class StreamingFeeder:
 
     def _window(self, first: int) -> Window:
         epoch, place = divmod(first, self._steps_per_epoch)
-        # Where the epoch ends within the window, the last batches stand there again and are not used.
+        # If the epoch ends within the window, the last batch is repeated and not used.
         steps = np.minimum(np.arange(place, place + self._length), self._steps_per_epoch - 1)
         order = self._order(epoch)
         members = order.shape[:-1]

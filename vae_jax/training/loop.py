@@ -1,16 +1,18 @@
-"""Training: many steps compiled into one chunk, and `fit`, which runs chunks and shows how they go.
+"""Training: many steps compiled into one chunk, and `fit`, which runs chunks and reports their metrics.
 
-Where a run stands is `TrainState.step` alone. The order of the data in an epoch and the noise of a step follow from the
-state's key and that number, so a run can be stopped between any two chunks and resumed to the same bits.
+`TrainState.step` alone says where a run stands. The order of the data in an epoch and the noise of a step follow from
+this number and the key of the state, so a run can be stopped between two chunks and resumed to the same bits.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from signal import SIGTERM
 from typing import Any
 
@@ -23,23 +25,30 @@ from jaxtyping import Array, Int, Key, PyTree
 from vae_jax.checkpoints.description import describe
 from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
 from vae_jax.data import Split
-from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
+from vae_jax.data.transforms import Transform, as_split, as_transform
 from vae_jax.distributions import example_keys
-from vae_jax.errors import InputError, NotFiniteError, StoppedError, renamed, require_not_negative, require_positive_int
+from vae_jax.errors import (
+    InputError,
+    NotFiniteError,
+    StoppedError,
+    named,
+    renamed,
+    require_not_negative,
+    require_positive_int,
+)
 from vae_jax.progress import Progress
+from vae_jax.training.arguments import require_bool
+from vae_jax.training.callbacks import Callbacks, Record
 from vae_jax.training.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
 from vae_jax.training.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
 from vae_jax.training.step import OBSERVATION, ChecksData, Metrics, Step, TrainState, describe_step, member, stream
 from vae_jax.training.stopping import StopSignals
 
-_CHUNK_SECONDS = 2.0  # target duration of a chunk
-_CHUNK_SECONDS_OF_MEMBERS = 8.0  # with several members: on a CPU each chunk copies their states, a tenth of 2 s
-
-Record = dict[str, Any]
-"""Numbers by name; of several members, lists of them."""
+_CHUNK_SECONDS = 2.0  # time between two metrics of the device
+_CHUNK_SECONDS_OF_MEMBERS = 8.0  # longer: on a CPU each chunk copies the states of the members, which takes about 0.2 s
 
 EvalFn = Callable[[TrainState], Record]
-"""What is measured of a state after an epoch."""
+"""Function that evaluates a state after an epoch: it returns numbers by name."""
 
 
 @partial(jax.jit, static_argnames=("step", "transform", "batch_size", "layout"), donate_argnames="state")
@@ -55,9 +64,9 @@ def run_chunk(
 ) -> tuple[TrainState, Metrics]:
     """Take `count` steps within one epoch, fewer if one is not finite; `state` is donated.
 
-    An epoch is a permutation of the images cut into batches, its remainder left out. Members, if the state has several,
-    each take the steps that they would take alone. `count` is no constant of the program, so one compilation serves a
-    whole run; a count of 0 compiles it.
+    An epoch is a permutation of the examples, cut into batches without the remainder. Each of several members takes the
+    steps that it would take alone. `count` is an argument of the program, so one compilation serves the whole run; a
+    count of 0 compiles it.
 
     Returns:
       The state, and the metrics summed over the steps.
@@ -65,7 +74,7 @@ def run_chunk(
     chunk = partial(_chunk, step=step, transform=transform, batch_size=batch_size)
     if state.step.ndim == 0:
         return chunk(state, feed, count, layout=layout)
-    if isinstance(feed, Window):  # each member has its own
+    if isinstance(feed, Window):  # one for each member
         return layout.over_members(lambda own, count: chunk(own[0], own[1], count), (state, feed), count)
     return layout.over_members(lambda state, shared: chunk(state, shared[0], shared[1]), state, (feed, count))
 
@@ -99,66 +108,95 @@ def _chunk(
     shapes = jax.eval_shape(lambda state: one(state)[1], state)
     zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, jnp.result_type(metric, 0)), shapes)
     _, state, totals = jax.lax.while_loop(goes_on, body, (jnp.zeros((), jnp.int32), state, zeros))
-    # Once more, for the compiler may have spread what is carried; the next chunk takes it as this one did.
+    # Constrained again, because the compiler may have changed the sharding within the loop.
     return layout.constrain(state), totals
 
 
 @renamed(observe="transform", measure="eval_fn")
 def fit(
-    state: TrainState,
-    step: Step,
-    data: Examples,
+    state: Any,
+    step: Any,
+    data: Any,
     *,
     transform: Any = None,
     epochs: int,
     batch_size: int = 128,
-    eval_fn: EvalFn | Sequence[EvalFn] | None = None,
-    store: Checkpoints | NoCheckpoints = NoCheckpoints(),
-    mesh: Mesh | None = None,
-    shard_optimizer: bool = False,
+    eval_fn: Any = None,
+    eval_every: int = 1,
+    callback: Any = None,
+    store: Any = NoCheckpoints(),
+    mesh: Any = None,
+    shard_optimizer: Any = False,
     stream_above: int | None = None,
-    progress: bool = True,
+    progress: Any = True,
     title: str = "training",
 ) -> tuple[TrainState, list[Record]]:
-    """Train until `epochs` epochs are done, counted from the first epoch of the run.
+    """Train until `epochs` epochs are done, counted from the first epoch of the state or of its checkpoint.
 
-    The epochs that `state` or the checkpoint of this run has already done are included. If the state is that of several
-    members (see `vae_jax.training.ensemble`), each member is trained as it would be alone.
+    A state with two epochs behind it thus needs `epochs=4` for two more. If nothing is left to train, a warning says
+    so, unless a store has resumed a run that is complete. A state of several members (see
+    `vae_jax.training.ensemble`) trains each of them as it would be trained alone.
+
+    The bound of another split after each epoch, and a run that stops when it no longer decreases:
+
+        def eval_fn(state):
+            terms = vj.evaluate(jax.random.key(1), vae, state.variables, data.validation)
+            return {"validation_negative_elbo": vj.mean_and_stderr(terms.kl - terms.log_px_z).mean}
+
+        stopping = vj.EarlyStopping("validation_negative_elbo", patience=5)
+        state, history = vj.fit(state, step, data.train, epochs=100, eval_fn=eval_fn, callback=stopping)
 
     Args:
-      state: Initial state. It is copied, so it can be used afterwards.
-      step: Step from `make_train_step`, of one member.
-      data: Split, or array of examples [n, ...]. It is stored on the devices, or streamed to them.
-      transform: Transform from stored examples to batches. The default is `Scale()` for bytes; other numbers are used
-        as they are.
-      epochs: Number of passes over the data, in total.
-      batch_size: Number of examples in a step, over all devices. An epoch leaves out the remainder.
-      eval_fn: Function from a copy of the state to a dict of numbers, called after each epoch. The numbers are added to
-        the record of the epoch. With several members it is called for each of them, and may be one function for each.
-      store: Checkpoints. If they hold a checkpoint of this run, training resumes from it instead of `state`. A
-        checkpoint of another run is refused (see `Checkpoints`); the comparison reads all examples once. A write that
-        fails gives a warning; if the last one fails, the store's `failure` says why.
-      mesh: Devices that share each batch, or the members. None is one device.
-      shard_optimizer: Whether each device keeps only a part of the optimizer's state.
-      stream_above: Size of the examples, in bytes, above which they stay on the host and stream to the devices in
-        windows. The default is half of a device's memory, or of all devices if they share the examples.
+      state: Initial state, from `init`; it remains usable.
+      step: Step of one member, from `make_train_step`.
+      data: A split, or an array of examples [n, ...]. They are copied to the devices as they are stored, or streamed.
+      transform: Transform that turns stored examples into a batch; by default `Scale()` of bytes, and otherwise the
+        stored numbers.
+      epochs: Total number of passes over the data.
+      batch_size: Number of examples per step, over all devices; an epoch leaves out the remainder.
+      eval_fn: Function that is called with a copy of the state, or with the state of each member, and returns a dict of
+        numbers, which are added to the record of the epoch. Several members may have one function each.
+      eval_every: Number of epochs between two calls of `eval_fn`, which is also called after epoch number `epochs`. The
+        records of other epochs lack its numbers, and `Checkpoints(best=)` does not consider them.
+      callback: Function that is called with a copy of the record after each epoch, or a list of such; only process 0
+        calls it. If it returns True, the run stops: state and history are returned, and the store saves the state. The
+        same call then resumes from there; only `EarlyStopping` sees the earlier records again (see there).
+      store: Store of checkpoints. If it has a checkpoint of this run, training resumes from that instead of `state`;
+        checkpoints of another run are refused (see `Checkpoints`). The comparison reads all examples once. A failed
+        write gives a warning; if the last one fails, `store.failure` is set.
+      mesh: Devices that share each batch, or the members; None is one device.
+      shard_optimizer: Whether each device stores only a part of the optimizer's state.
+      stream_above: Size of the examples in bytes above which they stay on the host and are streamed to the devices in
+        windows; by default half of the memory of a device, or of all devices if these share the examples.
       progress: Whether to show a progress bar with the loss and the time left.
       title: Title of the progress bar.
 
     Returns:
-      The final state, on one device, and one record for each epoch: "epoch", "seconds" of training (without compilation
-      and evaluation), the mean of each metric, and the numbers of `eval_fn`. With several members, every entry but the
-      first two is a list.
+      The state, on one device, and one record per epoch: "epoch", "seconds" of training (without compilation and
+      evaluation), the mean of each metric, and the numbers of `eval_fn`. For several members, each entry is a list,
+      except the first two.
 
     Raises:
-      InputError: No epochs, no batch, a batch larger than the data, data that the model doesn't take, a batch that the
-        devices can't share, a store with checkpoints of another run or in use by another run, or a store with a step
-        that has no description.
-      NotFiniteError: A loss or a gradient is not finite. The message names the step; `state` is the last good state.
-      StoppedError: Ctrl-C or SIGTERM. The current steps were finished, and the state was saved in the store.
+      InputError: An argument can't be used: no epochs, no batch, a batch larger than the data, data that the model does
+        not take, devices that can't share the batch, an `eval_fn` that does not return numbers or a name that the
+        record has already, a store with checkpoints of another run or in use by another run, or a store and a step
+        without a description.
+      NotFiniteError: A loss or a gradient was not finite; the message names the step, `state` is the last good one.
+      StoppedError: Ctrl-C or SIGTERM was received; the current steps were finished, and the store was given the state.
     """
-    require_positive_int(epochs=epochs, batch_size=batch_size)
+    if not isinstance(state, TrainState):
+        raise InputError(f"state is {named(state)}; expected a TrainState of vj.init: fit(state, step, data, epochs=)")
+    if not callable(step) or isinstance(step, type):
+        raise InputError(f"step is {named(step)}; expected that of vj.make_train_step: fit(state, step, data, epochs=)")
+    require_positive_int(epochs=epochs, batch_size=batch_size, eval_every=eval_every)
     require_not_negative(stream_above=stream_above or 0)
+    require_bool(progress=progress, shard_optimizer=shard_optimizer)
+    if not callable(getattr(store, "restore", None)):
+        raise InputError(f"store is {named(store)}; expected a store such as vj.Checkpoints(folder, {{}})")
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise InputError(f"mesh is {named(mesh)}; expected a mesh such as vj.device_mesh(2)")
+    eval_fns = _eval_fns(eval_fn, state)
+    callbacks = Callbacks(callback, state.step.size if state.step.ndim else None)
     data = as_split(data)
     transform = as_transform(transform, data)
     if batch_size > len(data):
@@ -172,15 +210,18 @@ def fit(
         step.require_data(data, transform, settings)
     state = jax.tree.map(jnp.asarray, state)  # settings may be plain numbers
     with closing(store):
-        # Within the call, so that the state that is replaced can be freed.
+        # Described within the call, so that the state that is replaced can be freed.
         state, notes = _restored(store, state, partial(_described, state, step, settings, data, transform, batch_size))
         records, chunks = notes.get("history", []), notes.get("chunks", [])  # chunks of the current epoch
         feeder = _feeder(data, batch_size, layout, state.key, stream_above)
-        state = layout.place(state)  # a copy, for the first chunk donates it
-        done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk tells how fast a step is
+        state = layout.place(state)  # a copy, because the first chunk donates it
+        done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk measures the time of a step
+        if not notes:
+            _warn_of_steps(done, steps_per_epoch, epochs)
+        stopped = callbacks.resume(records)
         chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
         run = partial(run_chunk, step=step, transform=transform, batch_size=batch_size, layout=layout)
-        state, _ = run(state, feeder.at(done)[0], 0)  # compiles, so that no second of it counts as training
+        state, _ = run(state, feeder.at(done)[0], 0)  # compiles, which does not count as training
 
         def keep(**settings: Any) -> None:
             local = layout.fetch(state)  # by all processes together
@@ -188,12 +229,12 @@ def fit(
                 store.save(done, replace(local, frozen={}), {"history": records, "chunks": chunks}, **settings)
 
         with Progress(title, total, done, progress and is_first_process()) as bar, StopSignals() as stop:
-            while done < total:
+            while done < total and not stopped:
                 feed, end = feeder.at(done)
                 count = min(count, end - done)
                 start = time.perf_counter()
                 state, metrics = run(state, feed, count)
-                del feed  # a window that may lie behind
+                del feed  # frees a window that has been used
                 metrics = jax.device_get(layout.fetch(metrics))
                 seconds = time.perf_counter() - start
                 if not np.all(metrics["finite"] == count):
@@ -206,21 +247,29 @@ def fit(
                     {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
                 )
                 bar.advance(count, float(np.mean(metrics["loss"])) / count)
-                # What the clock or a signal decides, all processes decide alike.
-                fitting, unheard, young = least(
-                    chunk_seconds * count / seconds, float(stop.heard is None), float(not store.due)
+                # Decisions by the clock or by a signal are the same in all processes.
+                fitting, undisturbed, young = least(
+                    chunk_seconds * count / seconds, float(stop.received is None), float(not store.due)
                 )
                 count = max(1, int(fitting))
                 if done % steps_per_epoch == 0:
-                    records.append(_record(done // steps_per_epoch, chunks) | _measured(eval_fn, layout.fetch(state)))
+                    records.append(_record(done // steps_per_epoch, chunks))
+                    evaluated = done == total or (done // steps_per_epoch) % eval_every == 0
+                    if evaluated and eval_fns:
+                        records[-1] |= _evaluated(eval_fns, layout.fetch(state), records[-1])
                     chunks.clear()
-                    keep(record=records[-1], wait=False)
+                    if evaluated:
+                        callbacks.require_monitored(records[-1])
+                    keep(record=records[-1] if evaluated else None, wait=False)
+                    if callbacks:
+                        (running,) = least(float(not (is_first_process() and callbacks(records[-1]))))
+                        stopped = not running
                 elif not young:
                     keep(wait=False)
-                if not unheard and done < total:
+                if not undisturbed and done < total and not stopped:
                     keep(last=True)
                     raise StoppedError(
-                        stop.heard or SIGTERM, done, total, layout.fetch(state), store.where, store.failure
+                        stop.received or SIGTERM, done, total, layout.fetch(state), store.where, store.failure
                     )
             keep(last=True)
     return layout.fetch(state), records
@@ -229,7 +278,7 @@ def fit(
 def _described(
     state: TrainState, step: Step, settings: PyTree, data: Split, transform: Transform, batch_size: int
 ) -> dict[str, Any]:
-    """What a run is, for a store to refuse the checkpoints of another one; `settings` are those of one member."""
+    """The description of a run, by which a store refuses checkpoints of another one; `settings` are of one member."""
     return {
         "data": data.digest,
         "batch_size": batch_size,
@@ -244,7 +293,7 @@ def _described(
 
 
 def _digest(tree: PyTree) -> str:
-    """SHA-256 of arrays, with their names."""
+    """SHA-256 of the arrays of a tree and of their names."""
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
@@ -256,12 +305,12 @@ def _digest(tree: PyTree) -> str:
 def _restored(
     store: Checkpoints | NoCheckpoints, state: TrainState, described: Callable[[], dict[str, Any]]
 ) -> tuple[TrainState, dict[str, Any]]:
-    """What the first process finds in its store, which it opens, of the run that is so described, in every process."""
+    """The state and the notes in the store of the first process, which opens it; returned in every process."""
     found: dict[str, Any] = {"notes": {}, "error": None}
     if is_first_process():
         try:
             store.open()
-            # Without a store, nothing is described: the digest of the data takes a while.
+            # Without a store nothing is described, because the digest of the data takes time.
             trained, found["notes"] = store.restore(replace(state, frozen={}), described() if store.where else None)
             state = replace(trained, frozen=state.frozen)
         except InputError as error:
@@ -283,20 +332,85 @@ def _feeder(
     return ResidentFeeder(data, batch_size, layout, members=keys.ndim > 0)
 
 
-def _measured(eval_fn: EvalFn | Sequence[EvalFn] | None, state: TrainState) -> Record:
-    """What is measured of the state, or lists of what is measured of each member."""
+def _warn_of_steps(done: int, steps_per_epoch: int, epochs: int) -> None:
+    """Warn if a state that no store has restored has no step left to train, or stands within an epoch."""
+    behind, within = divmod(done, steps_per_epoch)
+    count = f"{behind} epoch{'' if behind == 1 else 's'}"
+    if within:
+        text = (
+            f"the state has {done} steps behind it, which are {count} of {steps_per_epoch} steps and {within} more, so "
+            f"training resumes within an epoch; if its steps had another batch size or other data, start with its step "
+            "at 0: dataclasses.replace(state, step=jnp.zeros_like(state.step))"
+        )
+        warnings.warn(text, UserWarning, stacklevel=4)
+    if behind >= epochs:
+        text = (
+            f"nothing is trained: the state has {count} behind it, and epochs={epochs} counts from the first, so pass "
+            f"epochs={behind + epochs} to train {epochs} more"
+        )
+        warnings.warn(text, UserWarning, stacklevel=4)
+
+
+def _eval_fns(eval_fn: Any, state: TrainState) -> list[EvalFn]:
+    """The evaluating function of each member, or of the single model; empty without one.
+
+    Raises:
+      InputError: An entry can't be called, or there are not as many functions as members.
+    """
     if eval_fn is None:
-        return {}
+        return []
+    members = state.step.size if state.step.ndim else 1
+    if callable(eval_fn):
+        return [eval_fn] * members
+    if state.step.ndim == 0 or not isinstance(eval_fn, Sequence) or not all(map(callable, eval_fn)):
+        raise InputError(
+            f"eval_fn is {eval_fn!r}; expected a function of the state, or a list of one for each of several members"
+        )
+    if len(eval_fn) != members:
+        raise InputError(f"eval_fn has {len(eval_fn)} functions; expected one for each of {members} members")
+    return list(eval_fn)
+
+
+def _evaluated(eval_fns: Sequence[EvalFn], state: TrainState, record: Record) -> Record:
+    """The numbers of the evaluating function, or lists with the numbers of each member."""
     if state.step.ndim == 0:
-        assert callable(eval_fn)
-        return eval_fn(jax.tree.map(jnp.copy, state))  # which may be kept, while the next chunk donates the original
-    eval_fns = [eval_fn] * state.step.size if callable(eval_fn) else eval_fn
-    of_members = [own(member(state, number)) for number, own in enumerate(eval_fns)]
-    return {name: [record[name] for record in of_members] for name in of_members[0]}
+        # A copy, which the function may store: the next chunk donates the original.
+        return _numbers(eval_fns[0](jax.tree.map(jnp.copy, state)), record)
+    of_members = [_numbers(own(member(state, number)), record) for number, own in enumerate(eval_fns)]
+    for number, found in enumerate(of_members):
+        if found.keys() != of_members[0].keys():
+            raise InputError(
+                f"eval_fn returned {', '.join(found) or 'nothing'} for member {number}, but "
+                f"{', '.join(of_members[0]) or 'nothing'} for member 0; expected the same names"
+            )
+    return {name: [found[name] for found in of_members] for name in of_members[0]}
+
+
+def _numbers(found: Any, record: Record) -> Record:
+    """The result of an evaluating function, checked, with arrays of one number as numbers.
+
+    Raises:
+      InputError: The result is not a dict of numbers, or has a name that the record has already.
+    """
+    if not isinstance(found, Mapping):
+        raise InputError(f'eval_fn returned {named(found)}; expected a dict of numbers, such as {{"accuracy": 0.9}}')
+    if taken := ", ".join(name for name in found if name in record):
+        raise InputError(f"eval_fn returned {taken}, which the record has already; choose another name")
+    numbers = {}
+    for name, number in found.items():
+        plain = (
+            number.item() if isinstance(number, jax.Array | np.ndarray | np.generic) and number.size == 1 else number
+        )
+        if not isinstance(name, str) or not isinstance(plain, Real):
+            raise InputError(
+                f"eval_fn returned {name!r}: {named(number)}; expected numbers by name, such as float(...)"
+            )
+        numbers[name] = plain
+    return numbers
 
 
 def _record(epoch: int, chunks: list[dict[str, Any]]) -> Record:
-    """Sums over chunks -> means over their steps."""
+    """The record of an epoch: the sums of its chunks as means over their steps."""
     sums = {name: np.sum([chunk[name] for chunk in chunks], axis=0) for name in chunks[0]}
     steps, seconds = sums.pop("steps"), sums.pop("seconds")
     del sums["finite"]
@@ -306,13 +420,27 @@ def _record(epoch: int, chunks: list[dict[str, Any]]) -> Record:
 
 
 def _not_finite(metrics: dict[str, np.ndarray], count: int, state: TrainState) -> NotFiniteError:
-    """What to say of a chunk that has ended early, of a run or of some members."""
+    """The error for a chunk that has ended early, for a run or for some members; `state` is before the failing step."""
     broken = np.flatnonzero(metrics["finite"] != count)
     totals = {name: np.atleast_1d(total)[broken] for name, total in metrics.items()}
     terms = [name for name, total in totals.items() if not np.all(np.isfinite(total))] or ["gradient"]
-    whose = f" of member{'s' if len(broken) > 1 else ''} {' and '.join(map(str, broken))}" if state.step.ndim else ""
-    return NotFiniteError(
-        f"step {int(jnp.min(state.step)) + 1}{whose} met a {' and a '.join(terms)} that is not finite. Training "
-        "stopped before it; try a smaller learning rate, a warm-up, or gradient clipping (optax.clip_by_global_norm)",
-        state,
+    of_members = (
+        f" of member{'s' if len(broken) > 1 else ''} {' and '.join(map(str, broken))}" if state.step.ndim else ""
     )
+    step = int(jnp.min(state.step)) + 1
+    are = f"the {terms[0]} is" if len(terms) == 1 else f"the {', '.join(terms[:-1])} and {terms[-1]} are"
+    params = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(state.variables.get("params", {}))]
+    own = params if state.step.ndim == 0 else [leaf[broken] for leaf in params]
+    if not all(np.all(np.isfinite(leaf)) for leaf in own):
+        reason = (
+            "the parameters are not finite before that step, although the loss and the gradient of each step before it "
+            "were: check that no learning rate, schedule or initial variable is NaN or infinite"
+        )
+    elif step == 1:
+        reason = (
+            "it is the first step, so the learning rate is not the cause: check the data, the initial variables and "
+            "whether the likelihood fits the data"
+        )
+    else:
+        reason = "try a smaller learning rate, a warm-up, or gradient clipping (optax.clip_by_global_norm)"
+    return NotFiniteError(f"step {step}{of_members}: {are} not finite, so training stopped before it; {reason}", state)

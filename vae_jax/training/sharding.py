@@ -1,7 +1,7 @@
-"""Devices and hosts: a mesh of them, and where a run's state and data live on it. Nothing here knows a model.
+"""Devices and hosts: a mesh of devices, and the sharding of states and data. Independent of models.
 
-The devices of a mesh share the batch of a run, or the members of an ensemble. Several processes, one or more a host,
-have one mesh together; each reads its own share of the data, and all of them go the same way.
+The devices of a mesh share the batch of a run, or the members of an ensemble. Several processes, one or more per host,
+have one mesh; each reads its share of the data, and all execute the same steps.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ State = TypeVar("State")
 
 
 def device_mesh(devices: int | None = None) -> Mesh:
-    """A mesh of the first `devices` devices, or of all that the processes have together.
+    """A mesh of the first `devices` devices, or of all devices of all processes.
 
     Raises:
-      InputError: more devices than there are, or fewer than all where there are several processes.
+      InputError: There are fewer devices, or there are several processes and `devices` is not the number of all.
     """
     there = jax.devices()
     if devices is not None:
@@ -40,18 +40,21 @@ def device_mesh(devices: int | None = None) -> Mesh:
             kinds = f"{len(there)} {there[0].platform} device{'s' if len(there) > 1 else ''}"
             raise InputError(f"devices is {devices}, but there are only {kinds}")
         if devices < len(there) and jax.process_count() > 1:
-            raise InputError(f"devices is {devices}, but {jax.process_count()} processes have {len(there)}; take all")
+            raise InputError(f"devices is {devices}, but {jax.process_count()} processes have {len(there)}; use all")
     return Mesh(np.array(there[:devices]), (AXIS,))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a run lives: on one device, or on the devices of a mesh, taken as one row whatever its shape.
+    """The devices of a run: one device, or the devices of a mesh, which is flattened to one axis.
 
     Attributes:
-      mesh: None is one device.
-      shard_optimizer: whether each device of the mesh keeps a part of the optimizer's state only (ZeRO, stage 1;
+      mesh: Mesh of devices; None is one device.
+      shard_optimizer: Whether each device of the mesh stores only a part of the optimizer's state (ZeRO, stage 1;
         Rajbhandari et al., 2020).
+
+    Raises:
+      InputError: `shard_optimizer` is True without a mesh.
     """
 
     mesh: Mesh | None = None
@@ -61,11 +64,11 @@ class Layout:
         if self.mesh is not None:
             object.__setattr__(self, "mesh", Mesh(self.mesh.devices.reshape(-1), (AXIS,)))
         elif self.shard_optimizer:
-            raise InputError("there is no mesh to shard the optimizer's state over; give one, such as device_mesh()")
+            raise InputError("there is no mesh to shard the optimizer's state over; give mesh=vj.device_mesh()")
 
     @property
     def devices(self) -> int:
-        """How many there are."""
+        """Number of devices."""
         return 1 if self.mesh is None else self.mesh.size
 
     def require_divisible(self, **counts: int) -> None:
@@ -74,12 +77,12 @@ class Layout:
             if count % self.devices:
                 below, above = count - count % self.devices, count + -count % self.devices
                 raise InputError(
-                    f"{name} is {count}, which {self.devices} devices can't share; take "
+                    f"{name} is {count}, which {self.devices} devices can't share; choose "
                     + (f"{below} or {above}" if below else f"{above}")
                 )
 
     def place(self, state: Any) -> Any:
-        """A copy of a training state, or of a stack of them, on these devices."""
+        """A copy of a training state, or of the state of several members, on these devices."""
         if self.mesh is None:
             return jax.tree.map(jnp.copy, state)
         return tree_map_with_path(
@@ -87,7 +90,7 @@ class Layout:
         )
 
     def constrain(self, state: State) -> State:
-        """The state of one run, within a compiled program, kept where `place` has put it."""
+        """The state of one run in a compiled program, constrained to the sharding of `place`."""
         if self.mesh is None:
             return state
         return tree_map_with_path(
@@ -95,7 +98,7 @@ class Layout:
         )
 
     def fetch(self, tree: State) -> State:
-        """A copy on one device of this process."""
+        """A copy of a tree on one device of this process."""
         if self.mesh is None:
             return tree
         return jax.tree.map(lambda leaf: jnp.copy(leaf.addressable_data(0)), _whole(tree, self.mesh))
@@ -103,12 +106,12 @@ class Layout:
     def read(
         self, shape: tuple[int, ...], axis: int | None, rows: Callable[[tuple[slice, ...]], np.ndarray]
     ) -> Shaped[Array, "..."]:
-        """An array on these devices, split along an axis or whole on each of them.
+        """An array on these devices, split along an axis or replicated.
 
         Args:
-          shape: of the array.
-          axis: along which it is split; None: not at all.
-          rows: what stands at an index; each process asks for its own part alone.
+          shape: Shape of the array.
+          axis: Axis along which the array is split; None replicates it.
+          rows: Function from an index to the part of the array; each process requests only its part.
         """
         everything = tuple(slice(0, size) for size in shape)
         if self.mesh is None:
@@ -122,12 +125,12 @@ class Layout:
         return jax.make_array_from_callback(shape, NamedSharding(self.mesh, spec), part)
 
     def take(self, array: Shaped[Array, "n ..."], rows: Int[Array, " batch"]) -> Shaped[Array, "batch ..."]:
-        """`array[rows]` of an array split along its first axis: each device gets its part of the rows."""
+        """`array[rows]` of an array that is split along its first axis; the result is split likewise."""
         if self.mesh is None:
             return array[rows]
 
         def exchange(part: Array, rows: Array) -> Array:
-            # Each row lies on one device; on all others it is 0, so a sum brings it to where it goes.
+            # Each row is on one device and 0 on all others, so a sum sends it to its destination.
             place = rows - jax.lax.axis_index(AXIS) * len(part)
             here = ((place >= 0) & (place < len(part))).reshape(-1, *[1] * (part.ndim - 1))
             values = jnp.where(here, part[jnp.clip(place, 0, len(part) - 1)], 0)
@@ -136,10 +139,10 @@ class Layout:
         return jax.shard_map(exchange, mesh=self.mesh, in_specs=(_SPLIT, _REPLICATED), out_specs=_SPLIT)(array, rows)
 
     def over_members(self, function: Callable[[Any, Any], Any], members: PyTree, shared: PyTree) -> Any:
-        """`function(member, shared)` of each member along the leading axis, the members spread over the devices.
+        """`function(member, shared)` of each member along the leading axis, with the members distributed over devices.
 
-        On a CPU one after the other, on other devices side by side: there a small model leaves the device idle, here
-        it doesn't, and mapped products are slower than those of one member.
+        A CPU takes the members one after the other, because batched matrix products are slower there. Other devices
+        take them together, because one small model does not use the whole device.
         """
 
         def one_after_the_other(members: PyTree, shared: PyTree) -> PyTree:
@@ -157,14 +160,14 @@ class Layout:
         return spread(members, shared)
 
     def _sharding(self, path: tuple[Any, ...], leaf: Any, of_members: bool) -> NamedSharding:
-        """That of a leaf of a training state."""
+        """The sharding of a leaf of a training state."""
         assert self.mesh is not None
         if self.shard_optimizer and not of_members and path[0] == GetAttrKey("opt_state"):
             return self._part(leaf)
         return NamedSharding(self.mesh, _SPLIT if of_members else _REPLICATED)
 
     def _part(self, leaf: Any) -> NamedSharding:
-        """A leaf of the optimizer's state, split along its longest axis that the devices can share."""
+        """The sharding of a leaf of the optimizer's state: along its longest axis that the devices can share."""
         assert self.mesh is not None
         axes = [axis for axis, size in enumerate(leaf.shape) if size % self.devices == 0]
         if not axes:
@@ -177,7 +180,7 @@ ONE_DEVICE = Layout()
 
 
 def _put(leaf: Array, sharding: NamedSharding) -> Array:
-    """An array that each process has, on devices that are not all its own."""
+    """An array that each process has, on the devices of all processes."""
     if jax.process_count() == 1:
         return jax.device_put(leaf, sharding)
     if _is_key(leaf):
@@ -187,58 +190,62 @@ def _put(leaf: Array, sharding: NamedSharding) -> Array:
 
 @partial(jax.jit, static_argnames="mesh")
 def _whole(tree: State, mesh: Mesh) -> State:
-    """The tree on each device of the mesh."""
+    """A tree, replicated on the devices of the mesh."""
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, _REPLICATED))
 
 
 def start_processes(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Join the other processes of this run, before anything else of JAX (`jax.distributed.initialize`).
+    """Connect the processes of a run (`jax.distributed.initialize`), before any other use of JAX.
 
     Args:
-      coordinator: HOST:PORT of process 0; None: JAX asks the cluster (SLURM, Open MPI, Kubernetes, Cloud TPU).
-      num_processes: of all; None: the cluster knows.
-      process_id: of this one, from 0; None: the cluster knows.
+      coordinator: Address HOST:PORT of process 0; None detects the cluster (SLURM, Open MPI, Kubernetes, Cloud TPU).
+      num_processes: Total number of processes; None takes it from the cluster.
+      process_id: Number of this process, from 0; None takes it from the cluster.
 
     Raises:
-      InputError: the numbers make no sense, there is no such cluster, or the others were not there in time.
+      InputError: An argument is missing or out of range, no cluster was detected, or the other processes did not
+        connect in time.
     """
     if coordinator is not None:
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdigit():
             raise InputError(f"coordinator is {coordinator!r}; expected HOST:PORT")
         if num_processes is None or process_id is None:
-            raise InputError("with a coordinator give the number of processes and this one's number, from 0")
+            raise InputError("a coordinator requires num_processes and process_id, the number of this process from 0")
         require_positive_int(num_processes=num_processes)
         if not 0 <= process_id < num_processes:
             raise InputError(f"process_id is {process_id}; expected 0 to {num_processes - 1}")
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"the processes did not come together ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"the processes did not connect ({str(error).splitlines()[0]}); check that all were started and can reach "
+            "the coordinator"
+        ) from error
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this process is process 0, which writes files."""
     return jax.process_index() == 0
 
 
 def least(*numbers: float) -> tuple[float, ...]:
-    """The minimum of each number over the processes, so that all of them continue with the same values."""
+    """The minimum of each number over all processes."""
     if jax.process_count() == 1:
         return numbers
     return tuple(multihost_utils.process_allgather(np.array(numbers, np.float64)).min(axis=0).tolist())
 
 
 def device_memory() -> int:
-    """Bytes that a device has; of a CPU, those of the machine."""
+    """Memory of a device in bytes; of a CPU, the memory of the machine."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     return statistics.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def from_first_process(tree: State, text: str) -> tuple[State, str]:
-    """The tree of arrays and the text that the first process has; the others give trees of the same shapes."""
+    """The tree of arrays and the text of process 0; the other processes give trees of the same shapes."""
     if jax.process_count() == 1:
         return tree, text
     raw = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
@@ -253,7 +260,7 @@ def from_first_process(tree: State, text: str) -> tuple[State, str]:
 
 
 def require_same(**texts: str) -> None:
-    """Raise `InputError`, in every process, unless all processes have the same texts."""
+    """Raise `InputError` in every process unless all processes have the same texts."""
     if jax.process_count() == 1:
         return
     digests = [list(hashlib.sha256(text.encode()).digest()) for text in texts.values()]
@@ -262,8 +269,8 @@ def require_same(**texts: str) -> None:
         others = [str(i) for i, digest in enumerate(seen) if not np.array_equal(digest, seen[0])]
         if others:
             raise InputError(
-                f"the processes disagree on their {name}: process {', '.join(others)} has another than process 0; this "
-                f"one has {texts[name]}"
+                f"the processes disagree on their {name}: process {', '.join(others)} has another than process 0; "
+                f"start all with the same; this one has {texts[name]}"
             )
 
 

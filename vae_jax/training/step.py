@@ -1,4 +1,4 @@
-"""The training step: a pure function from a state and a batch to the next state, for jit, vmap or pmap."""
+"""The training step: a pure function from a state and a batch to the next state, for jit, vmap and pmap."""
 
 import dataclasses
 import functools
@@ -11,22 +11,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Int, Key, PyTree
 
 from vae_jax.checkpoints.description import describe
 from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import example_keys
-from vae_jax.errors import InputError, require_positive, require_positive_int
+from vae_jax.errors import InputError, is_traced, named, require_positive, require_positive_int
 from vae_jax.models import Variables, merged
 from vae_jax.models.table import parameter_count
 from vae_jax.objectives import Loss, Objective
+from vae_jax.training.arguments import (
+    INIT,
+    MAKE_TRAIN_STEP,
+    require_key,
+    require_model,
+    require_objective,
+    require_optimizer,
+)
 
 NOISE, ORDER, OBSERVATION, OBJECTIVE = range(4)
-"""What the run's key is folded with, one stream of chance each."""
+"""Numbers with which the key of a run is folded: one random stream each."""
 
 RECORD_NAMES = {"epoch", "seconds", "steps", "loss", "finite"}
-"""What an epoch's record has of its own."""
+"""Names in the record of an epoch that no term of an objective may have."""
 
 Metrics = dict[str, Array]
 
@@ -34,17 +42,17 @@ Metrics = dict[str, Array]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything that training changes, of one run or, with a leading axis throughout, of several members.
+    """The state of a run; that of several members has a leading axis in each array.
 
     Attributes:
-      variables: the model's; "params" is what the optimizer changes.
-      opt_state: the optimizer's.
-      step: steps taken.
-      key: of the run; it never changes.
-      settings: numbers of which a step may make its objective or its optimizer, such as those in which members
-        differ; they never change.
-      frozen: arrays that are used and never trained, such as the parameters of a feature network: the objective finds
-        them as the collection "frozen" of its variables. A checkpoint keeps their digest, and not them.
+      variables: Variables of the model, by collection; the optimizer changes "params".
+      opt_state: State of the optimizer.
+      step: Number of steps taken.
+      key: Key of the run; constant.
+      settings: Numbers from which a step may make its objective or its optimizer, such as those in which members
+        differ; constant.
+      frozen: Arrays that are used and not trained, such as the parameters of a feature network; the objective has them
+        as the collection "frozen" of its variables. A checkpoint holds their digest only.
     """
 
     variables: Variables
@@ -64,27 +72,27 @@ class TrainState:
 
 @runtime_checkable
 class Model(Protocol):
-    """What can be trained: anything that makes its own variables."""
+    """A model that can be trained: an object that makes its variables."""
 
     @property
     def init(self) -> Callable[..., Variables]:
-        """`init(key)` makes fresh variables, or `init(key, data)` where something starts from training examples."""
+        """Function that makes initial variables: `init(key)`, or `init(key, data)` if it needs training examples."""
 
 
 @runtime_checkable
 class HasVariables(Protocol):
-    """An objective with variables of its own."""
+    """An objective that has variables."""
 
     def init(self, key: Key[Array, ""], model: Any) -> Variables:
-        """Fresh variables, by collection and then by a name that no part of the model has."""
+        """Initial variables, by collection and then by a name that no part of the model has."""
 
 
 @runtime_checkable
 class TakesData(Protocol):
-    """A model that says which data it takes."""
+    """A model that checks whether it takes some data."""
 
     def require_data(self, data: Split, transform: Transform) -> None:
-        """Raise `InputError` unless the model takes the data as `transform` makes them."""
+        """Raise `InputError` unless the model takes the transformed data."""
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -92,69 +100,80 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 @runtime_checkable
 class ChecksData(Protocol):
-    """A step that knows which data its model takes."""
+    """A step that checks whether its model takes some data."""
 
     def require_data(self, data: Split, transform: Transform, settings: PyTree) -> None:
-        """Raise `InputError` unless the model takes the data as `transform` makes them.
+        """Raise `InputError` unless the model takes the transformed data.
 
         Args:
-          data: to train on.
-          transform: what the model sees of them.
-          settings: of one member.
+          data: Training data.
+          transform: Transform that turns stored examples into a batch.
+          settings: Settings of one member.
         """
 
 
 def describe_step(step: Step, settings: PyTree) -> dict[str, Any] | None:
-    """The step's description, or None of a step that has none, such as a function.
+    """The description of a step as JSON can hold it, or None if it has none, as a function has not.
 
     Args:
-      step: its attribute `description` is what JSON can hold, or a function from settings to that.
-      settings: of one member.
+      step: Step whose attribute `description` is the description, or a function from settings to it.
+      settings: Settings of one member.
     """
     description = getattr(step, "description", None)
     return description(settings) if callable(description) else description
 
 
 def init(
-    key: Key[Array, ""],
-    model: Model,
-    optimizer: optax.GradientTransformation,
+    key: Any,
+    model: Any,
+    optimizer: Any,
     settings: PyTree = (),
     *,
-    data: Shaped[Any, "n ..."] | None = None,
+    data: Any = None,
     objective: Objective | None = None,
     frozen: PyTree = None,
 ) -> TrainState:
     """The state before the first step.
 
     Args:
-      key: of the variables and of the run.
-      model: makes its variables.
-      optimizer: from optax.
-      settings: see `TrainState`.
-      data: training examples as the encoder takes them, for a model that starts from some (`VampPrior`).
-      objective: if it has variables of its own.
-      frozen: see `TrainState`.
+      key: Typed key, such as `jax.random.key(0)`, of the variables and of the run.
+      model: Model whose `init` makes the variables.
+      optimizer: Optimizer of optax.
+      settings: See `TrainState`.
+      data: Training examples as the encoder takes them, [n, *event], for a model that starts from some (`VampPrior`).
+      objective: Objective, if it has variables.
+      frozen: See `TrainState`.
 
     Raises:
-      InputError: the objective's variables have the name of a part of the model.
+      InputError: The key is not one typed key, the model or the optimizer is none, or the variables of the objective
+        have the name of a part of the model.
     """
+    require_key(key, INIT)
+    require_model(model, INIT)
+    require_optimizer(optimizer, INIT)
     variables_key, run_key = jax.random.split(key)
     variables = model.init(variables_key) if data is None else model.init(variables_key, data)
     if isinstance(objective, HasVariables):
         own = objective.init(jax.random.fold_in(run_key, OBJECTIVE), model)
         if both := own["params"].keys() & variables["params"].keys():
-            raise InputError(f"the objective's variables are named {', '.join(both)}, as a part of the model is")
+            raise InputError(
+                f"the objective's variables are named {', '.join(both)}, as a part of the model is; choose another name"
+            )
         variables = merged(variables, own)
     opt_state = optimizer.init(variables["params"])
     return TrainState(variables, opt_state, jnp.zeros((), jnp.int32), run_key, settings, frozen or {})
 
 
 def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> optax.Schedule:
-    """A learning rate that climbs to `peak` over the share `warm_up` of the steps, then falls to 0 by a cosine.
+    """A learning rate with linear warm-up and cosine decay to 0 (Loshchilov and Hutter, 2017).
+
+    Args:
+      peak: Learning rate after the warm-up.
+      steps: Number of steps of the whole run.
+      warm_up: Share of the steps that belong to the warm-up.
 
     Raises:
-      InputError: a peak that is not above 0, no steps, or a share outside [0, 1).
+      InputError: `peak` is not above 0, `steps` is not at least 1, or `warm_up` is outside [0, 1).
     """
     require_positive_int(steps=steps)
     require_positive(peak=peak)
@@ -165,7 +184,7 @@ def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> opta
 
 @dataclass(frozen=True, eq=False)
 class TrainStep:
-    """The step of `make_train_step`; two of them are equal only if they are one object, as two functions are."""
+    """The step of `make_train_step`; compared by identity, as functions are."""
 
     model: Model
     objective: Objective
@@ -174,17 +193,25 @@ class TrainStep:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Model, objective and optimizer as JSON can hold them, by which checkpoints tell one run from another."""
+        """Description of model, objective and optimizer as JSON can hold it; checkpoints compare it."""
         parts = {"model": self.model, "objective": self.objective, "optimizer": self.optimizer}
         return {name: describe(part) for name, part in parts.items()}
 
     def require_data(self, data: Split, transform: Transform, settings: PyTree) -> None:
-        """Raise `InputError` unless the model takes the data as `transform` makes them, as far as it says."""
+        """Raise `InputError` unless the model takes the transformed data; a model without that check takes any."""
         if isinstance(self.model, TakesData):
             self.model.require_data(data, transform)
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """The state after the step, and the metrics."""
+    def __call__(self, state: Any, batch: Any) -> tuple[TrainState, Metrics]:
+        """The state after the step, and the metrics.
+
+        Raises:
+          InputError: When traced; see `make_train_step`.
+        """
+        if not isinstance(state, TrainState):
+            raise InputError(f"the state is {named(state)}; expected that of vj.init: step(state, batch)")
+        if not isinstance(batch, Batch):
+            raise InputError(f"the batch is {named(batch)}; expected a Batch, such as vj.Batch(x) of floats")
         params, axis_name = state.variables["params"], self.axis_name
         size = len(batch.x)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
@@ -192,7 +219,7 @@ class TrainStep:
         mask = jnp.ones(size) if batch.mask is None else batch.mask
         weight = _sum(mask.sum(), axis_name)
 
-        def mean(values: Array) -> Array:  # over the examples here, divided by their number everywhere
+        def mean(values: Array) -> Array:  # sum over the local examples, divided by their global number
             return jnp.sum(values * mask) / weight
 
         def loss_fn(params: PyTree) -> tuple[dict[str, Array], tuple[dict[str, Array], Variables]]:
@@ -222,32 +249,30 @@ class TrainStep:
 
 
 MODEL = "model"
-"""The part of a loss that has every parameter which no other part has."""
+"""The part of a loss with the parameters that belong to no other part."""
 
 
 def _by_part(loss: Any, size: int) -> dict[str, Array]:
     """The losses per example by part, checked."""
     if not isinstance(loss, Loss):
-        raise InputError(
-            f"the objective returned a {type(loss).__name__}; expected a Loss(per_example, terms, updates)"
-        )
+        raise InputError(f"the objective returned {named(loss)}; expected a vj.Loss(per_example, terms, updates)")
     losses = loss.per_example if isinstance(loss.per_example, dict) else {MODEL: loss.per_example}
     if MODEL not in losses:
-        raise InputError(f"the objective's losses are of {', '.join(losses)}; expected one of {MODEL!r} among them")
+        raise InputError(f"the objective's losses are of {', '.join(losses)}; expected one named {MODEL!r} among them")
     for part, values in losses.items():
         if jnp.shape(values) != (size,):
             raise InputError(
-                f"the objective's loss of {part} has shape {jnp.shape(values)}; expected one "
-                f"number an example, [{size}], of which the step takes the mean"
+                f"the objective's loss of {part} has shape {jnp.shape(values)}; expected one number an example, "
+                f"[{size}], of which the step takes the mean"
             )
     return losses
 
 
 def _gradients(loss_fn: Callable[[PyTree], Any], params: PyTree) -> tuple[dict[str, Array], PyTree, Any]:
-    """The losses by part, the gradient, and what else the function returns.
+    """The losses by part, the gradient, and the auxiliary output of the function.
 
-    The parameters of a part are those whose outermost name is the part's; all others belong to `MODEL`. One forward
-    pass serves all parts.
+    A part has the parameters whose outermost name is its name; all others belong to `MODEL`. All gradients come from
+    one forward pass.
     """
     losses, pullback, others = jax.vjp(loss_fn, params, has_aux=True)
 
@@ -260,53 +285,74 @@ def _gradients(loss_fn: Callable[[PyTree], Any], params: PyTree) -> tuple[dict[s
 
 
 def make_train_step(
-    model: Model,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
+    model: Any,
+    objective: Any,
+    optimizer: Any,
     axis_name: str | None = None,
 ) -> TrainStep:
-    """A pure function `(state, batch) -> (state, metrics)`, for jit, vmap over members, or pmap.
+    """A pure function `(state, batch) -> (state, metrics)` for jit, vmap over members, or pmap.
 
-    The loss is the mean of the objective over the batch, each example weighted by `batch.mask`. Metrics are that
-    "loss", the means of the objective's terms, and "finite": whether loss and gradient were. If not, the state is
-    returned as it came. `step.description` says what the step is made of.
+    The loss is the mean of the objective over the batch, weighted by `batch.mask`. The metrics are "loss", the means of
+    the objective's terms, and "finite": whether loss and gradient are finite. If they are not, the state is returned
+    unchanged. `step.description` describes model, objective and optimizer.
 
-    An objective of several players returns a loss for each part by name, such as {"model": ..., "discriminator": ...}.
-    The part of a name has the parameters `variables["params"][name]`; "model" has all that no other has. Each
-    loss is differentiated by its own part's parameters only, all from one forward pass, and "loss_<part>" are its
-    metrics. `optax.partition` gives each part an optimizer of its own.
+    An objective with several parts returns a loss for each part by name, such as {"model": ..., "discriminator": ...}.
+    A part has the parameters `variables["params"][name]`; "model" has all others. Each loss is differentiated with
+    respect to the parameters of its part only, all from one forward pass; the metrics "loss_<part>" are the means of
+    these losses. `optax.partition` gives each part its optimizer.
 
-    A step of your own has the same signature: it returns metrics with the scalars "loss" and "finite", draws the noise
-    of step s from `stream(state.key, NOISE, s)`, and adds 1 to `state.step` unless it is not finite.
+    A step written by hand has the same signature. It returns metrics with the scalars "loss" and "finite", draws the
+    noise of step s from `stream(state.key, NOISE, s)`, and adds 1 to `state.step` unless the loss is not finite.
 
     Args:
-      model: as the objective takes it.
-      objective: what to minimise.
-      optimizer: from optax.
-      axis_name: under pmap, the axis over which the batch is spread. The step is then that of the whole batch, its
-        noise included.
+      model: Model as the objective takes it.
+      objective: Objective that is minimised.
+      optimizer: Optimizer of optax.
+      axis_name: Name of the axis over which the batch is distributed under pmap. The step is then that of the whole
+        batch, noise included.
 
     Raises:
-      InputError: when traced, if the objective returns no `Loss`, a loss that is not one number an example, or a term
-        of a name that a record needs itself.
+      InputError: An argument is of another kind, such as `optax.adam` without its arguments. When the step is traced:
+        the state is no `TrainState`, the batch is no `Batch`, or the objective returns no `Loss`, a loss that is not
+        one number an example, or a term with a name that a record has already.
     """
+    require_model(model, MAKE_TRAIN_STEP)
+    require_objective(objective)
+    require_optimizer(optimizer, MAKE_TRAIN_STEP)
     return TrainStep(model, objective, optimizer, axis_name)
 
 
-def member(tree: PyTree, number: int) -> PyTree:
-    """That of one member, of a tree whose leaves have a leading axis of members."""
+def member(tree: PyTree, number: Int[Array, ""] | int) -> PyTree:
+    """One member of a tree whose leaves have a leading axis of members.
+
+    Args:
+      tree: State of several members, or any other tree with this axis, such as their variables.
+      number: Number of the member, from 0.
+
+    Raises:
+      InputError: The tree is of a single model, or has no such member.
+    """
+    if isinstance(tree, TrainState) and jnp.ndim(tree.step) == 0:
+        raise InputError("the state is of a single model; expected that of several members, from vj.init_members")
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
+    if len(sizes) > 1 or () in sizes:
+        found = ", ".join(str(size[0]) if size else "none" for size in sorted(sizes))
+        raise InputError(f"the leading axes have different sizes ({found}); expected a tree of several members")
+    count = next(iter(sizes))[0] if sizes else None
+    if count is not None and not is_traced(number) and not -count <= int(number) < count:
+        raise InputError(f"member {number} does not exist; expected 0 to {count - 1}")
 
     def own(leaf: Array) -> Array:
         if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return leaf[number]
-        # By their data, for to take a key from an array counts as its use.
+        # By the key data, because indexing an array of keys counts as their use.
         return jax.random.wrap_key_data(jax.random.key_data(leaf)[number], impl=jax.random.key_impl(leaf))
 
     return jax.tree.map(own, tree)
 
 
 def stream(run_key: Key[Array, ""], stream: int, number: Int[Array, ""] | int) -> Key[Array, ""]:
-    """The key of a step, or of an epoch, in one of the run's streams of chance."""
+    """The key of a step, or of an epoch, in one of the random streams of a run."""
     return jax.random.fold_in(jax.random.fold_in(run_key, stream), number)
 
 

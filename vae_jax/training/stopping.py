@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: recorded at once, handled when the state can be saved."""
+"""Ctrl-C and SIGTERM during training: recorded at once, handled between two chunks of steps."""
 
 import signal
 import threading
@@ -7,18 +7,18 @@ from typing import Any
 
 
 class StopSignals:
-    """A context in which the first Ctrl-C or SIGTERM is only noted; a second one does what it would have done.
+    """A context in which the first Ctrl-C or SIGTERM is recorded; a second one acts as it would outside.
 
     Attributes:
-      heard: the signal, or None.
+      received: The signal, or None.
     """
 
     def __init__(self) -> None:
-        self.heard: signal.Signals | None = None
+        self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():  # no other one may set handlers
+        if threading.current_thread() is threading.main_thread():  # only this thread may set handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self
@@ -29,7 +29,7 @@ class StopSignals:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.heard = signal.Signals(number)
+        self.received = signal.Signals(number)
         self._restore()
 
     def _restore(self) -> None:

@@ -1,1 +1,1 @@
-"""Stand-in data sets that need no download, loaded by name; nothing else imports them."""
+"""Synthetic and bundled data sets that need no download; `load` imports them by name."""

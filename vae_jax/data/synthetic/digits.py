@@ -1,26 +1,28 @@
-"""The stand-in for MNIST: the handwritten digits that come with scikit-learn."""
+"""The stand-in for MNIST: the handwritten digits of scikit-learn."""
 
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, Split
 from vae_jax.errors import DataNotFoundError
 
-_BOX, _BORDER = 20, 4  # as MNIST: the digit in a box of 20 x 20 pixels, in an image of 28 x 28
-_TEST = 360  # a fifth; the file's order keeps most writers on one side
+_BOX, _BORDER = 20, 4  # as in MNIST: a digit of 20 x 20 pixels in an image of 28 x 28
+_TEST = 360  # a fifth; in the order of the file, most writers are in one split only
 
 
 def load() -> Dataset:
-    """1,797 real digits of 8 x 8 pixels with values from 0 to 16, enlarged to 28 x 28 and scaled to 0 to 255.
+    """1,797 handwritten digits, enlarged from 8 x 8 pixels with values 0 to 16 to 28 x 28 bytes.
 
     The last 360 are the test split.
 
     Raises:
-      DataNotFoundError: scikit-learn is missing.
+      DataNotFoundError: scikit-learn is not installed.
     """
     try:
-        from sklearn import datasets  # imported here: vae_jax must work without scikit-learn
+        from sklearn import datasets  # imported here, so that vae_jax works without scikit-learn
     except ImportError as error:
-        raise DataNotFoundError(f"the bundled digits need scikit-learn, which cannot be imported ({error})") from error
+        raise DataNotFoundError(
+            f"the digits need scikit-learn, which cannot be imported ({error}); install it"
+        ) from error
 
     digits = datasets.load_digits()
     images, labels = _enlarge(digits.images), digits.target.astype(np.int32)
@@ -33,7 +35,7 @@ def load() -> Dataset:
 
 
 def _enlarge(images: np.ndarray) -> np.ndarray:
-    """Bilinear interpolation, pixel centre on pixel centre: [N, 8, 8] from 0 to 16 -> uint8 [N, 28, 28, 1]."""
+    """Enlarge by bilinear interpolation with aligned centres: [N, 8, 8] from 0 to 16 -> uint8 [N, 28, 28, 1]."""
     size = images.shape[1]
     centres = (np.arange(_BOX) + 0.5) * size / _BOX - 0.5
     weights = np.stack([np.interp(centres, np.arange(size), row) for row in np.eye(size)], axis=1)  # [20, 8]

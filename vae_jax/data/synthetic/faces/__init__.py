@@ -1,4 +1,4 @@
-"""Drawn faces, the stand-in for CelebA: `draw_faces` of a key and attributes, which `sample_attributes` draws."""
+"""Synthetic faces, the stand-in for CelebA: `sample_attributes` draws attributes, `draw_faces` images of them."""
 
 from vae_jax.data.synthetic.faces.attributes import ATTRIBUTES, sample_attributes
 from vae_jax.data.synthetic.faces.drawing import draw_faces

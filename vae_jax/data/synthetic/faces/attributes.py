@@ -1,4 +1,4 @@
-"""What can be said of a face, and how often it is true: CelebA's words, with CelebA's confounds."""
+"""Attributes of synthetic faces and their joint distribution: names and confounders of CelebA."""
 
 from functools import partial
 
@@ -27,17 +27,17 @@ ATTRIBUTES = (
     "Wearing_Lipstick",
     "Young",
 )
-HAIR = ("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")  # of these exactly one is true
+HAIR = ("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")  # exactly one of these is true
 
-# Probabilities given the parents, of which False stands first: _YOUNG[male][eyeglasses]. They follow CelebA where it
-# counts the same thing: P(Male | Eyeglasses) = 0.78 and 0.39 without, P(Male | Blond_Hair) = 0.06 and 0.48 without,
-# P(Young | Eyeglasses) = 0.44 and 0.80 without. Eyeglasses are 8 % (CelebA: 6.5 %), so that 16,000 faces have nearly
-# 300 women with glasses, and P(Male) without glasses moves by 0.01 only.
+# Probabilities given the parents, with False first: _YOUNG[male][eyeglasses]. They follow CelebA for the attributes
+# that it has: P(Male | Eyeglasses) = 0.78 and 0.39 without, P(Male | Blond_Hair) = 0.06 and 0.48 without,
+# P(Young | Eyeglasses) = 0.44 and 0.80 without. Eyeglasses have 8 % (CelebA: 6.5 %), so that 16,000 faces include
+# almost 300 women with glasses, and P(Male) without glasses changes by 0.01 only.
 _MALE = 0.42
 _EYEGLASSES = (0.0303, 0.1486)
-_SUNGLASSES = (0.0, 0.3)  # given Eyeglasses, which as in CelebA holds the clear and the dark
+_SUNGLASSES = (0.0, 0.3)  # given Eyeglasses, which include sunglasses as in CelebA
 _YOUNG = ((0.876, 0.65), (0.68, 0.38))
-_HAIR = (  # [male][young], in the order of HAIR; blond does not depend on age, so that Bayes' rule gives the above
+_HAIR = (  # [male][young], in the order of HAIR; blond does not depend on age, so that Bayes' rule gives these values
     ((0.00, 0.25, 0.243, 0.287, 0.22), (0.00, 0.40, 0.243, 0.357, 0.00)),
     ((0.12, 0.33, 0.021, 0.229, 0.30), (0.02, 0.60, 0.021, 0.355, 0.004)),
 )
@@ -48,11 +48,11 @@ _PALE_SKIN = (0.06, 0.02)
 _SMILING = (0.54, 0.40)
 _WEARING_LIPSTICK = (0.80, 0.005)
 
-_BLOCK = 2_000  # people at once, so that any count is one compilation
+_BLOCK = 2_000  # people at a time, so that any count needs one compilation
 
 
 def sample_attributes(key: Key[Array, ""], count: int) -> Bool[Array, "count attributes"]:
-    """Attributes of `count` people, in the order of `ATTRIBUTES`: person i depends on the key and on i alone."""
+    """Sample the attributes of `count` people, in the order of `ATTRIBUTES`; row i depends on the key and i only."""
     require_positive_int(count=count)
     blocks = [_sample(key, start + np.arange(_BLOCK)) for start in range(0, count, _BLOCK)]
     return jnp.concatenate(blocks)[:count]
@@ -61,7 +61,7 @@ def sample_attributes(key: Key[Array, ""], count: int) -> Bool[Array, "count att
 @jax.jit
 @partial(jax.vmap, in_axes=(None, 0))
 def _sample(key: Key[Array, ""], index: Int[Array, ""]) -> Bool[Array, " attributes"]:
-    """Ancestral sampling: each attribute after its parents."""
+    """Sample one person by ancestral sampling."""
     draws = jax.random.uniform(jax.random.fold_in(key, index), (len(ATTRIBUTES),))
     chance = dict(zip(("Hair", *(name for name in ATTRIBUTES if name not in HAIR)), draws, strict=False))
 
@@ -89,9 +89,9 @@ def _sample(key: Key[Array, ""], index: Int[Array, ""]) -> Bool[Array, " attribu
 
 
 def require_possible(attributes: Array | np.ndarray) -> None:
-    """Raise `DataError` unless the attributes are bool [N, 15] and don't contradict each other.
+    """Raise `DataError` unless the attributes are bool [N, 15] and do not contradict each other.
 
-    Unlikely people, such as a woman with a beard, are possible: they are the counterfactuals of likely ones.
+    Unlikely combinations are allowed, because they are counterfactuals of likely ones.
     """
     if attributes.ndim != 2 or attributes.shape[1] != len(ATTRIBUTES) or attributes.dtype != bool:
         raise DataError(
@@ -100,11 +100,15 @@ def require_possible(attributes: Array | np.ndarray) -> None:
         )
     table = dict(zip(ATTRIBUTES, np.asarray(attributes).T, strict=True))
     refused = {
-        f"does not have exactly one of {', '.join(HAIR)}": sum(table[name].astype(int) for name in HAIR) != 1,
-        "has Sunglasses without Eyeglasses; Eyeglasses holds both the clear and the dark": (
+        f"does not have exactly one of {', '.join(HAIR)}; expected one of these": sum(
+            table[name].astype(int) for name in HAIR
+        )
+        != 1,
+        "has Sunglasses without Eyeglasses; expected Eyeglasses too, because they include Sunglasses": (
             table["Sunglasses"] & ~table["Eyeglasses"]
         ),
-        "is Bald with Long_Hair or Wavy_Hair": table["Bald"] & (table["Long_Hair"] | table["Wavy_Hair"]),
+        "is Bald with Long_Hair or Wavy_Hair; expected one or the other": table["Bald"]
+        & (table["Long_Hair"] | table["Wavy_Hair"]),
     }
     for what, wrong in refused.items():
         if wrong.any():

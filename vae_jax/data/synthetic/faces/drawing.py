@@ -1,4 +1,4 @@
-"""Faces, painted back to front."""
+"""Rendering of faces from layers, back to front."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from vae_jax.data.synthetic.faces.paint import Layer, compose, inside, soft
 from vae_jax.data.synthetic.faces.people import SIZE, Person, mix
 from vae_jax.data.synthetic.faces.place import Place, place
 
-_BLOCK = 16  # faces at once: the arrays of more leave the cache and come back from the system each time
+_BLOCK = 16  # faces at a time; the arrays of larger blocks do not fit the processor's cache
 
 
 def _backdrop(at: Place, who: Person) -> Layer:
@@ -31,7 +31,7 @@ def _backdrop(at: Place, who: Person) -> Layer:
 
 
 class Scene(NamedTuple):
-    """What several layers need, worked out once."""
+    """Intermediate results that several layers share."""
 
     traits: Float[Array, " traits"]
     attributes: Bool[Array, " attributes"]
@@ -49,7 +49,7 @@ def _scene(key: Key[Array, ""], index: Int[Array, ""], attributes: Bool[Array, "
 
 
 def _layers(scene: Scene) -> list[Layer]:
-    """From back to front."""
+    """The layers of a face, from back to front."""
     traits, attributes, at, head, hair = scene
     who = people.person(traits, attributes)
     skin, strand = people.skin(who), people.hair(who)
@@ -75,24 +75,24 @@ def _layers(scene: Scene) -> list[Layer]:
     return [layer._replace(dark=layer.dark * light, light=layer.light * light) for layer in layers]
 
 
-# Three programs, not one: XLA would fuse them into a single loop that draws everything again for each use of it.
+# Three programs, because XLA would fuse one into a single loop that repeats the work for each use of a result.
 _scenes = jax.jit(jax.vmap(_scene, in_axes=(None, 0, 0)))
 _all_layers = jax.jit(jax.vmap(_layers))
 _composed = jax.jit(jax.vmap(compose))
 
 
 def draw_faces(key: Key[Array, ""], attributes: Array | np.ndarray) -> UInt8[np.ndarray, "n 64 64 3"]:
-    """One face for each row of attributes; a loop over compiled blocks, not itself to be traced.
+    """Draw one face for each row of attributes, by a loop over compiled blocks; it cannot be traced.
 
-    Face i is a function of (key, i, its own attributes): with the same key, another attribute is another look of the
+    Face i is a function of the key, i and row i: with the same key, another attribute changes the appearance of the
     same person in the same pose, light and place.
 
     Args:
-      key: of all that the attributes leave open.
-      attributes: bool [n, 15], in the order of `ATTRIBUTES`.
+      key: Key of everything that the attributes do not determine.
+      attributes: Attributes, bool [n, 15], in the order of `ATTRIBUTES`.
 
     Raises:
-      DataError: another shape or dtype, or attributes that contradict each other.
+      DataError: The attributes have another shape or dtype, or contradict each other.
     """
     require_possible(attributes)
     count = len(attributes)
@@ -105,6 +105,6 @@ def draw_faces(key: Key[Array, ""], attributes: Array | np.ndarray) -> UInt8[np.
         for channel, values in enumerate(_composed(_all_layers(scenes))):
             faces[block, ..., channel] = values
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA's own loops over pixels keep to one core
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the loops over pixels that XLA compiles use one core
         list(pool.map(draw, range(0, len(rows), _BLOCK)))
     return faces[:count]

@@ -1,4 +1,4 @@
-"""Brows, eyes, nose, mouth and glasses."""
+"""Layers of brows, eyes, nose, mouth and glasses."""
 
 import jax.numpy as jnp
 
@@ -8,12 +8,12 @@ from vae_jax.data.synthetic.faces.paint import Layer, inside, norm, plain, round
 from vae_jax.data.synthetic.faces.people import Colour, Field, Person, mix
 from vae_jax.data.synthetic.faces.place import EYES, NOSE, YAW, Place, eye_x_of, mouth_height
 
-_WHITE = (0.55, 0.48, 0.47), (0.97, 0.96, 0.95)  # of the eye, in shadow and in light
+_WHITE = (0.55, 0.48, 0.47), (0.97, 0.96, 0.95)  # white of the eye, in shadow and in light
 _TEETH = (0.45, 0.35, 0.33), (0.98, 0.97, 0.94)
 
 
 def brows(at: Place, who: Person, colour: Colour) -> Layer:
-    """Arched, and heavier in men."""
+    """Layer of the brows, which are heavier for men."""
     t, male = who.traits, who.has["Male"]
     share = (eye_x_of(at, who) + 0.005) / 0.155
     arch = 0.030 + 0.018 * t.brow_arch - 0.010 * male
@@ -24,7 +24,7 @@ def brows(at: Place, who: Person, colour: Colour) -> Layer:
 
 
 def eyes(at: Place, who: Person, skin_shadow: Colour) -> list[Layer]:
-    """Creases, the white, iris and pupil, lashes, the light in them."""
+    """Layers of creases, white, iris, pupil, lashes and highlight."""
     t, male = who.traits, who.has["Male"]
     x = eye_x_of(at, who)
     width = 0.126 + 0.010 * t.eye_size - 0.006 * male
@@ -55,7 +55,7 @@ def eyes(at: Place, who: Person, skin_shadow: Colour) -> list[Layer]:
 
 
 def nostrils(at: Place, who: Person, skin_shadow: Colour) -> Layer:
-    """All of the nose that is not relief."""
+    """Layer of the nostrils; the rest of the nose is shading of the skin (`relief`)."""
     t = who.traits
     x = jnp.abs(at.face_x - 0.35 * YAW * t.yaw) - 0.052 - 0.01 * t.nose_width - 0.008 * who.has["Male"]
     y = at.face_y - NOSE - 0.03 * t.nose_length - 0.004 + 0.3 * x
@@ -63,7 +63,7 @@ def nostrils(at: Place, who: Person, skin_shadow: Colour) -> Layer:
 
 
 def from_mouth(at: Place, who: Person) -> tuple[Field, Field]:
-    """Across, 1 at the corners; and down from the line where the lips meet, which a smile bends."""
+    """Coordinates of the mouth: horizontal, 1 at the corners; vertical, from the line between the lips."""
     t, smiling = who.traits, who.has["Smiling"]
     width = 0.180 + 0.018 * t.mouth_width + 0.065 * smiling + 0.010 * who.has["Male"]
     share = (at.face_x - 0.1 * YAW * t.yaw) / width
@@ -72,12 +72,15 @@ def from_mouth(at: Place, who: Person) -> tuple[Field, Field]:
 
 
 def mouth(at: Place, who: Person, skin_shadow: Colour) -> list[Layer]:
-    """Lips, the teeth in a smile, the line between the lips without."""
+    """Layers of lips, teeth (in a smile) and the line between the lips."""
     t, has = who.traits, who.has
     share, y = from_mouth(at, who)
     bulge = jnp.maximum(1 - share * share, 0)
     full = 1 + 0.22 * t.lips + 0.12 * has["Wearing_Lipstick"] - 0.22 * has["Male"] - 0.15 * (1 - has["Young"])
-    top, bottom = -0.020 * has["Smiling"] * bulge, (0.048 + 0.026 * t.teeth) * has["Smiling"] * bulge  # of the gap
+    top, bottom = (
+        -0.020 * has["Smiling"] * bulge,
+        (0.048 + 0.026 * t.teeth) * has["Smiling"] * bulge,
+    )  # edges of the gap
     upper = top - 0.050 * full * bulge * (1 - 0.35 * soft((share / 0.22) ** 2))
     lower = bottom + 0.066 * full * bulge
     within = inside((jnp.abs(share) - 1) * 0.2, 2.0)
@@ -93,7 +96,7 @@ def mouth(at: Place, who: Person, skin_shadow: Colour) -> list[Layer]:
 
 
 def glasses(at: Place, who: Person, head: Head) -> list[Layer]:
-    """Clear or dark lenses, what they reflect, and the frame."""
+    """Layers of clear or dark lenses, their reflections, and the frame."""
     t, wears, dark = who.traits, who.has["Eyeglasses"], who.has["Sunglasses"]
     x, y = eye_x_of(at, who) - 0.010, at.face_y - EYES - 0.015
     width, height = 0.195 + 0.015 * t.frame_size, 0.150 + 0.03 * t.frame_size + 0.012 * dark

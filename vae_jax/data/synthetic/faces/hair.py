@@ -1,4 +1,4 @@
-"""The hair on the head and on the chin."""
+"""Layers of hair and beard."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ class Hair(NamedTuple):
     """Hair as two coverages and one brightness.
 
     Attributes:
-      behind: what hangs behind neck and shoulders.
-      front: what lies on the head and before the ears.
-      brightness: about 0 to 1.
-      shadow: on the skin beneath its edge.
+      behind: Coverage of the hair behind neck and shoulders.
+      front: Coverage of the hair on the head and in front of the ears.
+      brightness: Brightness, about 0 to 1.
+      shadow: Shadow on the skin next to the hair.
     """
 
     behind: Field
@@ -28,14 +28,14 @@ class Hair(NamedTuple):
 
 
 def style_hair(at: Place, who: Person, head: Head) -> Hair:
-    """Long or short, waved or straight, parted or with a fringe."""
+    """The hair of a person: long or short, wavy or straight, parted or with a fringe."""
     t, has = who.traits, who.has
     long, wavy, male, old = has["Long_Hair"], has["Wavy_Hair"], has["Male"], 1 - has["Young"]
     x, y = at.head_x + 0.25 * YAW * t.yaw, at.head_y
     side = jnp.abs(x)
     curl = wave(y * 1.9 + side + t.waves + 0.15 * jnp.sign(x))
 
-    # The outline: a cap on the skull; long hair hangs down from it and widens.
+    # The outline: a cap on the skull, and below it long hair, which widens.
     volume = 0.09 + 0.03 * t.hair_volume + 0.03 * wavy
     crown = -0.79 - volume
     hang = jnp.maximum(y + 0.08, 0)
@@ -46,7 +46,7 @@ def style_hair(at: Place, who: Person, head: Head) -> Hair:
     end = mix(long, 0.22, 0.95 + 0.35 * t.hair_length - 0.25 * x * x + 0.04 * wave(x * 3 + t.strands))
     outline = jnp.maximum((radius - 1) * 0.6, y - end)
 
-    # The face's opening in it: an arch whose top leans to the parting; a low one is a fringe, flat and ragged.
+    # The opening for the face: an arch whose top leans to the parting; a low arch is a fringe, flat and ragged.
     fringe = jnp.clip(2.5 * t.hairline - 1, 0, 1)
     top = -0.56 + 0.03 * t.hairline + 0.16 * fringe - 0.07 * old * (1 + male)
     height = jnp.minimum(y - 0.10, 0) / (top - 0.10)
@@ -73,7 +73,7 @@ def style_hair(at: Place, who: Person, head: Head) -> Hair:
 
 
 def beard(at: Place, who: Person, head: Head, colour: Colour) -> Layer:
-    """Full, a goatee or stubble."""
+    """The beard: full, a goatee or stubble."""
     t = who.traits
     stubble, goatee = (t.beard_shape < -0.35).astype(float), (t.beard_shape > 0.5).astype(float)
     share, y = from_mouth(at, who)

@@ -1,4 +1,4 @@
-"""The head, its light and shade, and what it stands on."""
+"""Layers and shading of head, neck and clothes."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from vae_jax.data.synthetic.faces.place import EYES, NOSE, YAW, Place, eye_x_of,
 
 
 class Head(NamedTuple):
-    """The head as a solid.
+    """Shape and shading of the head.
 
     Attributes:
-      distance: to its outline.
-      light: how much light falls on it, about 0 to 1.
-      width: half of it, at the cheeks.
+      distance: Signed distance to the outline.
+      light: Brightness of the light on it, about 0 to 1.
+      width: Half of its width at the cheeks.
     """
 
     distance: Field
@@ -25,7 +25,7 @@ class Head(NamedTuple):
 
 
 def shape_head(at: Place, who: Person) -> Head:
-    """An egg, with a squarer jaw in men."""
+    """The head of a person: an egg, with a squarer jaw for men."""
     t, male = who.traits, who.has["Male"]
     width = 0.505 + 0.028 * t.head_width + 0.014 * male
     chin = 0.765 + 0.035 * t.head_length + 0.02 * male
@@ -41,7 +41,7 @@ def shape_head(at: Place, who: Person) -> Head:
 
 
 def relief(at: Place, who: Person, head: Head) -> Field:
-    """Brightness of the skin: the light on the head, and what nose, sockets, folds and age do to it."""
+    """Brightness of the skin: light on the head, with shading of nose, eye sockets, folds and age."""
     t, has = who.traits, who.has
     x, y, old = jnp.abs(at.face_x), at.face_y, 1 - has["Young"]
     eye_x, nose_x = eye_x_of(at, who), at.face_x - 0.35 * YAW * t.yaw
@@ -67,7 +67,7 @@ def relief(at: Place, who: Person, head: Head) -> Field:
 
 
 def neck_and_clothes(at: Place, who: Person, dark: Colour, light: Colour) -> list[Layer]:
-    """Skin of neck and shoulders, and what is worn on them."""
+    """Layers of neck and shoulders, and of the clothes."""
     t, male = who.traits, who.has["Male"]
     x = at.x - 0.05 * t.shift_x
     side = jnp.abs(x)
@@ -85,7 +85,7 @@ def neck_and_clothes(at: Place, who: Person, dark: Colour, light: Colour) -> lis
 
 
 def ears(at: Place, who: Person, head: Head, dark: Colour, light: Colour) -> Layer:
-    """Both ears, the far one half hidden."""
+    """Layer of both ears, of which the far one is half hidden."""
     t = who.traits
     y = at.head_y - 0.03
     x = jnp.abs(at.head_x + 0.4 * YAW * t.yaw) - head.width + 0.005 + 0.12 * y
@@ -95,6 +95,6 @@ def ears(at: Place, who: Person, head: Head, dark: Colour, light: Colour) -> Lay
 
 
 def blush(at: Place, who: Person, skin: Colour) -> Layer:
-    """Red cheeks."""
+    """Layer of red cheeks."""
     spot = soft(((jnp.abs(at.face_x) - 0.32) / 0.13) ** 2 + ((at.face_y - 0.20) / 0.12) ** 2)
     return plain((0.24 - 0.10 * who.has["Male"]) * spot, skin * jnp.array([0.98, 0.66, 0.62]))

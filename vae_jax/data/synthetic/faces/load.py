@@ -1,4 +1,4 @@
-"""The stand-in for CelebA: drawn faces with CelebA's confounds."""
+"""The stand-in for CelebA: synthetic faces with the confounders of CelebA."""
 
 from pathlib import Path
 
@@ -15,18 +15,18 @@ from vae_jax.errors import require_positive_int
 
 
 def load_faces(train: int = 16_000, validation: int = 2_000, test: int = 2_000, seed: int = 0) -> Dataset:
-    """Faces of 64 x 64 pixels in colour, drawn anew at each call: the same seed, the same pixels.
+    """Draw synthetic faces, uint8 [N, 64, 64, 3], with attributes; the pixels are a function of the seed.
 
-    A split's faces do not depend on the size of any split: a smaller one is the beginning of a larger one.
+    A smaller split is the beginning of a larger one, and does not depend on the sizes of the other splits.
 
     Args:
-      train: how many faces to train on.
-      validation: how many to choose settings by.
-      test: how many to test on.
-      seed: of the people and their looks.
+      train: Number of training images.
+      validation: Number of validation images.
+      test: Number of test images.
+      seed: Seed of attributes and appearance.
 
     Raises:
-      InputError: a count that is no whole number of at least 1.
+      InputError: A number of images is not a whole number of at least 1.
     """
     require_positive_int(train=train, validation=validation, test=test)
     train_key, validation_key, test_key = jax.random.split(jax.random.key(seed), 3)
@@ -40,7 +40,7 @@ def load_faces(train: int = 16_000, validation: int = 2_000, test: int = 2_000, 
 
 
 def load() -> Dataset:
-    """`load_faces` as `vae_jax.load("faces")` gives it: drawn once, then cached until this package's code changes."""
+    """The default `load_faces()`, cached until the code of this package changes."""
     return cached("faces", Path(__file__).parent.glob("*.py"), load_faces)
 
 

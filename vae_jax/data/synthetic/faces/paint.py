@@ -1,4 +1,4 @@
-"""Signed distances into paint: a negative distance is inside, edges are about one pixel soft."""
+"""Layers of paint from signed distances; a negative distance is inside, edges are about one pixel wide."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,13 @@ PIXEL = 2 / SIZE
 
 
 class Layer(NamedTuple):
-    """One coat of paint.
+    """A layer of paint.
 
     Attributes:
-      coverage: from 0 to 1.
-      brightness: 0 where the colour is `dark`, 1 where it is `light`.
-      dark: a colour.
-      light: a colour.
+      coverage: Opacity, from 0 to 1.
+      brightness: Interpolation between the colours `dark` (0) and `light` (1).
+      dark: Colour at brightness 0.
+      light: Colour at brightness 1.
     """
 
     coverage: Field
@@ -27,7 +27,7 @@ class Layer(NamedTuple):
 
 
 def plain(coverage: Field, colour: Colour) -> Layer:
-    """A coat of one colour."""
+    """A layer of one colour."""
     return Layer(coverage, jnp.zeros(()), colour, colour)
 
 
@@ -37,30 +37,30 @@ def inside(distance: Field, edge: float = 1.3) -> Field:
 
 
 def soft(square: Field) -> Field:
-    """A soft spot: about exp(-square), and 0 where square >= 4."""
+    """A smooth spot: approximately exp(-square), and 0 if square >= 4."""
     root = jnp.maximum(1 - 0.25 * square, 0)
     return (root * root) * (root * root)
 
 
 def wave(phase: Field) -> Field:
-    """Like a sine of period 1, from -1 to 1, of parabolas."""
+    """Approximation of a sine of period 1 by parabolas."""
     turn = phase - jnp.floor(phase) - 0.5
     return 16 * turn * (jnp.abs(turn) - 0.5)
 
 
 def norm(x: Field, y: Field) -> Field:
-    """1 on the circle."""
+    """Euclidean norm; 1 on the unit circle."""
     return jnp.sqrt(x * x + y * y + 1e-6)
 
 
 def rounded(x: Field, y: Field, squareness: Array | float) -> Field:
-    """1 on an outline between a circle (squareness 0) and a rounded square (1)."""
+    """Function that is 1 on an outline between a circle (squareness 0) and a rounded square (1)."""
     xx, yy = x * x, y * y
     return mix(squareness, jnp.sqrt(xx + yy + 1e-6), jnp.sqrt(jnp.sqrt(xx * xx + yy * yy + 1e-9)))
 
 
 def compose(layers: list[Layer]) -> tuple[UInt8[Array, "64 64"], ...]:
-    """Each layer over those before it: red, green and blue."""
+    """Composite the layers, the last on top: the channels red, green and blue."""
     channels = []
     for channel in range(3):
         value = jnp.zeros((SIZE, SIZE))

@@ -1,4 +1,4 @@
-"""Who is drawn: what the key decides about a face, and the colours and places that follow from it."""
+"""Traits of a face, which the key determines, and colours that depend on them."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ SIZE = 64
 
 Scalar = Float[Array, ""]
 Colour = Float[Array, "3"]
-Field = Float[Array, "64 64"]  # a number at each pixel: a coordinate, a signed distance, a coverage, a brightness
+Field = Float[Array, "64 64"]  # a number per pixel: coordinate, signed distance, coverage or brightness
 
 
 class Traits(NamedTuple):
-    """What no attribute names, each uniform in (-1, 1)."""
+    """Properties without an attribute, each uniform on (-1, 1)."""
 
     shift_x: Scalar
     shift_y: Scalar
@@ -77,8 +77,8 @@ class Person(NamedTuple):
     """A face to draw.
 
     Attributes:
-      has: 1 or 0 for each of `ATTRIBUTES`; a number, so that it can weigh.
-      traits: all the rest.
+      has: 1.0 or 0.0 for each of `ATTRIBUTES`.
+      traits: All other properties.
     """
 
     has: dict[str, Scalar]
@@ -86,37 +86,37 @@ class Person(NamedTuple):
 
 
 def draw_traits(key: Key[Array, ""]) -> Float[Array, " traits"]:
-    """In the order of `Traits`."""
+    """Sample traits, in the order of `Traits`."""
     return jax.random.uniform(key, (len(Traits._fields),), minval=-1.0, maxval=1.0)
 
 
 def person(traits: Float[Array, " traits"], attributes: Bool[Array, " attributes"]) -> Person:
-    """Of these traits and attributes, by name."""
+    """The person with these traits and attributes, by name."""
     return Person(dict(zip(ATTRIBUTES, attributes.astype(jnp.float32), strict=True)), Traits(*traits))
 
 
 def mix(share: Array | float, at_zero: Array | float, at_one: Array | float) -> Array:
-    """The straight line from one to the other."""
+    """Linear interpolation."""
     return jnp.asarray(at_zero + share * (at_one - at_zero))
 
 
 def _palette(position: Scalar, *colours: tuple[float, float, float]) -> Colour:
-    """A colour between those given, which stand at equal distances from 0 to 1."""
+    """Linear interpolation of colours that are equally spaced from 0 to 1."""
     steps = jnp.diff(jnp.array(colours), axis=0)
     shares = jnp.clip(position * len(steps) - jnp.arange(len(steps)), 0, 1)
     return jnp.array(colours[0]) + (shares[:, None] * steps).sum(axis=0)
 
 
 def _hue(angle: Scalar, value: Scalar, saturation: Scalar) -> Colour:
-    """A colour of the wheel; `angle` has period 2."""
+    """A colour of the colour wheel; `angle` has period 2."""
     wheel = 0.5 + 0.5 * jnp.cos(jnp.pi * (angle + jnp.array([0.0, -2 / 3, 2 / 3])))
     return value * (1 - saturation + saturation * wheel)
 
 
 def skin(who: Person) -> Colour:
-    """Skin in full light."""
+    """Colour of the skin in full light."""
     t = who.traits
-    melanin = (0.5 + 0.5 * t.melanin) ** 1.5  # most of CelebA's faces are fair
+    melanin = (0.5 + 0.5 * t.melanin) ** 1.5  # most faces in CelebA have fair skin
     tone = _palette(
         melanin,
         (0.99, 0.85, 0.76),
@@ -131,7 +131,7 @@ def skin(who: Person) -> Colour:
 
 
 def hair(who: Person) -> Colour:
-    """Hair in full light; of the bald, that of their brows."""
+    """Colour of the hair in full light; for the attribute Bald, of the brows."""
     tone, has = 0.5 + 0.5 * who.traits.hair_tone, who.has
     return (
         has["Black_Hair"] * _palette(tone, (0.13, 0.11, 0.12), (0.25, 0.19, 0.17))
@@ -143,7 +143,7 @@ def hair(who: Person) -> Colour:
 
 
 def iris(who: Person) -> Colour:
-    """Brown with most, and with all the dark-skinned; else from green to blue."""
+    """Colour of the iris: brown, or from green to blue for light skin."""
     t = who.traits
     brown = _palette(0.5 + 0.5 * t.eye_shade, (0.20, 0.11, 0.06), (0.42, 0.25, 0.12))
     light = _palette(0.5 + 0.5 * t.eye_shade, (0.36, 0.47, 0.30), (0.33, 0.52, 0.66), (0.45, 0.60, 0.78))
@@ -151,7 +151,7 @@ def iris(who: Person) -> Colour:
 
 
 def lips(who: Person) -> Colour:
-    """Skin, redder; with lipstick, from pink over red to wine."""
+    """Colour of the lips: redder than the skin, or lipstick from pink to dark red."""
     natural = skin(who) * jnp.array([0.87, 0.62, 0.62])
     stick = _palette(
         0.5 + 0.5 * who.traits.lip_colour,
@@ -164,18 +164,18 @@ def lips(who: Person) -> Colour:
 
 
 def clothes(who: Person) -> Colour:
-    """Of any hue, from dark to light."""
+    """Colour of the clothes: any hue, from dark to light."""
     t = who.traits
     return _hue(t.clothes_hue, 0.5 + 0.42 * t.clothes_value, 0.35 + 0.25 * t.neckline)
 
 
 def light(who: Person) -> Colour:
-    """White, or a little warmer or colder."""
+    """Colour of the light: white, or slightly warmer or colder."""
     return 1 + 0.04 * who.traits.warmth * jnp.array([1.0, 0.0, -1.0])
 
 
 def backdrop(who: Person) -> tuple[Colour, Colour]:
-    """The two ends of the background's gradient: quiet colours, near each other."""
+    """The two colours of the gradient of the background, similar and not saturated."""
     t = who.traits
     value, saturation = 0.58 + 0.30 * t.backdrop_value, 0.16 + 0.13 * t.backdrop_colourfulness
     fall = 0.28 + 0.16 * t.backdrop_contrast
@@ -186,7 +186,7 @@ def backdrop(who: Person) -> tuple[Colour, Colour]:
 
 
 def frame(who: Person) -> Colour:
-    """Of the glasses: mostly black or brown, else red or blue metal."""
+    """Colour of the frame of the glasses: black, brown or red."""
     return _palette(
         0.5 + 0.5 * who.traits.frame_colour,
         (0.08, 0.08, 0.09),

@@ -1,4 +1,4 @@
-"""Where each pixel is, seen from the head and from the face, and where the features lie."""
+"""Coordinates of the pixels relative to the head and to the face, and positions of the features."""
 
 from typing import NamedTuple
 
@@ -6,20 +6,20 @@ import jax.numpy as jnp
 
 from vae_jax.data.synthetic.faces.people import SIZE, Field, Person, Scalar
 
-YAW = 0.10  # how far the face can turn to a side
+YAW = 0.10  # greatest shift of the face to a side
 EYES, NOSE, MOUTH = -0.10, 0.20, 0.46  # heights
 
 
 class Place(NamedTuple):
-    """Where each pixel is. Half the image's width is 1; x grows to the right, y downwards.
+    """Coordinates of the pixels; the unit is half the width of the image, x points right, y down.
 
     Attributes:
-      x: on the page.
-      y: on the page.
-      head_x: before the head was shifted, tilted and enlarged.
-      head_y: likewise.
-      face_x: from the middle of the face, which yaw has turned to a side.
-      face_y: before pitch.
+      x: Coordinate in the image.
+      y: Coordinate in the image.
+      head_x: Coordinate relative to the head, before shift, tilt and zoom.
+      head_y: Coordinate relative to the head, before shift, tilt and zoom.
+      face_x: Distance from the middle of the face, which yaw shifts.
+      face_y: Coordinate relative to the face, before pitch.
     """
 
     x: Field
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def place(who: Person) -> Place:
-    """The coordinates in which this person is drawn."""
+    """The coordinates of a person."""
     t = who.traits
     centres = (jnp.arange(SIZE) + 0.5) * (2 / SIZE) - 1
     y, x = jnp.meshgrid(centres, centres, indexing="ij")
@@ -45,10 +45,10 @@ def place(who: Person) -> Place:
 
 
 def eye_x_of(at: Place, who: Person) -> Field:
-    """From the middle of the eye, outwards, at both eyes."""
+    """Horizontal distance from the centre of the nearer eye, outwards."""
     return jnp.abs(at.face_x) - (0.245 + 0.018 * who.traits.eye_distance)
 
 
 def mouth_height(who: Person) -> Scalar:
-    """Of the line where the lips meet."""
+    """Height of the line between the lips."""
     return MOUTH + 0.02 * who.traits.mouth_height + 0.012 * who.has["Smiling"]

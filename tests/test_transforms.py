@@ -1,4 +1,4 @@
-"""What the model sees of bytes."""
+"""Transforms of bytes."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ KEYS = example_keys(jax.random.key(0), 1)
 
 
 @pytest.mark.parametrize(("low", "high", "label"), [(0.0, 1.0, "grey"), (-1.0, 1.0, "grey in [-1, 1]")])
-def test_scale_brings_bytes_to_its_range(low, high, label):
+def test_scale_maps_bytes_to_its_range(low, high, label):
     transform = vj.Scale(low, high)
     batch = transform(KEYS, BYTES, jnp.array([3]))
     expected = low + (high - low) * np.array([0, 51, 128, 255]) / 255
@@ -23,15 +23,15 @@ def test_scale_brings_bytes_to_its_range(low, high, label):
     assert transform.label == label
 
 
-def test_a_target_takes_the_place_of_x():
+def test_targets_are_the_target_or_x():
     x = vj.Scale()(KEYS, BYTES).x
     np.testing.assert_array_equal(vj.Batch(x).targets, x)
     np.testing.assert_array_equal(vj.Batch(x, target=1 - x).targets, 1 - x)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (0.5, 0.5), (float("nan"), 1.0)])
-def test_a_range_that_is_none_is_refused(low, high):
-    with pytest.raises(vj.InputError, match="no range"):
+def test_an_empty_range_is_an_error(low, high):
+    with pytest.raises(vj.InputError, match="is not a range"):
         vj.Scale(low, high)
 
 
@@ -47,7 +47,7 @@ def test_batches_are_the_same_where_float64_is_enabled(transform):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_binary_pixels_are_one_with_the_probability_of_their_grey():
+def test_binary_pixels_are_one_with_probability_byte_over_255():
     images = jnp.tile(BYTES, (4000, 1, 1, 1))
     for transform in (vj.Binarize(), vj.StaticBinarize(3)):
         x = transform(example_keys(jax.random.key(1), 4000), images).x
@@ -56,10 +56,10 @@ def test_binary_pixels_are_one_with_the_probability_of_their_grey():
             p = np.array([0, 51, 128, 255]).reshape(2, 2, 1) / 255
             assert np.all(np.abs(x.mean(axis=0) - p) <= 5 * np.sqrt(p * (1 - p) / 4000))
         else:
-            assert np.all(x == x[:1]), "equal images are binarised alike"
+            assert np.all(x == x[:1]), "equal images have different samples"
 
 
-def test_dynamic_binarisation_draws_anew_and_static_does_not():
+def test_dynamic_binarisation_depends_on_the_key_and_static_does_not():
     images = jax.random.randint(jax.random.key(0), (50, 6, 6, 1), 0, 256).astype(jnp.uint8)
     one, other = example_keys(jax.random.key(1), 50), example_keys(jax.random.key(2), 50)
     assert not np.array_equal(vj.Binarize()(one, images).x, vj.Binarize()(other, images).x)
@@ -72,7 +72,7 @@ def test_dynamic_binarisation_draws_anew_and_static_does_not():
     assert abs(static.mean() - greys.mean()) < 5 * error
     one_pixel_off = images.at[:, 3, 3, 0].set(images[:, 3, 3, 0] ^ 1)
     changed = vj.StaticBinarize(0)(one, one_pixel_off).x
-    assert np.all(np.any(static != changed, axis=(1, 2, 3))), "an image's draw follows from all of its bytes"
+    assert np.all(np.any(static != changed, axis=(1, 2, 3))), "the sample does not depend on all bytes"
 
 
 def test_dequantised_bytes_are_uniform_within_their_level():
@@ -95,7 +95,7 @@ def test_dequantised_bytes_are_uniform_within_their_level():
         (vj.Support(-np.inf, np.inf), vj.Support(-1.0, 1.0, 256), True),
     ],
 )
-def test_supports_know_what_they_hold(values, other, holds):
+def test_a_support_holds_another_if_it_has_all_of_its_values(values, other, holds):
     assert values.holds(other) == holds
 
 
@@ -110,8 +110,8 @@ def test_half_of_the_images_are_mirrored():
     assert vj.Mirrored(vj.Binarize()).support == vj.Binarize.support
 
 
-def test_what_is_observed_of_a_mirrored_image_has_its_own_noise():
-    """The chance that mirrors is not the chance that binarises."""
+def test_the_noise_of_mirrored_images_is_independent_of_the_mirroring():
+    """Mirroring and binarisation use different keys."""
     keys = example_keys(jax.random.key(1), 4000)
     half = jnp.full((4000, 1, 2, 1), 128, jnp.uint8).at[:, :, 0].set(0)
     x = np.asarray(vj.Mirrored(vj.Binarize())(keys, half).x)[:, 0, :, 0]
