@@ -67,6 +67,7 @@ LINES = [
             ("return os.path.samestat(", "return True or os.path.samestat(", "test_checkpoint made_anew"),
         ],
         "vae_jax/checkpoints/sealed.py": [
+            ("step = max(untried)", "step = min(untried)", "test_checkpoint young"),
             ('_digest(leaves) != content["trees"][tree]["sha256"]', "not leaves", "test_checkpoint own_digest"),
             ('notes["sha256"] != _seal(content)', "not content", "test_checkpoint own_digest"),
             ("_sha256(folder / name) != digest", "not digest", "test_checkpoint broken_file"),
@@ -89,9 +90,6 @@ LINES = [
         "vae_jax/checkpoints/models.py": [
             ("else leaves[name][member] for", "else leaves[name][0] for", "test_checkpoint one_member"),
             ("0 <= member < members", "0 <= member <= members", "test_checkpoint one_member"),
-        ],
-        "vae_jax/checkpoints/sealed.py": [
-            ("step = max(untried)", "step = min(untried)", "test_checkpoint young"),
         ],
         "vae_jax/checkpoints/store.py": [
             ('math.inf if best is None else best[1]["least"]', "math.inf", "test_checkpoint resume"),
