@@ -55,14 +55,13 @@ class Config(Options):
 
 
 def main(config: Config) -> Report:
-    """Train, take the vectors, classifier them, draw, report."""
+    """Train, compute the attribute vectors, measure their effects, draw, report."""
     require_positive(variance=config.variance)
     run = Run.start(
         "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_000
     )
-    classifier_steps = (
-        (1_000 if run.data.name == "faces" else 2_000) if config.classifier_steps is None else config.classifier_steps
-    )
+    default_steps = run.classifier_steps(1_000 if run.data.name == "faces" else 2_000)
+    classifier_steps = default_steps if config.classifier_steps is None else config.classifier_steps
     require_positive_int(classifier_steps=classifier_steps)
     ae_key, vae_key, encode_key, classifier_key, draw_key = jax.random.split(run.key, 5)
     for split in (run.data.train, run.data.test):

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from harness.comparison import LatentSpace, side_by_side, table
+from harness.comparison import LatentSpace, curves, side_by_side, table
 from harness.options import Options
 from harness.recipe import Trained, elbo_numbers
 from harness.run import Report, Run, run_script
@@ -63,12 +63,7 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
     by_title = {TITLES[name]: space for name, space in spaces.items()}
     text = f"Encodings of the test images, and the lattice decoded\n{run.label()}"
     run.save("side_by_side", side_by_side(by_title, labels, text))
-    curves = {
-        title: [[record[name] for record in space.numbers["history"]] for name in ("loss", "test_negative_elbo")]
-        for title, space in by_title.items()
-    }
-    ylabel = "negative ELBO (AE: reconstruction), nats per image"
-    run.save("curves", vj.plot.training_curves(curves, ylabel, run.label()))
+    run.save("curves", curves(by_title, run.label()))
     print(table(by_title, run.label()))
     numbers = {name: space.numbers for name, space in spaces.items()}
     of_classifiers = {"classifier_accuracy": accuracy, "legible_share_of_test_images": legible_test_images}

@@ -93,6 +93,24 @@ def test_mnist_lattice(tiny, tmp_path, monkeypatch, capsys):
     assert f"{report['ae']['frechet']['prior']:.1f}" in printed
 
 
+def test_a_smoke_run_is_short_and_marked(tmp_path, monkeypatch, titles):
+    data = write_idx(tmp_path / "data", small_split(2_100), small_split(600, seed=1))
+    steps = []
+
+    def train_classifier(*args, **given):
+        steps.append(given["steps"])
+        return original(*args, **given)
+
+    original = vj.train_classifier
+    monkeypatch.setattr("harness.run.train_classifier", train_classifier)
+    options = ("--smoke", "--start", 0, "--end", 2, "--pairs", 2)
+    run(monkeypatch, "mnist_interpolation", "--data-dir", data, "--out", tmp_path, *options)
+    report = json.loads((tmp_path / "mnist_interpolation_mnist_smoke.json").read_text())
+    assert (report["data"]["train_images"], report["data"]["test_images"]) == (2_000, 500)
+    assert (report["epochs"], steps) == (1, [50])
+    assert all("mnist_smoke" in text for text in titles.values())
+
+
 def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch, capsys, titles):
     import socket
 

@@ -1,5 +1,6 @@
 """The VAE as a value: its shapes, its parts, what it refuses."""
 
+import functools
 import math
 
 import jax
@@ -264,3 +265,43 @@ def test_the_former_name_of_the_likelihood_of_a_pass_warns():
     forward = vae.forward(jax.random.key(1), vae.init(jax.random.key(0)), vj.Batch(jnp.zeros((1, 6, 6, 1))))
     with pytest.warns(DeprecationWarning, match="px_z"):
         assert forward.p_x is forward.px_z
+
+
+MODELS_OF_X = {
+    "dense": vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,)),
+    "conditional": vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=2),
+    "flow": vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), posterior=vj.FlowPosterior(vj.Coupling(2, (4,)))),
+    "table": vj.mlp_vae((6,), latent_dim=3, hidden=(8,), likelihood=vj.HeteroscedasticGaussian()),
+}
+
+
+@pytest.mark.parametrize("name", MODELS_OF_X)
+def test_reconstructions_paths_and_traversals_are_decoded_encodings(name):
+    vae = MODELS_OF_X[name]
+    variables = vae.init(jax.random.key(0))
+    x, y = jax.random.uniform(jax.random.key(1), (2, 4, *vae.event_shape))
+    condition = jnp.array([0, 1, 1, 0]) if vae.is_conditional else None
+    z, end = (np.asarray(vae.encode(variables, images, condition).mean) for images in (x, y))
+
+    def decoded(z):
+        return vae.decode(variables, jnp.asarray(z), condition).mean
+
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(vae.reconstruct(variables, x, condition).mean, decoded(z))
+    path = vae.interpolate(variables, x, y, 5, condition).mean
+    assert path.shape == (5, 4, *vae.event_shape)
+    for number in range(5):
+        close(path[number], decoded(z + (end - z) * number / 4))
+    grid = vae.traverse(variables, x, [-2.0, 1.5], (2, 0), condition).mean
+    assert grid.shape == (2, 2, 4, *vae.event_shape)
+    for row, dimension in enumerate((2, 0)):
+        for column, level in enumerate((-2.0, 1.5)):
+            changed = z.copy()
+            changed[:, dimension] = level
+            close(grid[row, column], decoded(changed))
+    assert vae.traverse(variables, x, [0.0], condition=condition).mean.shape == (3, 1, 4, *vae.event_shape)
+    traced = jax.jit(lambda x: vae.traverse(variables, x, jnp.array([-2.0, 1.5]), (2, 0), condition).mean)
+    close(traced(x), grid)
+    gradient = jax.grad(lambda x: vae.interpolate(variables, x, y, 3, condition).mean.sum())(x)
+    assert np.isfinite(gradient).all()
+    assert np.any(gradient != 0)

@@ -13,6 +13,9 @@ DATA = vj.Dataset("noise", SPLIT, small_split(8, seed=1), "made for the test")
 VAE = vj.mlp_vae((6, 6, 1), hidden=(8,))
 OPTIMIZER = optax.adam(1e-3)
 STATE = vj.init(jax.random.key(0), VAE, OPTIMIZER)
+OTHER = vj.mlp_vae((6, 6, 1), hidden=(9,)).init(jax.random.key(0))
+KEYS = jax.random.split(jax.random.key(0))
+X = SPLIT.images / np.float32(255)
 STEP = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
 
 
@@ -59,6 +62,36 @@ def evaluate(data=SPLIT, **settings):
             lambda: vj.VAE(VAE.encoder, VAE.decoder, (6, 6, 1), 2, likelihood=vj.Bernoulli),
             "likelihood is the class Bernoulli",
         ),
+        (lambda: vj.mlp_vae(20), r"event_shape is 20; expected a tuple of sizes, such as \(20,\)"),
+        (lambda: vj.mlp_vae("mnist"), "event_shape is 'mnist'; expected a tuple of sizes"),
+        (lambda: vj.conv_vae((64, 64, 0)), r"event_shape\[2\] is 0; expected a whole number of at least 1"),
+        (lambda: vj.batch_norm_vae(()), r"event_shape is \(\); expected a tuple of sizes"),
+        (lambda: VAE.encode(X, STATE.variables), "x is a dict; expected an array"),
+        (lambda: VAE.encode(STATE.variables, SPLIT.images), "x is uint8; expected real numbers: .*vj.encode_all"),
+        (lambda: VAE.encode(STATE.variables, X * np.nan), "x holds NaN or infinite values; .*Batch.observed"),
+        (lambda: VAE.encode(STATE, X), "variables is an object of type TrainState; expected .*: state.variables"),
+        (lambda: VAE.encode(OTHER, X), "the variables are not those of this model's MLP: .*"),
+        (lambda: VAE.decode(STATE, np.zeros((1, 2))), "variables is an object of type TrainState"),
+        (lambda: VAE.decode(OTHER, np.zeros((1, 2))), "the variables are not those of this model's MLP: .*"),
+        (lambda: VAE.decode(STATE.variables, np.zeros(2)), r"z has shape \(2,\); expected \[batch, 2\]"),
+        (lambda: VAE.decode(STATE.variables, [[0.0], [1.0, 2.0]]), "z is .*"),
+        (lambda: VAE.sample(jax.random.key(0), STATE, 3), "variables is an object of type TrainState"),
+        (lambda: VAE.sample(0, STATE.variables, 3), r"key is 0; expected a typed key, such as jax.random.key\(0\)"),
+        (lambda: VAE.interpolate(STATE.variables, X, X, 1), "steps is 1, .*expected two steps or more"),
+        (lambda: VAE.interpolate(STATE.variables, X, X[1:]), "one shape"),
+        (lambda: VAE.traverse(STATE.variables, X, [0.0], [2]), "dimensions has 2; expected whole numbers from 0 to 1"),
+        (lambda: VAE.traverse(STATE.variables, X, 0.0), r"values has shape \(\)"),
+        (lambda: VAE.traverse(STATE.variables, X, [0.0], []), "there are 0 dimensions"),
+        (lambda: vj.evaluate(0, VAE, STATE.variables, SPLIT), "key is 0; expected a typed key"),
+        (lambda: vj.evaluate(jax.random.key(0), VAE, STATE, SPLIT), "variables is an object of type TrainState"),
+        (lambda: vj.encode_all(jax.random.PRNGKey(0), VAE, STATE.variables, SPLIT), "key is an old-style key"),
+        (lambda: vj.transform_all(None, SPLIT), "key is None; expected a typed key"),
+        (lambda: vj.importance_estimate(KEYS, VAE, STATE.variables, X), r"key has shape \(2,\); expected one key"),
+        (lambda: vj.elbo_terms(jax.random.key(0), VAE, STATE.variables, [[0.0], [1.0, 2.0]]), "x is .*"),
+        (lambda: vj.latents.circle(np.zeros(3)), r"encodings has shape \(3,\); expected \[n, latent\]"),
+        (lambda: vj.plot.images(np.zeros((3, 4)), 2, ""), r"images have shape \(3, 4\); expected \[n, height, width"),
+        (lambda: vj.plot.images(np.zeros((3, 4, 4, 1)), 0, ""), "columns is 0"),
+        (lambda: vj.plot.rows(np.zeros((3, 4, 4, 1)), "abc", ""), r"images have shape .*expected \[rows, columns"),
     ],
 )
 def test_a_mistake_is_answered_by_one_sentence(call, message):

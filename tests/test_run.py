@@ -143,6 +143,8 @@ def test_members_are_the_runs_of_consecutive_seeds(data_dir, tmp_path, capsys):
         ({"coordinator": "nowhere"}, "coordinator is 'nowhere'; expected HOST:PORT"),
         ({"coordinator": "here:1", "num_processes": 2}, "a coordinator requires num_processes and process_id"),
         ({"coordinator": "here:1", "num_processes": 2, "process_id": 2}, "process_id is 2; expected 0 to 1"),
+        ({"process_id": 1}, "num_processes is None and process_id is 1, but there is no coordinator"),
+        ({"num_processes": 2}, "num_processes is 2 and process_id is None, but there is no coordinator"),
     ],
 )
 def test_options_that_can_not_be_shared_are_refused_before_training(flat, message, data_dir, tmp_path, monkeypatch):

@@ -164,6 +164,24 @@ def require_writable_folder(path: Path) -> None:
         raise InputError(f"cannot write to the folder {path} ({reason}); choose another one") from error
 
 
+def require_typed_key(key: Any, expected: str) -> None:
+    """Raise `InputError` unless the argument is a typed key or an array of such."""
+    if not isinstance(key, jax.Array):
+        raise InputError(f"key is {named(key)}; {expected}")
+    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        old = key.dtype == np.uint32 and key.shape[-1:] == (2,)
+        kind = "an old-style key of jax.random.PRNGKey" if old else named(key)
+        raise InputError(f"key is {kind}; {expected}")
+
+
+def require_key(key: Any, remedy: str = "") -> None:
+    """Raise `InputError` unless the argument is one typed key."""
+    remedy = f": {remedy}" if remedy else ""
+    require_typed_key(key, f"expected a typed key, such as jax.random.key(0){remedy}")
+    if key.shape:
+        raise InputError(f"key has shape {key.shape}; expected one key{remedy}")
+
+
 def named(value: Any) -> str:
     """The kind of a value for an error message: an array by dtype and shape, a number or a string by its value."""
     if isinstance(value, type):

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from vae_jax.evaluation.latents import Sphere
-from vae_jax.plotting import draw_encodings, draw_images, title_with_classes
+from vae_jax.plotting import draw_encodings, draw_images, title_with_classes, training_curves
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,16 @@ def side_by_side(spaces: Mapping[str, LatentSpace], labels: Int[np.ndarray, " n"
         below.set_xlabel(caption(space.numbers))
     title_with_classes(figure, title, labels)
     return figure
+
+
+def curves(spaces: Mapping[str, LatentSpace], title: str) -> Figure:
+    """Training loss and negative ELBO of the test images against epochs, one colour per model."""
+    names = ("loss", "test_negative_elbo")
+    by_model = {
+        model: [[record[name] for record in space.numbers["history"]] for name in names]
+        for model, space in spaces.items()
+    }
+    return training_curves(by_model, "negative ELBO (AE: reconstruction), nats per image", title)
 
 
 def caption(numbers: Mapping[str, Any]) -> str:

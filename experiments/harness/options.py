@@ -90,6 +90,9 @@ class Options:
     classifier_seed: int = 0
     """Seed of the classifier that evaluates generated images. It does not depend on --seed, so that the same classifier
     evaluates every run."""
+    smoke: bool = False
+    """Try the whole script quickly: the first 2,000 training and 500 test images, one epoch, and 50 steps of each
+    classifier. The numbers are not meaningful; "smoke" is added to the name of every file."""
     data: DataOptions = DataOptions()
     training: TrainingOptions = TrainingOptions()
     checkpoints: CheckpointOptions = CheckpointOptions()

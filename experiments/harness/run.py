@@ -5,7 +5,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -114,6 +114,9 @@ class Run:
             data = vj.load(options.data.dataset, options.data.data_dir)
         if options.data.hold_out:
             data = data.hold_out(options.data.hold_out)
+        if options.smoke:
+            data = replace(data, name=f"{data.name}_smoke", train=data.train[:2_000], test=data.test[:500])
+            epochs, small, stand_in_steps = 1, 0, None
         is_small = len(data.train) < small
         batch_size = training.batch_size or min(len(data.train), batch_size // 4 if is_small else batch_size)
         if batch_size > len(data.train):
@@ -246,11 +249,15 @@ class Run:
         self.stores.append(store)
         return store
 
+    def classifier_steps(self, default: int) -> int:
+        """Number of training steps of a classifier."""
+        return 50 if self.options.smoke else default
+
     def classifier(self) -> tuple[vj.TrainedClassifier, float]:
         """A classifier trained on the data of this run, and its accuracy on the test images."""
         seed = self.options.classifier_seed
         key = jax.random.fold_in(jax.random.key(seed), 1)  # other random numbers than those of a run with this seed
-        classifier = train_classifier(key, self.data.train)
+        classifier = train_classifier(key, self.data.train, steps=self.classifier_steps(2_000))
         accuracy = classifier.on(self.data.test).accuracy(self.data.test.labels)
         print(f"classifier of seed {seed}: {accuracy:.2%} of {self.data.name}'s test images right")
         return classifier, accuracy
@@ -258,7 +265,7 @@ class Run:
     def legibility_classifier(self) -> tuple[LegibilityClassifier, float]:
         """A classifier of legible images trained on the data of this run, and the legible share of the test images."""
         key = jax.random.fold_in(jax.random.key(self.options.classifier_seed), 2)
-        classifier = train_legibility_classifier(key, self.data.train)
+        classifier = train_legibility_classifier(key, self.data.train, steps=self.classifier_steps(3_000))
         share = classifier.share(self.data.test.images / np.float32(255))
         print(
             f"legibility classifier of seed {self.options.classifier_seed}: {share:.2%} of the test images are legible"
@@ -343,6 +350,11 @@ def run_seeds(main: Callable[[Any], Any], options: Options) -> None:
     """
     require_positive_int(members=options.members)
     devices = options.devices
+    if devices.coordinator is None and (devices.num_processes, devices.process_id) != (None, None):
+        raise vj.InputError(
+            f"num_processes is {devices.num_processes} and process_id is {devices.process_id}, but there is no "
+            "coordinator; expected all three: add --coordinator HOST:PORT"
+        )
     if devices.coordinator is not None:
         address = None if devices.coordinator == "auto" else devices.coordinator
         start_processes(address, devices.num_processes, devices.process_id)

@@ -4,9 +4,10 @@ from numbers import Real
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.errors import DataError, named
+from vae_jax.errors import DataError, InputError, named
 
 _CLASS_NUMBERS = "np.unique(labels, return_inverse=True)[1]"
 
@@ -46,6 +47,26 @@ def as_array(name: str, values: Any, remedy: str = "") -> np.ndarray:
     else:
         found, default = f"dtype {array.dtype}", "convert it by .astype(np.float32)"
     raise DataError(f"{name} has {found}; expected real numbers: {remedy or default}")
+
+
+def as_reals(name: str, values: Any, expected: str | None = None) -> Any:
+    """An argument as an array of real numbers: JAX arrays stay on the device, other objects become NumPy arrays.
+
+    Args:
+      name: Name of the argument, for messages.
+      values: Array, or an object that NumPy can convert, such as nested lists.
+      expected: Shape for the message, such as "[n, latent]", whose number of axes is required; None for any shape.
+
+    Returns:
+      The array; whole numbers and truth values are converted to floating point.
+
+    Raises:
+      InputError: The values are ragged, are not numbers, or have another number of axes.
+    """
+    array = values if isinstance(values, jax.Array) else as_array(name, values)
+    if expected is not None and array.ndim != expected.count(",") + 1:
+        raise InputError(f"{name} has shape {array.shape}; expected {expected}: reshape it")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 def as_examples(name: str, examples: Any, observed: Any = None, insist: str | None = None) -> np.ndarray:

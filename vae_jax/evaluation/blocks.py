@@ -1,4 +1,4 @@
-"""Computations over any number of examples, one block at a time, and conversion of their arguments."""
+"""Computations over any number of examples, one block at a time."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree, Shaped
 
-from vae_jax.data.arrays import as_array
 from vae_jax.errors import InputError, is_traced, require_positive_int
 
 BLOCK = 1_000
@@ -24,26 +23,6 @@ def block_of(*shapes: tuple[int, ...]) -> int:
 def on_host(array: Shaped[Any, "..."], dtype: type | None = None) -> Shaped[Any, "..."]:
     """The array as a NumPy array, converted to `dtype` if given; a traced array unchanged."""
     return array if is_traced(array) else np.asarray(array, dtype)
-
-
-def as_reals(name: str, values: Any, expected: str | None = None) -> Shaped[Any, "..."]:
-    """An argument as an array of real numbers: JAX arrays stay on the device, other objects become NumPy arrays.
-
-    Args:
-      name: Name of the argument, for messages.
-      values: Array, or an object that NumPy can convert, such as nested lists.
-      expected: Shape for the message, such as "[n, latent]", whose number of axes is required; None for any shape.
-
-    Returns:
-      The array; whole numbers and truth values are converted to floating point.
-
-    Raises:
-      InputError: The values are ragged, are not numbers, or have another number of axes.
-    """
-    array = values if isinstance(values, jax.Array) else as_array(name, values)
-    if expected is not None and array.ndim != expected.count(",") + 1:
-        raise InputError(f"{name} has shape {array.shape}; expected {expected}: reshape it")
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], block: int | None = None) -> PyTree:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import LEVELS, Batch, Examples, Transform, as_split, as_transform, require_transform
 from vae_jax.distributions import Delta, example_keys
 from vae_jax.distributions.likelihoods.base import require_values
-from vae_jax.errors import InputError, renamed, require_finite, require_positive_int
-from vae_jax.evaluation.blocks import as_reals, block_of, in_blocks, on_host
+from vae_jax.errors import InputError, renamed, require_finite, require_key, require_positive_int
+from vae_jax.evaluation.blocks import block_of, in_blocks, on_host
 from vae_jax.evaluation.passes import condition_of, inputs_of
 from vae_jax.models import VAE, LatentVariableModel, Variables
 from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
@@ -66,6 +67,7 @@ def evaluate(
       InputError: The model does not take the shape, the values or the labels of the examples, the variables are not
         finite, or an argument is not valid.
     """
+    require_key(key)
     require_finite(variables)
     data = as_split(data)
     transform = as_transform(transform, data)
@@ -158,9 +160,10 @@ def importance_estimate(
         not finite, the model is a plain autoencoder, or an argument is not valid.
     """
     rows = 4 * block_of(model.event_shape) if rows is None else rows
+    require_key(key)
     require_positive_int(samples=samples, block=block, rows=rows)
     require_finite(variables)
-    batch = as_batch(model, x if isinstance(x, Batch) else as_reals("x", x), condition_of(model, condition))
+    batch = as_batch(model, x, condition_of(model, condition))
     if batch.x.shape[1:] != model.event_shape:
         raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")
     if isinstance(model, VAE):

@@ -12,9 +12,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data import Split
+from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Scale, Transform
 from vae_jax.errors import InputError, require_positive_int
-from vae_jax.evaluation.blocks import as_reals, in_blocks
+from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.models import Variables
 from vae_jax.networks import MLP, ConvEncoder
 from vae_jax.objectives import Loss, Objective

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vae_jax.data.arrays import as_reals
 from vae_jax.errors import InputError
-from vae_jax.evaluation.blocks import as_reals, in_blocks, on_host
+from vae_jax.evaluation.blocks import in_blocks, on_host
 
 
 @jax.jit

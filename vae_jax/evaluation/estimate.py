@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vae_jax.data.arrays import as_reals
 from vae_jax.errors import InputError
-from vae_jax.evaluation.blocks import as_reals
 
 
 class Estimate(NamedTuple):

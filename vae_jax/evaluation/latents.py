@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from vae_jax.data.arrays import as_reals
 from vae_jax.distributions import Posterior
 from vae_jax.errors import InputError, require_positive_int
 
@@ -32,7 +33,7 @@ def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
     Raises:
       InputError: a share outside (0, 1], no encodings, or some that are not finite.
     """
-    encodings = np.asarray(encodings, np.float64)
+    encodings = np.asarray(as_reals("encodings", encodings, "[n, latent]"), np.float64)
     if not 0 < share <= 1:
         raise InputError(f"share is {share}; expected a number above 0, at most 1")
     if len(encodings) == 0 or not np.isfinite(encodings).all():

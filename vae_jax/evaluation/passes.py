@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.data import Split
-from vae_jax.data.arrays import as_array
+from vae_jax.data.arrays import as_array, as_reals
 from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import InputError, renamed
-from vae_jax.evaluation.blocks import as_reals, block_of, in_blocks
+from vae_jax.errors import InputError, renamed, require_key
+from vae_jax.evaluation.blocks import block_of, in_blocks
 from vae_jax.models import VAE, Variables
 from vae_jax.values import jit
 
@@ -69,6 +69,7 @@ def encode_all(
     Raises:
       InputError: The model does not take the examples or their labels, or an argument is not valid.
     """
+    require_key(key)
     data = as_split(data)
     vae.require_inputs(data)
     transform = as_transform(transform, data)
@@ -134,6 +135,7 @@ def transform_all(
     Returns:
       Inputs [n, *event] on the host.
     """
+    require_key(key)
     data = as_split(data)
     transform = as_transform(transform, data)
     return in_blocks(partial(_transform, key=key, transform=transform), data.images, block=block)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from vae_jax.distributions import DiagonalGaussian, StandardNormal
 from vae_jax.distributions.likelihoods import Bernoulli, Gaussian
 from vae_jax.errors import InputError, renamed, require_positive_int
-from vae_jax.models.vae import VAE, require_parts
+from vae_jax.models.vae import VAE, as_event_shape, require_parts
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder
 
 
@@ -24,7 +24,7 @@ def _require_widths(**widths: Any) -> None:
 
 @renamed(image_shape="event_shape")
 def mlp_vae(
-    event_shape: tuple[int, ...] = (28, 28, 1),
+    event_shape: Any = (28, 28, 1),
     latent_dim: int = 2,
     hidden: Any = (500, 250),
     likelihood: Any = Bernoulli(),
@@ -42,6 +42,7 @@ def mlp_vae(
     Raises:
       InputError: a size that is not a whole number of at least one, or an activation that is not a function.
     """
+    event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
     _require_widths(hidden=hidden)
     if not callable(activation):
@@ -49,8 +50,8 @@ def mlp_vae(
     require_parts(likelihood=likelihood, prior=prior, posterior=posterior)
     return VAE(
         encoder=MLP(tuple(hidden), posterior.output_shape(latent_dim), activation),
-        decoder=MLP(tuple(reversed(hidden)), likelihood.output_shape(tuple(event_shape)), activation),
-        event_shape=tuple(event_shape),
+        decoder=MLP(tuple(reversed(hidden)), likelihood.output_shape(event_shape), activation),
+        event_shape=event_shape,
         latent_dim=latent_dim,
         posterior=posterior,
         likelihood=likelihood,
@@ -62,7 +63,7 @@ def mlp_vae(
 
 @renamed(image_shape="event_shape")
 def batch_norm_vae(
-    event_shape: tuple[int, ...] = (28, 28, 1),
+    event_shape: Any = (28, 28, 1),
     latent_dim: int = 28,
     hidden: Any = (196, 49),
     likelihood: Any = Gaussian(),
@@ -84,6 +85,7 @@ def batch_norm_vae(
     Raises:
       InputError: a size that is no whole number of at least one, or a momentum outside [0, 1).
     """
+    event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
     _require_widths(hidden=hidden)
     require_parts(likelihood=likelihood)
@@ -92,8 +94,8 @@ def batch_norm_vae(
     layers = functools.partial(MLP, batch_norm=momentum, axis_name=axis_name)
     return VAE(
         encoder=layers(tuple(hidden), DiagonalGaussian.output_shape(latent_dim)),
-        decoder=layers(tuple(reversed(hidden)), tuple(event_shape), output_activation=jnp.tanh),
-        event_shape=tuple(event_shape),
+        decoder=layers(tuple(reversed(hidden)), event_shape, output_activation=jnp.tanh),
+        event_shape=event_shape,
         latent_dim=latent_dim,
         likelihood=likelihood,
     )
@@ -101,7 +103,7 @@ def batch_norm_vae(
 
 @renamed(image_shape="event_shape")
 def conv_vae(
-    event_shape: tuple[int, ...] = (64, 64, 3),
+    event_shape: Any = (64, 64, 3),
     latent_dim: int = 100,
     features: Any = (32, 64, 128, 256),
     likelihood: Any = Gaussian(),
@@ -122,6 +124,7 @@ def conv_vae(
     Raises:
       InputError: a size that is no whole number of at least one, or an image that can't be halved so often.
     """
+    event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
     _require_widths(features=features)
     require_parts(likelihood=likelihood, posterior=posterior)
@@ -133,13 +136,13 @@ def conv_vae(
             f"images of {event_shape[0]} x {event_shape[1]} pixels cannot be halved {len(features)} times; expected "
             f"one convolution or more, and multiples of {scale}"
         )
-    outputs = likelihood.output_shape(tuple(event_shape))
-    if linear and outputs != tuple(event_shape):
+    outputs = likelihood.output_shape(event_shape)
+    if linear and outputs != event_shape:
         raise InputError(f"linear paths go to means of pixels, but the likelihood takes outputs of shape {outputs}")
     return VAE(
         encoder=ConvEncoder(tuple(features), posterior.output_shape(latent_dim), linear),
         decoder=ConvDecoder(tuple(reversed(features)), outputs, linear),
-        event_shape=tuple(event_shape),
+        event_shape=event_shape,
         latent_dim=latent_dim,
         posterior=posterior,
         likelihood=likelihood,

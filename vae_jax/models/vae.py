@@ -6,9 +6,10 @@ prior that has variables there.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from numbers import Integral
 from typing import Any, cast
 
 import flax.errors
@@ -19,6 +20,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
+from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import (
     Delta,
@@ -31,7 +33,15 @@ from vae_jax.distributions import (
     log_ratio,
 )
 from vae_jax.distributions.likelihoods import Bernoulli, Distribution
-from vae_jax.errors import InputError, is_traced, renamed, require_not_negative, require_positive_int
+from vae_jax.errors import (
+    InputError,
+    is_traced,
+    named,
+    renamed,
+    require_key,
+    require_not_negative,
+    require_positive_int,
+)
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.models.table import parameter_count
 from vae_jax.networks import NNXNetwork, identity, takes
@@ -134,8 +144,7 @@ class VAE:
     def __post_init__(self) -> None:
         require_positive_int(latent_dim=self.latent_dim)
         require_parts(likelihood=self.likelihood, prior=self.prior, posterior=self.posterior)
-        if not self.event_shape or min(self.event_shape) < 1:
-            raise InputError(f"event_shape is {self.event_shape}; expected one size or more, each of at least 1")
+        as_event_shape(self.event_shape)
         if self.classes is not None:
             require_positive_int(classes=self.classes)
             if self.condition_shape is not None:
@@ -217,15 +226,46 @@ class VAE:
             require_classes(data.labels, self.classes)
 
     @renamed(label="condition")
-    def encode(self, variables: Variables, x: Inputs, condition: PyTree = None) -> Posterior:
-        """q(z|x) of each example, q(z|x, condition) if the model is conditional (labels, if made with `classes`)."""
+    def encode(self, variables: Variables, x: Any, condition: PyTree = None) -> Posterior:
+        """q(z|x) of each example.
+
+        Args:
+          variables: Variables of the model.
+          x: Examples as a transform makes them, such as pixels in [0, 1], [batch, *event].
+          condition: Condition of each example if the model is conditional; labels, if it was made with `classes`.
+
+        Raises:
+          InputError: The examples have another shape, are bytes or not numbers, or have NaN; the model does not take
+            the condition; or the variables are those of another model.
+        """
+        if getattr(x, "dtype", None) == np.uint8:
+            raise InputError(
+                "x is uint8; expected real numbers: apply a transform by vj.encode_all, or divide by 255 as vj.Scale"
+            )
+        x = as_reals("x", x)
+        with jax.ensure_compile_time_eval():
+            if not is_traced(x) and not jnp.isfinite(x).all():
+                raise InputError(
+                    "x holds NaN or infinite values; expected finite values: give missing entries by Batch.observed"
+                )
         return self._encode(variables, Batch(x), self._given(condition, len(x)), False, None)[0]
 
     @renamed(label="condition")
-    def decode(
-        self, variables: Variables, z: Float[Array, "*samples batch latent"], condition: PyTree = None
-    ) -> Distribution:
-        """p(x|z) of each latent, p(x|z, condition) if the model is conditional."""
+    def decode(self, variables: Variables, z: Any, condition: PyTree = None) -> Distribution:
+        """p(x|z) of each latent.
+
+        Args:
+          variables: Variables of the model.
+          z: Latents, [*samples, batch, latent].
+          condition: Condition of each example of the batch if the model is conditional, as in `encode`.
+
+        Raises:
+          InputError: The latents have another shape or are not numbers, the model does not take the condition, or the
+            variables are those of another model.
+        """
+        z = as_reals("z", z)
+        if z.ndim < 2 or z.shape[-1] != self.latent_dim:
+            raise InputError(f"z has shape {z.shape}; expected [batch, {self.latent_dim}]")
         outputs, _ = self._decode(variables, z, self._given(condition, z.shape[-2]), False, None, None)
         return self.likelihood(outputs, _of(variables, "likelihood"), len(self.event_shape))
 
@@ -312,6 +352,7 @@ class VAE:
         Raises:
           InputError: no draws, a negative temperature, or a layer that there is not.
         """
+        require_key(key)
         require_positive_int(count=count)
         require_not_negative(temperature=temperature)
         if given and given.keys() != {LAYER}:
@@ -320,6 +361,80 @@ class VAE:
             raise InputError(f"z has shape {given[LAYER].shape}; expected ({count}, {self.latent_dim})")
         z = given[LAYER] if given else self.prior_distribution(variables).sample(key, count, temperature)
         return Draws({LAYER: z}, self.decode(variables, z, condition))
+
+    def reconstruct(self, variables: Variables, x: Any, condition: PyTree = None) -> Distribution:
+        """p(x|z) of each example at the mean of q(z|x); its `mean` are the reconstructions, [batch, *event]."""
+        return self.decode(variables, self.encode(variables, x, condition).mean, condition)
+
+    def interpolate(
+        self, variables: Variables, start: Any, end: Any, steps: int = 10, condition: PyTree = None
+    ) -> Distribution:
+        """p(x|z) at evenly spaced points of the straight lines between the encodings of pairs of examples.
+
+        Args:
+          variables: Variables of the model.
+          start: Examples at which the lines begin, [batch, *event].
+          end: Examples at which they end, [batch, *event].
+          steps: Number of points of a line, both ends included.
+          condition: Condition of each pair, if the model is conditional.
+
+        Returns:
+          Distribution whose `mean` is [steps, batch, *event].
+
+        Raises:
+          InputError: There are fewer than two steps, or `start` and `end` differ in shape.
+        """
+        require_positive_int(steps=steps)
+        if steps < 2 or np.shape(start) != np.shape(end):
+            raise InputError(
+                f"steps is {steps}, start has shape {np.shape(start)} and end {np.shape(end)}; expected two steps or "
+                "more and one shape"
+            )
+        first, last = (self.encode(variables, x, condition).mean for x in (start, end))
+        share = jnp.linspace(0, 1, steps, dtype=first.dtype)[:, None, None]
+        return self.decode(variables, (1 - share) * first + share * last, condition)
+
+    def traverse(
+        self,
+        variables: Variables,
+        x: Any,
+        values: Any,
+        dimensions: Sequence[int] | None = None,
+        condition: PyTree = None,
+    ) -> Distribution:
+        """p(x|z) at the encoding of each example, with one latent dimension after the other set to each of the values.
+
+        A grid of the first example, one row per dimension:
+
+            x = vae.traverse(variables, data.test.images[:1] / 255, jnp.linspace(-3, 3, 11)).mean[:, :, 0]
+            vj.plot.images(x.reshape(-1, *vae.event_shape), 11, "Latent traversals")
+
+        Args:
+          variables: Variables of the model.
+          x: Examples, [batch, *event].
+          values: Values of the dimension, in the units of the latent.
+          dimensions: Numbers of the dimensions; by default all of them.
+          condition: Condition of each example, if the model is conditional.
+
+        Returns:
+          Distribution whose `mean` is [dimensions, values, batch, *event].
+
+        Raises:
+          InputError: A dimension is not a number from 0 to `latent_dim - 1`, or `values` is not [values].
+        """
+        chosen = range(self.latent_dim) if dimensions is None else dimensions
+        if unknown := [number for number in chosen if number not in range(self.latent_dim)]:
+            raise InputError(f"dimensions has {unknown[0]}; expected whole numbers from 0 to {self.latent_dim - 1}")
+        values = jnp.asarray(values)
+        if values.ndim != 1 or not values.size or not len(chosen):
+            raise InputError(
+                f"values has shape {values.shape} and there are {len(chosen)} dimensions; expected [values], at least "
+                "one value and one dimension"
+            )
+        mean = self.encode(variables, x, condition).mean
+        is_set = jax.nn.one_hot(jnp.asarray(list(chosen)), self.latent_dim, dtype=bool)[:, None, None]
+        z = jnp.where(is_set, values.astype(mean.dtype)[:, None, None], mean)
+        return self.decode(variables, z, condition)
 
     def forward(
         self,
@@ -386,8 +501,6 @@ class VAE:
         draws: Array | None = None,
     ) -> tuple[Array, Variables]:
         """The decoder's outputs for z [*samples, batch, latent], and what it changes."""
-        if z.ndim < 2 or z.shape[-1] != self.latent_dim:
-            raise InputError(f"z has shape {z.shape}; expected [batch, {self.latent_dim}]")
         flat = z.reshape(-1, self.latent_dim)
         copies = len(flat) // z.shape[-2]
         repeated, mask = jax.tree.map(lambda leaf: jnp.tile(leaf, (copies, *[1] * (leaf.ndim - 1))), (condition, mask))
@@ -477,7 +590,13 @@ def _apply(
 ) -> tuple[Array, Variables]:
     """The outputs of a network, and the collections that it changes in training."""
     if not train:
-        return cast(Array, network.apply(variables, inputs, **arguments)), {}
+        try:
+            return cast(Array, network.apply(variables, inputs, **arguments)), {}
+        except (flax.errors.ScopeParamShapeError, flax.errors.ScopeParamNotFoundError) as error:
+            reason = str(error).split(". (http")[0].replace("\n", " ")
+            raise InputError(
+                f"the variables are not those of this model's {type(network).__name__}: {reason}"
+            ) from error
     mutable = [collection for collection in variables if collection != "params"]
     if mask is not None and mutable:
         if not takes(network, "mask"):
@@ -529,7 +648,24 @@ def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable:
     return False
 
 
+def as_event_shape(shape: Any) -> tuple[int, ...]:
+    """The shape of an example as a tuple.
+
+    Raises:
+      InputError: The shape is not a sequence of whole numbers of at least 1.
+    """
+    if isinstance(shape, Integral):
+        raise InputError(f"event_shape is {shape}; expected a tuple of sizes, such as ({shape},)")
+    if not isinstance(shape, tuple | list) or not shape:
+        raise InputError(f"event_shape is {shape!r}; expected a tuple of sizes, such as (28, 28, 1)")
+    require_positive_int(**{f"event_shape[{axis}]": size for axis, size in enumerate(shape)})
+    return tuple(int(size) for size in shape)
+
+
 def _of(variables: Variables, part: str) -> Variables:
+    if not isinstance(variables, Mapping):
+        remedy = "state.variables" if hasattr(variables, "variables") else "the variables of vj.init or of the model"
+        raise InputError(f"variables is {named(variables)}; expected a dict of collections: {remedy}")
     return {collection: parts[part] for collection, parts in variables.items() if part in parts}
 
 

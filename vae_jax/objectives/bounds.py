@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch
 from vae_jax.errors import InputError, renamed, require_finite, require_positive_int
 from vae_jax.models.protocol import LatentVariableModel, Terms, Variables
@@ -87,10 +88,11 @@ def sum_over_units(by_layer: dict[str, Float[Array, "*axes units"]]) -> Float[Ar
     return functools.reduce(operator.add, [values.sum(axis=-1) for values in by_layer.values()])
 
 
-def as_batch(model: Any, x: Float[Any, "batch ..."] | Batch, condition: PyTree) -> Batch:
+def as_batch(model: Any, x: Any, condition: PyTree) -> Batch:
     """`x` itself if it is a batch, else a batch of it whose condition is a label if the model has classes."""
     if isinstance(x, Batch):
         return x
+    x = as_reals("x", x)
     if condition is None:
         return Batch(x)
     if getattr(model, "classes", None) is not None:

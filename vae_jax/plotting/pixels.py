@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vae_jax.errors import InputError, require_positive_int
 from vae_jax.plotting.notebook_figure import NotebookFigure
 
 
@@ -23,6 +24,8 @@ def images(images: Float[Any, "n height width channels"], columns: int, title: s
 
 def rows(images: Float[Any, "rows columns height width channels"], headings: Sequence[str], title: str) -> Figure:
     """Rows of images in [0, 1], a heading over each column."""
+    if np.ndim(images) != 5:
+        raise InputError(f"images have shape {np.shape(images)}; expected [rows, columns, height, width, channels]")
     rows, columns, high, wide, _ = np.shape(images)
     figure = NotebookFigure(figsize=(5.8, 5.8 * rows * high / (columns * wide) + 0.75), layout="constrained")
     axes = figure.subplots()
@@ -62,6 +65,9 @@ def draw_images(axes: Axes, images: Float[Any, "n height width channels"], colum
 
 def tile(images: Float[np.ndarray, "n height width channels"], columns: int) -> Float[np.ndarray, "h w channels"]:
     """Images put together row after row; places left over are 0."""
+    if images.ndim != 4 or not images.size:
+        raise InputError(f"images have shape {images.shape}; expected [n, height, width, channels]: reshape them")
+    require_positive_int(columns=columns)
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     sheet = np.zeros((rows * columns, height, width, channels), images.dtype)

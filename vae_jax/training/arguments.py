@@ -2,28 +2,18 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from vae_jax.errors import InputError, named
+from vae_jax.errors import InputError, named, require_typed_key
 
 INIT = "init(key, model, optimizer)"
 MAKE_TRAIN_STEP = "make_train_step(model, objective, optimizer)"
 
 
-def require_key(key: Any, call: str) -> None:
-    """Raise `InputError` unless the argument is one typed key."""
-    _require_key(key, f"expected a typed key, such as jax.random.key(0): {call}")
-    if key.shape:
-        raise InputError(
-            f"key has shape {key.shape}; expected one key: vj.init_members makes a model of each of several"
-        )
-
-
 def require_keys(keys: Any, call: str) -> None:
     """Raise `InputError` unless the argument is an array of typed keys."""
     expected = f"expected typed keys, such as jax.random.split(jax.random.key(0), 3): {call}"
-    _require_key(keys, expected)
+    require_typed_key(keys, expected)
     if keys.ndim != 1 or not keys.shape[0]:
         raise InputError(f"keys has shape {keys.shape}; {expected}")
 
@@ -69,12 +59,3 @@ def require_bool(**values: Any) -> None:
 
 def _is_optimizer(value: Any) -> bool:
     return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
-
-
-def _require_key(key: Any, expected: str) -> None:
-    if not isinstance(key, jax.Array):
-        raise InputError(f"key is {named(key)}; {expected}")
-    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        old = key.dtype == np.uint32 and key.shape[-1:] == (2,)
-        kind = "an old-style key of jax.random.PRNGKey" if old else named(key)
-        raise InputError(f"key is {kind}; {expected}")

@@ -17,14 +17,13 @@ from vae_jax.checkpoints.description import describe
 from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import example_keys
-from vae_jax.errors import InputError, is_traced, named, require_positive, require_positive_int
+from vae_jax.errors import InputError, is_traced, named, require_key, require_positive, require_positive_int
 from vae_jax.models import Variables, merged
 from vae_jax.models.table import parameter_count
 from vae_jax.objectives import Loss, Objective
 from vae_jax.training.arguments import (
     INIT,
     MAKE_TRAIN_STEP,
-    require_key,
     require_model,
     require_objective,
     require_optimizer,
@@ -148,7 +147,7 @@ def init(
       InputError: The key is not one typed key, the model or the optimizer is none, or the variables of the objective
         have the name of a part of the model.
     """
-    require_key(key, INIT)
+    require_key(key, f"{INIT}; vj.init_members takes several keys")
     require_model(model, INIT)
     require_optimizer(optimizer, INIT)
     variables_key, run_key = jax.random.split(key)
