@@ -392,7 +392,7 @@ class VAE:
             )
         first, last = (self.encode(variables, x, condition).mean for x in (start, end))
         share = jnp.linspace(0, 1, steps, dtype=first.dtype)[:, None, None]
-        return self.decode(variables, (1 - share) * first + share * last, condition)
+        return self.decode(variables, (1 - share) * first[None] + share * last[None], condition)
 
     def traverse(
         self,
@@ -433,7 +433,7 @@ class VAE:
             )
         mean = self.encode(variables, x, condition).mean
         is_set = jax.nn.one_hot(jnp.asarray(list(chosen)), self.latent_dim, dtype=bool)[:, None, None]
-        z = jnp.where(is_set, values.astype(mean.dtype)[:, None, None], mean)
+        z = jnp.where(is_set, values.astype(mean.dtype)[None, :, None, None], mean[None, None])
         return self.decode(variables, z, condition)
 
     def forward(
