@@ -302,6 +302,8 @@ def test_reconstructions_paths_and_traversals_are_decoded_encodings(name):
     assert vae.traverse(variables, x, [0.0], condition=condition).mean.shape == (3, 1, 4, *vae.event_shape)
     traced = jax.jit(lambda x: vae.traverse(variables, x, jnp.array([-2.0, 1.5]), (2, 0), condition).mean)
     close(traced(x), grid)
+    known = jax.jit(lambda factor: factor * vae.reconstruct(variables, x, condition).mean)  # x has values in the trace
+    close(known(1.0), decoded(z))
     gradient = jax.grad(lambda x: vae.interpolate(variables, x, y, 3, condition).mean.sum())(x)
     assert np.isfinite(gradient).all()
     assert np.any(gradient != 0)
