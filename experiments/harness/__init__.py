@@ -1,1 +1,1 @@
-"""What the scripts share: options, the run with its data and its folder, the report, several seeds."""
+"""Shared code of the scripts: options, the run with its data and output folder, reports, and several seeds."""

@@ -99,7 +99,7 @@ class Options:
     devices: DeviceOptions = DeviceOptions()
 
     def of_seed(self, seed: int) -> "Options":
-        """The options of one of several runs, with folders of its own."""
+        """The options of the run with one of several seeds, with separate folders."""
         folder, kept = f"seed_{seed}", self.checkpoints.checkpoint_dir
         checkpoints = dataclasses.replace(self.checkpoints, checkpoint_dir=kept and kept / folder)
         return dataclasses.replace(self, seed=seed, members=1, out=self.out / folder, checkpoints=checkpoints)

@@ -1,4 +1,4 @@
-"""The recipe of the scripts: AdamW with warm-up and cosine decay, averaged parameters, the ELBO after each epoch."""
+"""The training recipe of the scripts: AdamW with warm-up and cosine decay, averaged parameters, ELBO per epoch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,9 @@ class Trained:
     """A trained model.
 
     Attributes:
-      model: what was trained.
-      variables: its averaged parameters, and its other collections.
-      history: a record of each epoch, from `vj.fit`.
+      model: The model.
+      variables: Averaged parameters and other variable collections of the model.
+      history: One record per epoch, from `vj.fit`.
     """
 
     model: vj.VAE
@@ -30,7 +30,7 @@ class Trained:
 
     @property
     def seconds_per_epoch(self) -> float:
-        """Median over the epochs, without compilation and evaluation."""
+        """Median training time per epoch, without compilation and evaluation."""
         return float(np.median([record["seconds"] for record in self.history]))
 
 
@@ -38,10 +38,13 @@ def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e
     """AdamW (Loshchilov and Hutter, 2019) with warm-up and cosine decay, and averaged parameters.
 
     Args:
-      peak: learning rate after the warm-up.
-      weight_decay: of the weight matrices, in units of the learning rate.
-      steps: number of steps of the whole run.
-      eps: Adam's epsilon.
+      peak: Learning rate after the warm-up.
+      weight_decay: Weight decay of the weight matrices, in units of the learning rate.
+      steps: Total number of training steps.
+      eps: Epsilon of Adam.
+
+    Returns:
+      The optimizer.
     """
 
     def is_matrix(params: PyTree) -> PyTree:
@@ -54,7 +57,11 @@ def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e
 def elbo_numbers(
     key: Key[Array, ""], model: Any, variables: Variables, data: Split, transform: Transform, split: str
 ) -> Record:
-    """Means over a split, in nats per image at one sampled z each, and the standard error of the negative ELBO."""
+    """Compute the ELBO and its terms over a split, in nats per image, with one sampled z per image.
+
+    Returns:
+      The mean reconstruction term, KL and negative ELBO, and the standard error of the negative ELBO.
+    """
     terms = vj.evaluate(key, model, variables, data, transform=transform)
     negative_elbo = vj.mean_and_stderr(terms.kl - terms.log_px_z)
     return {

@@ -1,4 +1,4 @@
-"""What a script leaves behind: pictures, and a report of what was run, on what, and every number."""
+"""The output files of a script: pictures, and a report with the configuration, the environment and all results."""
 
 import dataclasses
 import importlib.metadata
@@ -19,10 +19,10 @@ _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotli
 
 
 def save_picture(path: Path, figure: Figure) -> None:
-    """In 256 colours and at most 1150 pixels a side: under 400 kB.
+    """Save a figure as a PNG file with 256 colours and at most 1150 pixels per side, which is under 400 kB.
 
-    Of Pillow's ways to choose them, maximum coverage keeps the colours of classes apart; the default merges some.
-    Photographs and the like, of more than 2**16 colours, are better served by the default and dithering.
+    Maximum coverage selects the palette, because Pillow's default merges some colours of different classes. Pictures
+    with more than 2**16 colours, such as photographs, use the default and dithering, which suit them better.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=min(130, 1150 / max(figure.get_size_inches())))
@@ -49,7 +49,7 @@ def write_report(path: Path, content: Mapping[str, Any], options: Any) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with infinities and NaN as strings, because JSON has none."""
+    """Replace infinities and NaN in `value` by strings, because JSON does not support them."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

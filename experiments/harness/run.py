@@ -1,4 +1,4 @@
-"""A run of a script: its options, its data, the models that it trains, and the folder with its results."""
+"""A run of a script: options, data, trained models, and the folder with the results."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ from vae_jax.training.sharding import Layout, is_first_process, require_same, st
 
 
 class Report(NamedTuple):
-    """What a script has written: the report's name, what is the same for every seed, and the numbers."""
+    """The report of a run: its name, the entries that do not depend on the seed, and the numbers."""
 
     name: str
     shared: dict[str, Any]
@@ -48,14 +48,14 @@ class Run:
     """One run of a script.
 
     Attributes:
-      name: of the experiment, with the name of the data set if that is another one than the experiment's own.
-      options: as given.
-      data: as loaded.
-      batch_size: as given, or the default for the size of the data.
-      epochs: likewise.
-      mesh: the devices, if there are several.
-      started: `time.perf_counter` at the start.
-      stores: the checkpoints of the models.
+      name: Name of the experiment, followed by the name of the data set if it is not the native one.
+      options: Options of the run.
+      data: Data set.
+      batch_size: Batch size from the options, or the default for the size of the data.
+      epochs: Number of epochs from the options, or the default for the size of the data.
+      mesh: Devices of the run, or None if there is only one.
+      started: Value of `time.perf_counter` at the start.
+      stores: Checkpoint stores of the models.
     """
 
     name: str
@@ -79,19 +79,22 @@ class Run:
         small: int = 10_000,
         stand_in_steps: int | None = None,
     ) -> "Run":
-        """Check the options, load the data and make the output folder, so that errors appear before any training.
+        """Check the options, load the data and create the output folder, so that errors occur before any training.
 
         Args:
-          name: of the experiment.
-          options: as given.
-          native: the data set that the experiment is about. The name of any other one is added to every file name.
-          epochs: default number of epochs; on small data sets, as many as make 2,000 steps.
-          batch_size: default batch size; on small data sets, a quarter of it.
-          small: number of training images below which a data set is small.
-          stand_in_steps: on any other data set than `native`, the default number of epochs makes this many steps.
+          name: Name of the experiment.
+          options: Options of the run.
+          native: Native data set of the experiment. The name of any other data set is added to every file name.
+          epochs: Default number of epochs. Small data sets get more if needed for 2,000 steps.
+          batch_size: Default batch size. Small data sets get a quarter of it.
+          small: Number of training images below which a data set counts as small.
+          stand_in_steps: Number of steps that sets the default number of epochs on data sets other than `native`.
+
+        Returns:
+          The run.
 
         Raises:
-          InputError: an option or the data can't be used.
+          InputError: An option or the data cannot be used.
         """
         started = time.perf_counter()
         training, checkpoints, devices = options.training, options.checkpoints, options.devices
@@ -143,12 +146,12 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Number of training steps of a model."""
+        """Total number of training steps of a model."""
         return self.epochs * (len(self.data.train) // self.batch_size)
 
     @property
     def devices(self) -> dict[str, Any]:
-        """The arguments of `vj.fit` that say on which devices it trains."""
+        """The arguments of `vj.fit` that select the devices."""
         above = self.options.devices.stream_above
         return {"mesh": self.mesh, "stream_above": None if above is None else int(above * 2**20)}
 
@@ -162,20 +165,23 @@ class Run:
         train_transform: Transform | None = None,
         title: str = "VAE",
     ) -> Trained:
-        """Train a model by `averaged_adamw` and these options; the ELBO of the test split is recorded after each epoch.
+        """Train a model with `averaged_adamw`, and record the ELBO of the test split after each epoch.
 
-        The recorded numbers are for curves; no setting is chosen by them.
+        The recorded numbers serve for plots only. They do not influence any setting.
 
         Args:
-          key: of the initial parameters, the order of the data and all noise.
-          model: what to train.
-          objective: what to minimise.
-          transform: what the model sees of the images.
-          train_transform: the same in training, if it is another one there, such as one that mirrors images at random.
-          title: of the progress bar; also the name of the folder with the checkpoints.
+          key: Key of the initial parameters, the order of the data and all noise.
+          model: Model to train.
+          objective: Objective to minimise.
+          transform: Transform of the images.
+          train_transform: Transform of the images in training, if it differs, for example by random mirroring.
+          title: Title of the progress bar, also used as the name of the checkpoint folder.
+
+        Returns:
+          The trained model.
 
         Raises:
-          InputError: the images have values that the likelihood doesn't take.
+          InputError: The images have values outside the support of the likelihood.
         """
         train_transform = train_transform or transform
         init_key, eval_key = jax.random.split(key)
@@ -200,7 +206,7 @@ class Run:
                 model=model,
                 variables=vj.averaged_variables,
                 best="test_negative_elbo" if self.options.data.hold_out else None,
-                transform=describe(transform),  # the one of `eval_fn`; `fit` itself compares that of training
+                transform=describe(transform),  # used by `eval_fn`; `fit` compares the transform of training
             ),
             title=title,
             **self.devices,
@@ -216,15 +222,18 @@ class Run:
         best: str | None = None,
         **config: Any,
     ) -> vj.Checkpoints | vj.NoCheckpoints:
-        """The checkpoints of one model of this run, in its own folder under `--checkpoint-dir`.
+        """The checkpoint store of one model, in a separate folder under `--checkpoint-dir`.
 
         Args:
-          title: of the model.
-          model: what `vj.restore_model` makes again, if it shall.
-          variables: from a state to the variables with which the model is used.
-          best: the number of a record whose lowest value is kept as well.
-          **config: settings of training or evaluation other than the common options, as JSON can hold them.
-            `fit` itself compares data, batch size, model, objective and optimizer.
+          title: Title of the model.
+          model: Model that `vj.restore_model` can restore, or None.
+          variables: Function from a training state to the variables of the model.
+          best: Name of a number in the records; the checkpoint with its lowest value is saved as well.
+          **config: JSON-serialisable settings of training or evaluation, other than the common options. The data,
+            batch size, model, objective and optimizer are not needed, because `fit` compares them.
+
+        Returns:
+          The store, or `NoCheckpoints` if there is no checkpoint folder or this is not the first process.
         """
         options = self.options.checkpoints
         if options.checkpoint_dir is None or not is_first_process():
@@ -250,20 +259,20 @@ class Run:
         return store
 
     def classifier_steps(self, default: int) -> int:
-        """Number of training steps of a classifier."""
+        """Number of training steps of a classifier: `default`, or 50 with `--smoke`."""
         return 50 if self.options.smoke else default
 
     def classifier(self) -> tuple[vj.TrainedClassifier, float]:
-        """A classifier trained on the data of this run, and its accuracy on the test images."""
+        """Train a classifier on the data of this run; returns it and its accuracy on the test images."""
         seed = self.options.classifier_seed
-        key = jax.random.fold_in(jax.random.key(seed), 1)  # other random numbers than those of a run with this seed
+        key = jax.random.fold_in(jax.random.key(seed), 1)  # independent of a run with this seed
         classifier = train_classifier(key, self.data.train, steps=self.classifier_steps(2_000))
         accuracy = classifier.on(self.data.test).accuracy(self.data.test.labels)
         print(f"classifier of seed {seed}: {accuracy:.2%} of {self.data.name}'s test images right")
         return classifier, accuracy
 
     def legibility_classifier(self) -> tuple[LegibilityClassifier, float]:
-        """A classifier of legible images trained on the data of this run, and the legible share of the test images."""
+        """Train a legibility classifier on the data of this run; returns it and the legible share of the test images."""
         key = jax.random.fold_in(jax.random.key(self.options.classifier_seed), 2)
         classifier = train_legibility_classifier(key, self.data.train, steps=self.classifier_steps(3_000))
         share = classifier.share(self.data.test.images / np.float32(255))
@@ -274,26 +283,29 @@ class Run:
 
     @property
     def where(self) -> str:
-        """Data and seed."""
+        """The name of the data set and the seed, as text."""
         return f"{self.data.name}, seed {self.options.seed}"
 
     def label(self, likelihood: vj.Likelihood = vj.Bernoulli(), transform: Transform = vj.Scale()) -> str:
-        """What the numbers of this run are: data, pixels, quantity, unit, noise, seed."""
+        """A description of the numbers of this run: data, pixels, quantity, unit, noise and seed."""
         return (
             f"{self.data.name}, {transform.label} {likelihood.label(transform.support)} in nats per image, "
             f"one sampled z each, seed {self.options.seed}"
         )
 
     def save(self, part: str, figure: Figure) -> None:
-        """Write OUT/NAME_part.png."""
+        """Write the figure to OUT/NAME_part.png."""
         if is_first_process():
             save_picture(self.options.out / f"{self.name}_{part}.png", figure)
 
     def report(self, numbers: Mapping[str, Any]) -> Report:
-        """Write OUT/NAME.json with the options, the data and `numbers`; a script returns what this returns.
+        """Write the options, the data and `numbers` to OUT/NAME.json.
+
+        Returns:
+          The report, which is the return value of a script.
 
         Raises:
-          CheckpointError: the last state of a model could not be saved; the report is written all the same.
+          CheckpointError: The last state of a model could not be saved. The report is written nevertheless.
         """
         seconds = time.perf_counter() - self.started
         shared = {
@@ -322,12 +334,12 @@ Config = TypeVar("Config")
 
 
 def run_script(main: Callable[[Config], Any], config: type[Config]) -> None:
-    """Parse the command line into `config` and run `main`; the library's own errors are printed as one line.
+    """Parse the command line into `config` and run `main`; errors of the library are printed as one line.
 
-    The exit status is 2 after an `InputError`, 1 after an error of a run that has begun or a last state that could not
-    be saved, and 128 plus the number of the signal after a signal.
+    The exit status is 2 after an `InputError`, 1 after a `NotFiniteError` or a `CheckpointError`, and 128 plus the
+    number of the signal after a signal.
     """
-    import tyro  # imported here: notebooks and the library itself do without
+    import tyro  # imported here, because notebooks and the library do not need it
 
     given = tyro.cli(config, description=sys.modules[main.__module__].__doc__, config=(tyro.conf.OmitArgPrefixes,))
     try:
@@ -344,9 +356,12 @@ def run_script(main: Callable[[Config], Any], config: type[Config]) -> None:
 
 
 def run_seeds(main: Callable[[Any], Any], options: Options) -> None:
-    """Run `main` with each seed, and report means and standard deviations if there are several.
+    """Run `main` with each seed, and report means and standard deviations if there are several seeds.
 
     If there are several processes, only the first one prints.
+
+    Raises:
+      InputError: The number of members or the options of several processes cannot be used.
     """
     require_positive_int(members=options.members)
     devices = options.devices

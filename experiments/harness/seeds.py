@@ -1,4 +1,4 @@
-"""Several runs with consecutive seeds: the mean and the standard deviation of each number."""
+"""Statistics over several runs with consecutive seeds: mean and standard deviation of each number."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,10 +7,16 @@ import numpy as np
 
 
 def mean_and_deviation(of_members: Sequence[Any]) -> Any:
-    """Of trees of numbers: at each number's place its "mean" over the members and its "standard_deviation" (n - 1).
+    """Compute the mean and the standard deviation of each number in several trees of the same structure.
 
-    Lists of numbers of one length are taken number by number. What is no number stays where it is the same for all,
-    and is a list of theirs where it isn't.
+    Lists of numbers of equal length are reduced elementwise. A value that is not a number is returned unchanged if it
+    is the same for all members, and otherwise as a list with the value of each member.
+
+    Args:
+      of_members: One tree of numbers per member.
+
+    Returns:
+      A tree with a dict of "mean" and "standard_deviation" (with the divisor n - 1) in place of each number.
     """
     first = of_members[0]
     if all(isinstance(each, Mapping) and each.keys() == first.keys() for each in of_members):
@@ -26,7 +32,7 @@ def mean_and_deviation(of_members: Sequence[Any]) -> Any:
 
 
 def scalars(summary: Any, name: str = "") -> Iterator[tuple[str, float, float]]:
-    """The names, means and deviations of the single numbers that `mean_and_deviation` has found."""
+    """Yield the name, mean and standard deviation of each scalar in a result of `mean_and_deviation`."""
     if not isinstance(summary, Mapping):
         return
     if summary.keys() == {"mean", "standard_deviation"}:
@@ -38,10 +44,10 @@ def scalars(summary: Any, name: str = "") -> Iterator[tuple[str, float, float]]:
 
 
 def _is_numeric(value: Any) -> bool:
-    """A number, or lists of them of one shape."""
+    """Whether a value is a number or a rectangular nested list of numbers."""
     if isinstance(value, list | tuple):
         try:
             return len(value) > 0 and np.asarray(value).dtype.kind in "iuf"
-        except ValueError:  # of lists of several lengths
+        except ValueError:  # raised for lists of different lengths
             return False
     return isinstance(value, int | float) and not isinstance(value, bool)
