@@ -1,4 +1,4 @@
-"""Latent-variable models: the protocol that all of them follow, and the variational autoencoder."""
+"""Latent-variable models: the protocol that they implement, and the variational autoencoder."""
 
 from vae_jax.models.constructors import batch_norm_vae, conv_vae, mlp_vae
 from vae_jax.models.protocol import Draws, LatentVariableModel, Terms, Variables, merged

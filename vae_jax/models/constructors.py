@@ -1,4 +1,4 @@
-"""Ready-made variational autoencoders."""
+"""Constructors of variational autoencoders."""
 
 import functools
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from vae_jax.networks import MLP, ConvDecoder, ConvEncoder
 
 
 def _require_widths(**widths: Any) -> None:
-    """Raise `InputError` unless each is a sequence of whole numbers of at least one."""
+    """Raise `InputError` unless each argument is a sequence of positive integers."""
     for name, given in widths.items():
         if not isinstance(given, Sequence) or isinstance(given, str):
             raise InputError(f"{name} is {given!r}; expected a tuple of widths, such as ({given!r},)")
@@ -34,13 +34,28 @@ def mlp_vae(
     prior: Any = StandardNormal(),
     condition_shape: tuple[Any, ...] | None = None,
 ) -> VAE:
-    """Dense layers of widths `hidden` to the latent dimensions, and the mirror image back to the event.
+    """VAE with a dense encoder of widths `hidden` and a dense decoder of the reversed widths.
 
-    With `posterior=Delta` it is the plain autoencoder of the same layers, with `classes` or `condition_shape` a
-    conditional one (see `VAE`).
+    With `posterior=Delta` it is a plain autoencoder of the same layers; with `classes` or `condition_shape` it is
+    conditional.
+
+    Args:
+      event_shape: Shape of one example, such as (height, width, channels).
+      latent_dim: Number of latent dimensions.
+      hidden: Widths of the encoder's hidden layers.
+      likelihood: Likelihood p(x|z) of the decoder's outputs.
+      posterior: Family of q(z|x).
+      classes: Number of classes if the model is conditional on labels (see `VAE`).
+      activation: Activation function after each hidden layer.
+      prior: Prior p(z).
+      condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
+
+    Returns:
+      The model, without variables; `init` creates them.
 
     Raises:
-      InputError: a size that is not a whole number of at least one, or an activation that is not a function.
+      InputError: A size is not a positive integer, the activation is not a function, or a distribution is not a value
+        of the expected kind.
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
@@ -70,20 +85,23 @@ def batch_norm_vae(
     momentum: float = 0.3,
     axis_name: str | None = None,
 ) -> VAE:
-    """Batch-normalised dense layers, and tanh on the pixels: for images in [-1, 1].
+    """VAE of images in [-1, 1], with batch-normalised dense layers and a tanh after the decoder.
 
     With a Gaussian likelihood of variance c the negative ELBO is C * squared error + KL up to a constant, C = 1 / (2c).
 
     Args:
-      event_shape: height, width, channels.
-      latent_dim: number of latent dimensions.
-      hidden: widths of the encoder's hidden layers; the decoder's are their mirror image.
-      likelihood: builds p(x|z) from the decoder's outputs in [-1, 1].
-      momentum: the share of the old running statistics that a step keeps (PyTorch's momentum is 1 minus it).
-      axis_name: under pmap, the axis over which the batch is spread.
+      event_shape: Shape of one example, (height, width, channels).
+      latent_dim: Number of latent dimensions.
+      hidden: Widths of the encoder's hidden layers; the decoder has them in reverse order.
+      likelihood: Likelihood p(x|z) of the decoder's outputs, which are in [-1, 1].
+      momentum: Weight of the old running statistics in an update (PyTorch's momentum is 1 minus this).
+      axis_name: Axis of `pmap` over which the batch is distributed.
+
+    Returns:
+      The model, without variables; `init` creates them.
 
     Raises:
-      InputError: a size that is no whole number of at least one, or a momentum outside [0, 1).
+      InputError: A size is not a positive integer, or the momentum is outside [0, 1).
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
@@ -110,19 +128,23 @@ def conv_vae(
     posterior: Any = DiagonalGaussian,
     linear: bool = False,
 ) -> VAE:
-    """Convolutions of 4 x 4 and stride 2 to the latent dimensions, and their mirror image back to the pixels.
+    """VAE with 4 x 4 convolutions of stride 2 as encoder and transposed convolutions as decoder.
 
     Args:
-      event_shape: height, width, channels; each convolution halves height and width.
-      latent_dim: number of latent dimensions.
-      features: channels after each of the encoder's convolutions.
-      likelihood: builds p(x|z) from the decoder's outputs, which have no bounds.
-      posterior: the family of q(z|x); `Delta` makes a plain autoencoder.
-      linear: whether linear maps from the pixels to the latents' parameters, and from the latents to the pixels, are
-        added to the networks: they are quick to find what principal components find.
+      event_shape: Shape of one example, (height, width, channels); each convolution halves height and width.
+      latent_dim: Number of latent dimensions.
+      features: Number of channels after each convolution of the encoder.
+      likelihood: Likelihood p(x|z) of the decoder's outputs, which are unbounded.
+      posterior: Family of q(z|x); `Delta` gives a plain autoencoder.
+      linear: Whether linear maps from the pixels to the parameters of q(z|x), and from the latents to the pixels, are
+        added to the networks. They quickly learn the principal components.
+
+    Returns:
+      The model, without variables; `init` creates them.
 
     Raises:
-      InputError: a size that is no whole number of at least one, or an image that can't be halved so often.
+      InputError: A size is not a positive integer, height or width is not a multiple of 2**len(features), there are no
+        convolutions, or `linear` is set with a likelihood that needs more than one output per pixel.
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)

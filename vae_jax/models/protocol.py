@@ -1,4 +1,4 @@
-"""What a latent-variable model is: the methods by which objectives, evaluation and scripts use it."""
+"""Protocol of latent-variable models: the methods that objectives, evaluation and scripts call."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,13 +13,13 @@ from vae_jax.networks import identity
 from vae_jax.values import shape_repr
 
 Variables = dict[str, Any]
-"""By collection; "params" is what the optimizer trains."""
+"""Variables of a model by collection; the optimizer trains the collection "params"."""
 
-ONE_DRAW = np.arange(1, dtype=np.int32)  # of NumPy: importing the library starts no backend of JAX
+ONE_DRAW = np.arange(1, dtype=np.int32)  # of NumPy, so that importing the library initialises no backend of JAX
 
 
 def merged(one: Variables, other: Variables) -> Variables:
-    """Two trees of dictionaries as one; where both have a leaf, that of the second."""
+    """Merge two trees of dictionaries; where both have a leaf, the result has that of `other`."""
     both = dict(one)
     for name, content in other.items():
         both[name] = merged(both[name], content) if isinstance(both.get(name), dict) else content
@@ -28,17 +28,17 @@ def merged(one: Variables, other: Variables) -> Variables:
 
 @shape_repr
 class Terms(NamedTuple):
-    """The terms of the bound at S draws of the latents for each of B examples, in nats.
+    """Terms of the bound at S samples of the latents for each of B examples, in nats.
 
-    A unit is a latent dimension where posterior and prior factorise over the dimensions, else the whole layer.
+    A unit is a latent dimension if posterior and prior factorise over the dimensions, and otherwise the whole layer.
 
     Attributes:
-      log_px_z: log p(x|z) of the batch's targets.
-      log_ratio: log q(z|x) - log p(z) at the draws, by layer and unit; empty for a posterior without a density.
-      kl: the divergence of q(z|x) from p(z), by layer and unit: in closed form where there is one, else `log_ratio`.
-      z: the draws, by layer, [S, B, ...].
-      px_z: p(x|z).
-      updates: collections of variables that the pass has changed, such as batch statistics.
+      log_px_z: log p(x|z) of the targets of the batch, [S, B].
+      log_ratio: log q(z|x) - log p(z) at the samples, by layer, [S, B, units]; empty if the posterior has no density.
+      kl: KL(q(z|x) || p(z)) by layer, [S, B, units]: in closed form if there is one, and otherwise `log_ratio`.
+      z: Samples of the latents by layer, [S, B, ...].
+      px_z: Distribution p(x|z).
+      updates: Collections of variables that the forward pass has changed, such as batch statistics.
     """
 
     log_px_z: Float[Array, "samples batch"]
@@ -51,7 +51,12 @@ class Terms(NamedTuple):
 
 @shape_repr
 class Draws(NamedTuple):
-    """Latents by layer, [count, ...], and p(x|z) of them."""
+    """Samples of a model.
+
+    Attributes:
+      z: Latents by layer, [count, ...].
+      px_z: Distribution p(x|z) of each latent.
+    """
 
     z: dict[str, Float[Array, "count ..."]]
     px_z: Distribution
@@ -59,24 +64,24 @@ class Draws(NamedTuple):
 
 @runtime_checkable
 class LatentVariableModel(Protocol):
-    """A model of x by latents z. Its methods are pure functions."""
+    """A model of x with latents z, whose methods are pure functions."""
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one example."""
+        """Shape of one example, without the batch axis."""
 
     @property
     def likelihood(self) -> Likelihood:
-        """Builds p(x|z)."""
+        """Likelihood, which builds p(x|z) from the outputs of the decoder."""
 
     def init(self, key: Key[Array, ""], data: Shaped[Any, "n ..."] | None = None) -> Variables:
-        """Fresh variables; `data` are training examples, where something starts from them."""
+        """Initial variables; `data` are training examples [n, *event], from which some priors are initialised."""
 
     def require_data(self, data: Split, transform: Transform) -> None:
-        """Raise `InputError` unless the model takes the examples of a split as `transform` makes them."""
+        """Raise `InputError` unless the model accepts the examples of a split after `transform`."""
 
     def code(self, variables: Variables, batch: Batch, train: bool = False, key: Any = None) -> Any:
-        """What the draws of a batch are made from, such as q(z|x): computed once, however many draws follow."""
+        """Parameters of the latents of a batch, such as q(z|x), which are computed once for any number of samples."""
 
     def terms(
         self,
@@ -90,17 +95,19 @@ class LatentVariableModel(Protocol):
         through: Callable[[Array], Array] = identity,
         freeze_posterior: bool = False,
     ) -> Terms:
-        """The terms of the bound.
+        """Terms of the bound on log p(x), in nats.
 
         Args:
-          key: one key, or one per example.
-          variables: of this model.
-          batch: the examples.
-          draws: numbers of the draws; draw number s of an example depends on its key and s alone.
-          code: of this batch, if it is known.
-          train: whether batch statistics are those of this batch, and updated, and dropout is active.
-          through: what the latents go through before they are used, for an objective that changes their gradient.
-          freeze_posterior: whether the densities of q(z|x) have no gradient by its parameters (Roeder et al., 2017).
+          key: One key, or one per example.
+          variables: Variables of the model.
+          batch: Batch of examples.
+          draws: Numbers of the samples; sample number s of an example depends only on its key and s.
+          code: Result of `code` of this batch, if it has been computed.
+          train: Whether the batch statistics of this batch are used and updated, and dropout is active.
+          through: Function applied to the latents before they are decoded, by which an objective changes their
+            gradient.
+          freeze_posterior: Whether the gradient of the density of q(z|x) with respect to its parameters is stopped
+            (Roeder et al., 2017).
         """
 
     def sample(
@@ -112,13 +119,16 @@ class LatentVariableModel(Protocol):
         temperature: float | Float[Array, ""] = 1.0,
         given: Mapping[str, Array] | None = None,
     ) -> Draws:
-        """Draws from the model.
+        """Sample latents from the model.
 
         Args:
-          key: of the latents.
-          variables: of this model.
-          count: number of draws.
-          condition: of each draw, if the model is conditional.
-          temperature: factor of the standard deviations of the latents' Gaussian noise.
-          given: layers that are fixed; the others are drawn.
+          key: Key of the latents.
+          variables: Variables of the model.
+          count: Number of samples.
+          condition: Condition of each sample, if the model is conditional.
+          temperature: Factor of the standard deviations of the latents' Gaussian noise.
+          given: Latents of the layers that are fixed; the other layers are sampled.
+
+        Returns:
+          The latents of each layer and p(x|z).
         """

@@ -1,4 +1,4 @@
-"""A table of the parameters of a model, as text."""
+"""Text table of the parameters of a model."""
 
 import math
 from typing import Any
@@ -8,11 +8,14 @@ from jaxtyping import PyTree
 
 
 def parameter_table(model: Any = None, variables: PyTree = None) -> str:
-    """A table with the path, shape, dtype and number of the parameters, and their total.
+    """Text table of the path, shape, dtype and size of each array, with their total.
 
     Args:
-      model: model whose `init(key)` makes the variables; only their shapes are computed.
-      variables: variables of a model, or any tree of arrays, in place of `model`.
+      model: Model whose `init(key)` creates the variables; only their shapes are computed.
+      variables: Variables of a model, or any tree of arrays, in place of `model`.
+
+    Returns:
+      The table, one line per array.
     """
     if variables is None:
         variables = jax.eval_shape(model.init, jax.random.key(0))
@@ -31,5 +34,5 @@ def parameter_table(model: Any = None, variables: PyTree = None) -> str:
 
 
 def parameter_count(variables: PyTree) -> int:
-    """The number of entries of all arrays in a tree."""
+    """Number of entries of all arrays of a tree."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
