@@ -1,4 +1,4 @@
-"""Distributions of latents: posteriors q(z|x), priors p(z), flows, and divergences in nats."""
+"""Distributions of latents: posteriors q(z|x), priors p(z), normalising flows, and divergences in nats."""
 
 from vae_jax.distributions.base import LOG_2PI, Posterior, Prior, example_keys, normal_like, soft_clip
 from vae_jax.distributions.divergence import kl_divergence, log_ratio

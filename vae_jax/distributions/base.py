@@ -1,4 +1,4 @@
-"""Keys, noise and bounds that all distributions of latents share, and what a distribution is."""
+"""Protocols of posteriors and priors, and the keys, the noise and the bounds that all distributions share."""
 
 from typing import Protocol, runtime_checkable
 
@@ -13,10 +13,15 @@ LOG_VARIANCE_BOUND = 20.0  # standard deviations from 4.5e-5 to 2.2e4
 
 
 def example_keys(key: Array, batch: int, first: int | Array = 0) -> Key[Array, " batch"]:
-    """One key per example: `key` folded with the positions from `first`, unless it already is one per example.
+    """One key per example: `key` folded with the position of each example, unless it already is one key per example.
+
+    Args:
+      key: One key, or one per example; keys of a batch are returned unchanged.
+      batch: Number of examples.
+      first: Position of the first example.
 
     Raises:
-      InputError: the key is none of `jax.random.key`.
+      InputError: The key was not made by `jax.random.key`.
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise InputError(f"the key is an array of {key.dtype}; make it with jax.random.key, not PRNGKey")
@@ -26,21 +31,21 @@ def example_keys(key: Array, batch: int, first: int | Array = 0) -> Key[Array, "
 
 
 def normal_like(values: Float[Array, "*shape"], key: Key[Array, "*keys"], batch_axis: int) -> Float[Array, "*shape"]:
-    """N(0, 1) noise of the shape of `values`, each example along `batch_axis` with its own key."""
+    """N(0, 1) noise of the shape of `values`, with a separate key for each example along `batch_axis`."""
     keys = example_keys(key, values.shape[batch_axis])
     draw = jax.vmap(lambda k, v: jax.random.normal(k, v.shape, v.dtype), in_axes=(0, batch_axis), out_axes=batch_axis)
     return draw(keys, values)
 
 
 def soft_clip(x: Float[Array, "*shape"], low: float, high: float) -> Float[Array, "*shape"]:
-    """The identity from `low` to `high`; beyond, bent smoothly so that it goes no more than 1 further."""
+    """Smooth clipping: the identity from `low` to `high`; values beyond exceed these bounds by at most 1."""
     inside = jnp.clip(x, low, high)
     return inside + jnp.tanh(x - inside)
 
 
 @runtime_checkable
 class Posterior(Protocol):
-    """q(z|x): what `VAE.encode` returns."""
+    """Approximate posterior q(z|x) of a batch, as returned by `VAE.encode`."""
 
     @property
     def mean(self) -> Array:
@@ -48,23 +53,23 @@ class Posterior(Protocol):
 
     @property
     def variance(self) -> Array:
-        """Of each latent dimension, [*batch, latent]."""
+        """Variance of each latent dimension, [*batch, latent]."""
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch latent"]:
-        """A reparameterised draw for each example; `key` is one key, or one per example."""
+        """One reparameterised sample per example, [*batch, latent]; `key` is one key, or one per example."""
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
-        """log q(z|x), summed over the latent dimensions."""
+        """log q(z|x) in nats, summed over the latent dimensions."""
 
 
 @runtime_checkable
 class Prior(Protocol):
-    """p(z), or p(z|condition): what a prior value makes of its variables."""
+    """Prior p(z) or p(z|condition), as built by a prior such as `GaussianMixture` from its variables."""
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
-        """log p(z), summed over the latent dimensions."""
+        """log p(z) in nats, summed over the latent dimensions."""
 
     def sample(
         self, key: Key[Array, ""], count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
-        """Independent draws, the standard deviation of their Gaussian noise multiplied by `temperature`."""
+        """`count` independent samples; `temperature` multiplies the standard deviation of their Gaussian noise."""

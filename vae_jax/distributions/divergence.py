@@ -1,7 +1,7 @@
-"""The divergence of a posterior from a prior, and its value at draws, in nats.
+"""KL divergence of a posterior from a prior, and the log-ratio of their densities at samples, in nats.
 
-Both come by units: one for each latent dimension where posterior and prior factorise over the dimensions, else one for
-all of them together. Free bits apply to a unit, and a unit is what is active or not.
+Both are returned per unit. If posterior and prior factorise over the latent dimensions, each dimension is a unit;
+otherwise there is a single unit for all dimensions. Free bits and the count of active units apply to these units.
 """
 
 from jaxtyping import Array, Float
@@ -15,9 +15,18 @@ from vae_jax.errors import InputError
 def kl_divergence(
     q: Posterior, p: Prior, z: Float[Array, "*samples latent"]
 ) -> Float[Array, "*samples units"] | Float[Array, "*batch units"]:
-    """KL(q || p): in closed form where there is one, [*batch, units], else `log_ratio` at draws `z` from q.
+    """KL(q || p) in nats: in closed form where one is implemented, otherwise `log_ratio` at samples `z` from q.
 
-    The divergence of a `Delta` is 0, since a plain autoencoder has no prior to diverge from.
+    There is a closed form of a `DiagonalGaussian` or a `FullGaussian` and N(0, I). The divergence of a `Delta` is 0,
+    because a plain autoencoder has no prior.
+
+    Args:
+      q: Posterior.
+      p: Prior.
+      z: Samples from q, [*samples, latent].
+
+    Returns:
+      [*batch, units] in closed form, otherwise [*samples, units].
     """
     if isinstance(q, Delta) or (isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian)):
         return q.kl()
@@ -25,7 +34,7 @@ def kl_divergence(
 
 
 def log_ratio(q: Posterior, p: Prior, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples units"]:
-    """log q(z|x) - log p(z); its expectation over draws `z` from q is the KL.
+    """log q(z|x) - log p(z) in nats, [*samples, units]; its expectation over samples `z` from q is KL(q || p).
 
     Raises:
       InputError: q is a `Delta`, which has no density.

@@ -1,4 +1,4 @@
-"""Normalising flows: invertible maps of latents whose Jacobian's determinant is known, and what they make of others."""
+"""Normalising flows: invertible maps of latents with a known Jacobian determinant, and transformed distributions."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
@@ -16,24 +16,24 @@ from vae_jax.values import parameter, value
 
 @runtime_checkable
 class Flow(Protocol):
-    """An invertible map of R^latent, a value with pure methods."""
+    """Invertible map f of R^latent: a value with pure methods, which accept the parameters as an argument."""
 
     def init(self, key: Key[Array, ""], latent_dim: int) -> PyTree:
-        """Fresh parameters."""
+        """Initial parameters."""
 
     def forward(
         self, params: PyTree, z: Float[Array, "*samples latent"]
     ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
-        """f(z) and log |det df/dz|."""
+        """f(z), [*samples, latent], and log |det df/dz|, [*samples]."""
 
     def inverse(
         self, params: PyTree, z: Float[Array, "*samples latent"]
     ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
-        """f^-1(z) and log |det df^-1/dz|."""
+        """f^-1(z), [*samples, latent], and log |det df^-1/dz|, [*samples]."""
 
 
 class _Shift(nn.Module):
-    """A log-scale and a shift for each of `features` coordinates, both 0 at first."""
+    """Network that returns a log-scale and a shift for each of `features` coordinates, both initially 0."""
 
     hidden: tuple[int, ...]
     features: int
@@ -51,15 +51,15 @@ class _Shift(nn.Module):
 class Coupling:
     """Affine coupling layers (RealNVP: Dinh et al., 2017).
 
-    Each layer leaves one half of the coordinates as it is and maps each coordinate of the other half to
-    exp(s) * z + t, s and t given by a network of the first half; every other layer takes the halves the other way
-    round. After each pair of layers the coordinates are reordered, those of even place first, so that each meets
-    others. The flow starts as the identity (up to that order).
+    Each layer leaves one half of the coordinates unchanged and maps each coordinate z of the other half to
+    exp(s) * z + t, where s and t are outputs of a network whose input is the unchanged half. The halves swap roles in
+    every second layer. After each pair of layers the coordinates are permuted, those with an even index first, so that
+    the next pair splits them differently. The flow is initially the identity, up to these permutations.
 
     Attributes:
-      layers: number of coupling layers.
-      hidden: widths of each layer's network, ReLU between them.
-      bound: greatest absolute value of s, which goes through bound * tanh(s / bound).
+      layers: Number of coupling layers.
+      hidden: Widths of the hidden layers of each network, with ReLU activations.
+      bound: Greatest absolute value of s, which is replaced by bound * tanh(s / bound).
     """
 
     layers: int = 4
@@ -71,10 +71,10 @@ class Coupling:
         require_positive(bound=self.bound)
 
     def init(self, key: Key[Array, ""], latent_dim: int) -> PyTree:
-        """Fresh parameters, one tree a layer.
+        """Initial parameters, one tree per layer.
 
         Raises:
-          InputError: a single latent dimension, which has no two halves.
+          InputError: There is a single latent dimension, which can't be split.
         """
         if latent_dim < 2:
             raise InputError(
@@ -89,7 +89,7 @@ class Coupling:
     def forward(
         self, params: PyTree, z: Float[Array, "*samples latent"]
     ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
-        """f(z) and log |det df/dz|."""
+        """f(z), [*samples, latent], and log |det df/dz|, [*samples]."""
         log_det = jnp.zeros(z.shape[:-1], z.dtype)
         for i in range(self.layers):
             kept, changed = _split(z, i)
@@ -101,7 +101,7 @@ class Coupling:
     def inverse(
         self, params: PyTree, z: Float[Array, "*samples latent"]
     ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
-        """f^-1(z) and log |det df^-1/dz|."""
+        """f^-1(z), [*samples, latent], and log |det df^-1/dz|, [*samples]."""
         log_det = jnp.zeros(z.shape[:-1], z.dtype)
         for i in reversed(range(self.layers)):
             kept, changed = _split(_unjoined(z, i), i)
@@ -120,12 +120,12 @@ class Coupling:
 
 
 def _kept(latent_dim: int, layer: int) -> int:
-    """How many coordinates a layer leaves as they are: the first half, or in odd layers the second."""
+    """Number of coordinates that a layer leaves unchanged: the first half, or in odd layers the second half."""
     return latent_dim // 2 if layer % 2 == 0 else latent_dim - latent_dim // 2
 
 
 def _split(z: Array, layer: int) -> tuple[Array, Array]:
-    """The coordinates that a layer keeps, and those that it changes."""
+    """The coordinates that a layer leaves unchanged, and those that it changes."""
     first, second = jnp.split(z, [z.shape[-1] // 2], axis=-1)
     return (first, second) if layer % 2 == 0 else (second, first)
 
@@ -135,7 +135,7 @@ def _join_halves(kept: Array, changed: Array, layer: int) -> Array:
 
 
 def _join(kept: Array, changed: Array, layer: int) -> Array:
-    """Both halves in their places; in the order of the next pair of layers after each second layer."""
+    """Both halves in one array, permuted for the next pair of layers after every second layer."""
     z = _join_halves(kept, changed, layer)
     return _reordered(z) if layer % 2 else z
 
@@ -145,7 +145,7 @@ def _unjoined(z: Array, layer: int) -> Array:
 
 
 def _reordered(z: Array) -> Array:
-    """Even coordinates first, then the odd ones: the halves of the next pair of layers are mixed."""
+    """Coordinates with an even index first, then those with an odd index."""
     return jnp.concatenate([z[..., ::2], z[..., 1::2]], axis=-1)
 
 
@@ -158,12 +158,12 @@ def _original(z: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Transformed:
-    """The distribution of f(e), e drawn from a base distribution: a posterior or a prior, as the base is.
+    """Distribution of f(e) for e from a base distribution; a posterior or a prior, depending on the base.
 
     Attributes:
-      base: the distribution of e.
-      flow: f.
-      params: of the flow.
+      base: Distribution of e.
+      flow: Invertible map f.
+      params: Parameters of the flow.
     """
 
     base: Any
@@ -172,47 +172,47 @@ class Transformed:
 
     @property
     def mean(self) -> Array:
-        """f at the base's mean: the encoding, and not E[z|x]."""
+        """f at the mean of the base, [*batch, latent]: a point encoding, which differs from E[z|x] in general."""
         return self.flow.forward(self.params, jnp.asarray(self.base.mean))[0]
 
     @property
     def variance(self) -> Array:
-        """By the linearisation of f at the base's mean, [*batch, latent]."""
+        """Approximate variance by linearising f at the mean of the base, [*batch, latent]."""
         mean = jnp.asarray(self.base.mean)
         flat, variance = mean.reshape(-1, mean.shape[-1]), self.base.variance.reshape(-1, mean.shape[-1])
         jacobian = jax.vmap(jax.jacfwd(lambda e: self.flow.forward(self.params, e)[0]))(flat)
         return jnp.einsum("bij,bj->bi", jacobian**2, variance).reshape(mean.shape)
 
     def sample(self, key: Key[Array, "*keys"], *arguments: Any) -> Float[Array, "*batch latent"]:
-        """f of a draw from the base, which takes the same arguments."""
+        """f of a sample from the base; the arguments are those of `base.sample`."""
         return self.flow.forward(self.params, self.base.sample(key, *arguments))[0]
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
-        """log p(f^-1(z)) + log |det df^-1/dz|."""
+        """log p(f^-1(z)) + log |det df^-1/dz| in nats, with p the density of the base."""
         e, log_det = self.flow.inverse(self.params, z)
         return self.base.log_prob(e) + log_det
 
 
 @value
 class FlowPosterior:
-    """A flow on top of a Gaussian posterior (Rezende and Mohamed, 2015).
+    """Posterior whose samples are those of a Gaussian, transformed by a flow (Rezende and Mohamed, 2015).
 
     Attributes:
-      flow: such as `Coupling()`; its parameters are shared by all examples.
-      base: the family of Gaussians whose draws go through it.
+      flow: Flow, such as `Coupling()`; all examples share its parameters.
+      base: Family of Gaussian posteriors to which the flow is applied.
     """
 
     flow: Flow = parameter()
     base: type[DiagonalGaussian] | type[FullGaussian] = DiagonalGaussian
 
     def output_shape(self, latent_dim: int) -> tuple[int, int]:
-        """What the encoder emits for one example: that of the base."""
+        """Shape of the encoder output of one example, which is that of the base."""
         return self.base.output_shape(latent_dim)
 
     def init(self, key: Key[Array, ""], latent_dim: int) -> Variables:
-        """{"params": the flow's}."""
+        """{"params": parameters of the flow}."""
         return {"params": self.flow.init(key, latent_dim)}
 
     def from_network(self, outputs: Float[Array, "*batch rows latent"], variables: Variables) -> Posterior:
-        """The flow of the base's q(z|x)."""
+        """The base posterior of the encoder outputs, transformed by the flow."""
         return Transformed(self.base.from_network(outputs), self.flow, variables["params"])

@@ -1,4 +1,4 @@
-"""A mixture of diagonal Gaussians."""
+"""Mixture of diagonal Gaussians."""
 
 import functools
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from vae_jax.values import shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GaussianMixtureDistribution:
-    """sum_k w_k N(means_k, diag(exp(log_variances_k))).
+    """Mixture of diagonal Gaussians, sum_k w_k N(means_k, diag(exp(log_variances_k))).
 
     Attributes:
-      means: [components, latent].
-      log_variances: [components, latent].
-      logits: of the weights w, up to a constant, [components].
+      means: Means of the components, [components, latent].
+      log_variances: Logarithms of the variances, [components, latent].
+      logits: Logarithms of the weights w, up to a constant, [components].
     """
 
     means: Float[Array, "components latent"]
@@ -28,7 +28,7 @@ class GaussianMixtureDistribution:
     logits: Float[Array, " components"]
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
-        """log sum_k w_k N(z; means_k, diag(exp(log_variances_k)))."""
+        """log sum_k w_k N(z; means_k, diag(exp(log_variances_k))) in nats, [*samples]."""
         squares = _squared_distances(z, self.means, jnp.exp(-self.log_variances))
         log_weights = jax.nn.log_softmax(self.logits)
         constants = log_weights - 0.5 * jnp.sum(self.log_variances + LOG_2PI, axis=-1)
@@ -37,7 +37,7 @@ class GaussianMixtureDistribution:
     def sample(
         self, key: Key[Array, ""], count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
-        """Independent draws: a component, then a point of it, its deviation multiplied by `temperature`."""
+        """`count` independent samples; `temperature` multiplies the standard deviations within the components."""
         component_key, noise_key = jax.random.split(key)
         component = jax.random.categorical(component_key, self.logits, shape=(count,))
         noise = temperature * jax.random.normal(noise_key, (count, self.means.shape[-1]))
@@ -50,11 +50,11 @@ def _squared_distances(
     means: Float[Array, "components latent"],
     precisions: Float[Array, "components latent"],
 ) -> Float[Array, "*samples components"]:
-    """sum_d (z_d - means_kd)^2 precisions_kd, one dimension after the other.
+    """sum_d (z_d - means_kd)^2 precisions_kd, accumulated over the dimensions.
 
-    Each difference is taken before it is squared: written as matrix products, z^2 - 2 z m + m^2 cancels, and in float32
-    the log-density of narrow components is wrong by more than 1e-3 nats. The derivative is that of the products, which
-    are faster there and lose nothing.
+    Each difference is squared directly. In the expansion z^2 - 2 z m + m^2 as matrix products the terms cancel, and in
+    float32 the log-density of narrow components has an error of more than 1e-3 nats. The derivative is that of the
+    matrix products, which is faster and loses no precision.
     """
 
     def add(total: Array, of_dimension: tuple[Array, Array, Array]) -> tuple[Array, None]:
@@ -67,7 +67,7 @@ def _squared_distances(
 
 
 def _as_last(vector: Float[Array, " n"], other: Float[Array, "*axes"]) -> Float[Array, "*ones n"]:
-    """[n] with as many axes as `other` has."""
+    """`vector` as the last axis of an array with as many axes as `other`, the others of length 1."""
     return vector.reshape(*[1] * (other.ndim - 1), -1)
 
 
@@ -77,7 +77,7 @@ def _squared_distances_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ..
 
 
 def _products(z: Array, means: Array, precisions: Array) -> Array:
-    """`_squared_distances` as matrix products."""
+    """`_squared_distances` as matrix products, up to rounding errors."""
     product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     constants = jnp.sum(means**2 * precisions, axis=-1)
     return product(z**2, precisions.T) - 2 * product(z, (means * precisions).T) + _as_last(constants, z)

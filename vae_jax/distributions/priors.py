@@ -1,7 +1,8 @@
-"""Priors p(z) as values, each with its own variables.
+"""Priors p(z) as values with separate variables.
 
-A prior makes its variables by `init(key, latent_dim, event_shape, data)` and a distribution of them by
-`prior(variables, latent_dim, encode)`, where `encode` maps inputs to q(z|x) with the present variables of the model.
+`init(key, latent_dim, event_shape, data)` of a prior returns its initial variables.
+`prior(variables, latent_dim, encode)` returns p(z), where `encode` maps inputs to q(z|x) with the current variables of
+the model.
 """
 
 from collections.abc import Callable
@@ -25,24 +26,24 @@ Examples = Shaped[Any, "n ..."] | None
 
 @value
 class StandardNormal:
-    """N(0, I), without variables."""
+    """Standard normal prior N(0, I), which has no variables."""
 
     def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
-        """No variables."""
+        """An empty dict: this prior has no variables."""
         return {}
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
-        """N(0, I)."""
+        """The distribution N(0, I) in `latent_dim` dimensions."""
         return UnitGaussian(latent_dim)
 
 
 @value
 class GaussianMixture:
-    """A mixture of diagonal Gaussians whose means, variances and weights are learned.
+    """Mixture of diagonal Gaussians with learned means, variances and weights.
 
     Attributes:
-      components: number of Gaussians.
-      spread: standard deviation of the means to begin with.
+      components: Number of Gaussians.
+      spread: Standard deviation of the initial means.
     """
 
     components: int = 10
@@ -53,13 +54,13 @@ class GaussianMixture:
         require_positive(spread=self.spread)
 
     def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
-        """Means drawn from N(0, spread^2), variances 1, equal weights."""
+        """Initial variables: means sampled from N(0, spread^2), variances of 1, and equal weights."""
         shape = (self.components, latent_dim)
         means = self.spread * jax.random.normal(key, shape)
         return {"params": {"means": means, "log_variances": jnp.zeros(shape), "logits": jnp.zeros(self.components)}}
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
-        """The mixture; log-variances are soft-clipped as a posterior's are."""
+        """The mixture of these variables; log-variances are soft-clipped to -20 and 20."""
         of = variables["params"]
         log_variances = soft_clip(of["log_variances"], -LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
         return GaussianMixtureDistribution(of["means"], log_variances, of["logits"])
@@ -67,12 +68,12 @@ class GaussianMixture:
 
 @value
 class VampPrior:
-    """The mixture of the posteriors of learned pseudo-inputs, of equal weights (Tomczak and Welling, 2018).
+    """Mixture, with equal weights, of the posteriors of learned pseudo-inputs u_k (Tomczak and Welling, 2018).
 
-    The pseudo-inputs are trained with the networks. They start from training examples.
+    The pseudo-inputs are initialised with training examples and trained together with the networks.
 
     Attributes:
-      components: number of pseudo-inputs.
+      components: Number of pseudo-inputs, K.
     """
 
     components: int = 500
@@ -81,10 +82,11 @@ class VampPrior:
         require_positive_int(components=self.components)
 
     def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
-        """Training examples, drawn without replacement where there are enough of them.
+        """Initial pseudo-inputs: training examples, sampled without replacement if there are enough.
 
         Raises:
-          InputError: no examples, or some of another shape than the model's event, or whole numbers such as bytes.
+          InputError: There are no examples, their shape is not the event shape of the model, or they are integers, such
+            as bytes.
         """
         if data is None:
             raise InputError("a VampPrior starts from training examples; give some: vae.init(key, data=x)")
@@ -96,10 +98,10 @@ class VampPrior:
         return {"params": {"pseudo_inputs": jnp.asarray(data)[rows]}}
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
-        """1/K sum of q(z|u_k).
+        """The mixture 1/K sum_k q(z|u_k).
 
         Raises:
-          InputError: the posterior isn't a diagonal Gaussian.
+          InputError: The posterior is not a `DiagonalGaussian`.
         """
         posterior = encode(variables["params"]["pseudo_inputs"])
         if not isinstance(posterior, DiagonalGaussian):
@@ -110,18 +112,18 @@ class VampPrior:
 
 @value
 class FlowPrior:
-    """A flow of N(0, I).
+    """N(0, I) transformed by a flow.
 
     Attributes:
-      flow: such as `Coupling()`.
+      flow: Flow, such as `Coupling()`.
     """
 
     flow: Flow = parameter()
 
     def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
-        """{"params": the flow's}."""
+        """{"params": parameters of the flow}."""
         return {"params": self.flow.init(key, latent_dim)}
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
-        """The distribution of the flow's outputs."""
+        """N(0, I) in `latent_dim` dimensions, transformed by the flow."""
         return Transformed(UnitGaussian(latent_dim), self.flow, variables["params"])

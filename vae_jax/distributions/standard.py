@@ -12,16 +12,20 @@ from vae_jax.distributions.base import LOG_2PI
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class UnitGaussian:
-    """N(0, I) in `latent_dim` dimensions."""
+    """N(0, I) in `latent_dim` dimensions.
+
+    Attributes:
+      latent_dim: Number of latent dimensions, Z.
+    """
 
     latent_dim: int = field(metadata={"static": True})
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
-        """-1/2 (|z|^2 + Z log 2 pi)."""
+        """log N(z; 0, I) in nats, -1/2 (|z|^2 + Z log 2 pi)."""
         return -0.5 * jnp.sum(z**2 + LOG_2PI, axis=-1)
 
     def sample(
         self, key: Key[Array, ""], count: int, temperature: float | Float[Array, ""] = 1.0
     ) -> Float[Array, "count latent"]:
-        """Independent draws, their standard deviation `temperature`."""
+        """`count` independent samples with standard deviation `temperature`."""
         return temperature * jax.random.normal(key, (count, self.latent_dim))
