@@ -1,8 +1,9 @@
 """The comparison of `mnist_lattice.py` with ten latent dimensions.
 
-Trains an autoencoder and a variational autoencoder of the layers 784-500-250-10 and back. The pictures show the plane
-of the first two latent dimensions, the lattice on the great circle of the sphere that holds 99 % of the encodings, and,
-because a plane shows little of ten dimensions, images decoded from N(0, I) and from a Gaussian fitted to the encodings.
+The script trains an autoencoder and a variational autoencoder with the layers 784-500-250-10 and a mirrored decoder.
+The pictures show the plane of the first two latent dimensions and the lattice on the great circle of the sphere that
+contains 99 % of the encodings. Because a plane shows little of ten dimensions, further pictures show images decoded
+from samples of N(0, I) and of a Gaussian fitted to the encodings.
 """
 
 from dataclasses import dataclass
@@ -25,11 +26,11 @@ class Config(Options):
     """Number of latent dimensions."""
     out: Path = Path("runs/mnist_latent10")
     """Folder for the report and the pictures."""
-    training: TrainingOptions = TrainingOptions(learning_rate=6e-3, weight_decay=0.05)  # without decay it overfits
+    training: TrainingOptions = TrainingOptions(learning_rate=6e-3, weight_decay=0.05)  # overfits without weight decay
 
 
 def main(config: Config) -> Report:
-    """Compare both models, draw samples of each, write the report."""
+    """Compare both models, write pictures of samples from each, and write the report."""
     run = Run.start("mnist_latent10", config)
     numbers, spaces = compare(run, config.latent_dim)
     sheets = [

@@ -1,8 +1,8 @@
-"""An autoencoder beside a variational autoencoder on MNIST: two-dimensional encodings, and what a lattice decodes to.
+"""Comparison of an autoencoder and a variational autoencoder on MNIST: 2-D encodings, and the decoded lattice.
 
-Both have the layers 784-500-250-2 and back. The script draws the encodings of the test images with the circle that
-holds 99 % of them, the square lattice inscribed in that circle, and the images that the points of the lattice decode
-to. It measures the ELBO, how many decoded images are legible, and Fréchet distances of generated images.
+Both models have the layers 784-500-250-2 and a mirrored decoder. The script plots the encodings of the test images with
+the circle that contains 99 % of them, the square lattice inscribed in that circle, and the decoded lattice. It measures
+the ELBO, the share of decoded images that are legible, and Fréchet distances of generated images.
 """
 
 from dataclasses import dataclass
@@ -26,20 +26,27 @@ class Config(Options):
     """Options of this experiment."""
 
     latent_dim: int = 2
-    """Number of latent dimensions; the plane of the first two is drawn."""
+    """Number of latent dimensions. The pictures show the plane of the first two."""
     out: Path = Path("runs/mnist_lattice")
     """Folder for the report and the pictures."""
 
 
 def main(config: Config) -> Report:
-    """Train both models, draw and measure their latent spaces, write the report."""
+    """Train both models, plot and measure their latent spaces, and write the report."""
     run = Run.start("mnist_lattice", config)
     numbers, _ = compare(run, config.latent_dim)
     return run.report(numbers)
 
 
 def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, LatentSpace]]:
-    """Train both models, draw and measure their latent spaces: the numbers, and the latent spaces by title."""
+    """Train both models, then plot and measure their latent spaces.
+
+    Returns:
+      The numbers for the report, and the latent spaces by title.
+
+    Raises:
+      InputError: `latent_dim` is less than 2.
+    """
     if latent_dim < 2:
         raise vj.InputError(f"latent_dim is {latent_dim}; a lattice needs at least 2")
     classifier, accuracy = run.classifier()
@@ -78,7 +85,7 @@ def latent_space(
     legibility: vj.LegibilityClassifier,
     size: int = 15,
 ) -> LatentSpace:
-    """Encodings, circle, lattice and decoded lattice of a trained model, and numbers about them."""
+    """Compute the encodings, circle, lattice and decoded lattice of a trained model, and the numbers for the report."""
     model, variables = trained.model, trained.variables
     keys = jax.random.split(key, 8)
     posterior = vj.encode_all(keys[2], model, variables, data.test)
@@ -96,7 +103,7 @@ def latent_space(
     }
     draws = {name: vj.decode_all(model, variables, z) for name, z in draws_of_z.items()}
     features = {name: classifier(images).features for name, images in draws.items()}
-    features["train"] = classifier.on(data.train[:count]).features  # for scale: real images against real images
+    features["train"] = classifier.on(data.train[:count]).features  # reference: the distance between real images
     test_features = classifier.on(data.test).features
     numbers = {
         **elbo_numbers(keys[0], model, variables, data.train, vj.Scale(), "train"),

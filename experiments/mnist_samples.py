@@ -1,7 +1,7 @@
-"""Digits drawn from the prior of a 2-D VAE, and unseen digits above their reconstructions from a 20-D one.
+"""Samples from the prior of a VAE with 2 latent dimensions, and reconstructions of test images with 20 dimensions.
 
-The 20-D model has the layers of PyTorch's VAE example, 784-400-20 and back; its negative ELBO on the test images is
-drawn epoch by epoch beside the result of that example, 106.7 after 7 epochs.
+The 20-dimensional model has the layers of PyTorch's VAE example, 784-400-20 and a mirrored decoder. Its negative ELBO
+on the test images is plotted after each epoch, with the result of that example, 106.7 after 7 epochs, as a reference.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from harness.run import Report, Run, run_script
 
 import vae_jax as vj
 
-PYTORCH_EXAMPLE = (7, 106.7)  # epochs, test negative ELBO: grey pixels, one sampled z
+PYTORCH_EXAMPLE = (7, 106.7)  # epochs, test negative ELBO (grey pixels, one sampled z)
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Config(Options):
 
     out: Path = Path("runs/mnist_samples")
     """Folder for the report and the pictures."""
-    training: TrainingOptions = TrainingOptions(learning_rate=6e-3, weight_decay=0.05)  # 20-D overfits without decay
+    training: TrainingOptions = TrainingOptions(learning_rate=6e-3, weight_decay=0.05)  # overfits without weight decay
 
 
 def main(config: Config) -> Report:
-    """Train both models, draw, report."""
+    """Train both models, write the pictures, and write the report."""
     run = Run.start("mnist_samples", config, epochs=20, batch_size=128)
     plane_key, wide_key, draw_key, reconstruction_key, encode_key = jax.random.split(run.key, 5)
     plane = run.train(plane_key, vj.mlp_vae(run.data.event_shape, latent_dim=2), vj.ELBO(), title="2-D VAE")

@@ -1,4 +1,4 @@
-"""Pictures and the table of an autoencoder beside a variational autoencoder."""
+"""Pictures and a table that compare an autoencoder with a variational autoencoder."""
 
 import functools
 import operator
@@ -19,12 +19,12 @@ class LatentSpace:
     """The latent space of a trained model: arrays for the pictures, and `numbers` for the report.
 
     Attributes:
-      encodings: posterior means of the test images.
-      circle: about their mean, holding 99 % of them.
-      lattice: points of the lattice inscribed in it.
-      decoded: E[x|z] at the points, in the lattice's order.
-      draws: E[x|z] of draws from each distribution of z, by its name, as many as there are points.
-      numbers: see `mnist_lattice.latent_space`.
+      encodings: Posterior means of the test images.
+      circle: Circle around their mean that contains 99 % of them.
+      lattice: Points of the lattice inscribed in the circle.
+      decoded: E[x|z] at the points, in the order of the lattice.
+      draws: E[x|z] at samples of each distribution of z, by its name; as many as there are points.
+      numbers: Numbers for the report (see `mnist_lattice.latent_space`).
     """
 
     encodings: Float[np.ndarray, "n latent"]
@@ -36,12 +36,15 @@ class LatentSpace:
 
 
 def side_by_side(spaces: Mapping[str, LatentSpace], labels: Int[np.ndarray, " n"] | None, title: str) -> Figure:
-    """Models side by side: above, the encodings with circle and lattice; below, the decoded lattice.
+    """Plot several models side by side: encodings with circle and lattice above, the decoded lattice below.
 
     Args:
-      spaces: by the model's title.
-      labels: classes of the test images.
-      title: of the figure.
+      spaces: Latent spaces by the title of the model.
+      labels: Classes of the test images, or None.
+      title: Title of the figure.
+
+    Returns:
+      The figure.
     """
     figure = Figure(figsize=(4.6 * len(spaces), 9.9), layout="constrained")
     grid = figure.subplots(2, len(spaces), squeeze=False)
@@ -55,7 +58,7 @@ def side_by_side(spaces: Mapping[str, LatentSpace], labels: Int[np.ndarray, " n"
 
 
 def curves(spaces: Mapping[str, LatentSpace], title: str) -> Figure:
-    """Training loss and negative ELBO of the test images against epochs, one colour per model."""
+    """Plot the training loss and the negative ELBO of the test images against epochs, one colour per model."""
     names = ("loss", "test_negative_elbo")
     by_model = {
         model: [[record[name] for record in space.numbers["history"]] for name in names]
@@ -65,7 +68,7 @@ def curves(spaces: Mapping[str, LatentSpace], title: str) -> Figure:
 
 
 def caption(numbers: Mapping[str, Any]) -> str:
-    """Three lines under a picture."""
+    """The caption of a decoded lattice, in three lines."""
     return (
         f"test images: reconstruction {numbers['test_reconstruction']:.1f} + KL {numbers['test_kl']:.1f} nats\n"
         f"lattice: {numbers['legible_share']:.0%} legible, spread over {numbers['lattice_classes']:.1f} classes\n"
@@ -74,13 +77,16 @@ def caption(numbers: Mapping[str, Any]) -> str:
 
 
 def table(spaces: Mapping[str, LatentSpace], label: str) -> str:
-    """The numbers of several models as text, a column each.
+    """Format the numbers of several models as a text table, with one column per model.
 
     Args:
-      spaces: by the model's title.
-      label: data, unit, noise and seed.
+      spaces: Latent spaces by the title of the model.
+      label: First line of the table: data, unit, noise and seed.
+
+    Returns:
+      The table.
     """
-    rows: dict[str, tuple[str, str]] = {}  # title: path to the number, format
+    rows: dict[str, tuple[str, str]] = {}  # by title: path to the number, and format
     for split in ("train", "test"):
         for term in ("reconstruction", "kl", "negative_elbo"):
             rows[f"{split} {term.replace('_', ' ')}"] = (f"{split}_{term}", ".2f")

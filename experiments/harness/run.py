@@ -263,16 +263,16 @@ class Run:
         return 50 if self.options.smoke else default
 
     def classifier(self) -> tuple[vj.TrainedClassifier, float]:
-        """Train a classifier on the data of this run; returns it and its accuracy on the test images."""
+        """Train a classifier on the data of this run; also return its accuracy on the test images."""
         seed = self.options.classifier_seed
-        key = jax.random.fold_in(jax.random.key(seed), 1)  # independent of a run with this seed
+        key = jax.random.fold_in(jax.random.key(seed), 1)  # distinct from the keys of a run with this seed
         classifier = train_classifier(key, self.data.train, steps=self.classifier_steps(2_000))
         accuracy = classifier.on(self.data.test).accuracy(self.data.test.labels)
         print(f"classifier of seed {seed}: {accuracy:.2%} of {self.data.name}'s test images right")
         return classifier, accuracy
 
     def legibility_classifier(self) -> tuple[LegibilityClassifier, float]:
-        """Train a legibility classifier on the data of this run; returns it and the legible share of the test images."""
+        """Train a legibility classifier on the data of this run; also return the legible share of the test images."""
         key = jax.random.fold_in(jax.random.key(self.options.classifier_seed), 2)
         classifier = train_legibility_classifier(key, self.data.train, steps=self.classifier_steps(3_000))
         share = classifier.share(self.data.test.images / np.float32(255))
