@@ -1,9 +1,9 @@
-"""What a richer prior or posterior gains: log p(x) of one VAE under five of them, on dynamically binarised MNIST.
+"""Comparison of priors and posteriors by log p(x): one VAE with five of them on dynamically binarised MNIST.
 
-Trains the VAE of Tomczak and Welling (2018), 784-300-300-40 and back with gated layers, under N(0, I), a mixture of
-Gaussians, a VampPrior and a coupling flow, and with a coupling flow on top of the posterior under N(0, I). log p(x) of
-the test images is estimated by 5,000 importance weights each, and each model is compared with the first one on the same
-images.
+The script trains the VAE of Tomczak and Welling (2018), 784-300-300-40 and a mirrored decoder with gated layers. The
+prior is N(0, I), a mixture of Gaussians, a VampPrior or a coupling flow; a fifth model combines the prior N(0, I) with
+a posterior that is transformed by a coupling flow. log p(x) of each test image is estimated with 5,000 importance
+samples, and each model is compared with the first one on the same images.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ NAMES = {
     "flow_prior": "flow prior",
     "flow_posterior": "flow posterior",
 }
-DRAWS = 64  # of each model, and of a VampPrior's pseudo-inputs
+DRAWS = 64  # number of samples of each model, and of pseudo-inputs of a VampPrior, in the picture
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,20 @@ class Config(Options):
     """Options of this experiment."""
 
     models: tuple[str, ...] = tuple(NAMES)
-    """Models to train; the first one is what the others are compared with."""
+    """Models to train. The first one is the reference of the comparison."""
     components: int = 500
-    """Gaussians of the mixture, and pseudo-inputs of the VampPrior."""
+    """Number of components of the mixture, and of pseudo-inputs of the VampPrior."""
     kl_warm_up: float = 1 / 8
-    """Share of the steps over which the KL's weight climbs from 0 to 1."""
+    """Share of the training steps in which the weight of the KL increases linearly from 0 to 1."""
     samples: int = 5_000
-    """Importance weights for log p(x) of each test image."""
+    """Number of importance samples in the estimate of log p(x) of each test image."""
     out: Path = Path("runs/mnist_priors")
     """Folder for the report and the pictures."""
     training: TrainingOptions = TrainingOptions(learning_rate=2e-3)
 
 
 def main(config: Config) -> Report:
-    """Train each model, estimate log p(x), draw, report."""
+    """Train each model, estimate log p(x), and write the picture and the report."""
     if not config.models or set(config.models) - NAMES.keys():
         raise vj.InputError(f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(NAMES)}")
     if not 0 < config.kl_warm_up <= 1:
@@ -87,7 +87,7 @@ def main(config: Config) -> Report:
 
 
 def model_of(name: str, event_shape: tuple[int, ...], components: int) -> vj.VAE:
-    """The VAE of gated layers, with a prior or a posterior of its own."""
+    """The VAE with gated layers and the prior or posterior of the model with this name."""
     parts: dict[str, dict[str, Any]] = {
         "standard": {},
         "mixture": {"prior": vj.GaussianMixture(components)},
@@ -107,7 +107,7 @@ def model_of(name: str, event_shape: tuple[int, ...], components: int) -> vj.VAE
 def train(
     key: jax.Array, vae: vj.VAE, name: str, run: Run, config: Config
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The trained variables, with their parameters averaged, and the history."""
+    """Train a model; returns its variables, with averaged parameters, and the history."""
     init_key, data_key = jax.random.split(key)
     optimizer = averaged_adamw(config.training.learning_rate, config.training.weight_decay, run.steps)
     warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * run.steps)))
@@ -127,7 +127,7 @@ def train(
 
 
 def numbers(estimates: ImportanceEstimate, of_first: np.ndarray) -> dict[str, float]:
-    """log p(x) of the test images in nats per image, and how much more it is than the first model's."""
+    """The mean log p(x) of the test images in nats per image, and the gain over the first model."""
     log_px, gain = vj.mean_and_stderr(estimates.log_px), vj.mean_and_stderr(np.asarray(estimates.log_px) - of_first)
     return {
         "test_log_px": log_px.mean,
@@ -139,7 +139,7 @@ def numbers(estimates: ImportanceEstimate, of_first: np.ndarray) -> dict[str, fl
 
 
 def row(name: str, model: Mapping[str, Any], config: Config) -> str:
-    """A line of the table."""
+    """The line of a model in the printed table."""
     first = NAMES[config.models[0]]
     gain = f"{model['gain']:+.2f} +- {model['standard_error_of_gain']:.2f} beside {first}"
     beside = "" if NAMES[name] == first else f", {gain}"

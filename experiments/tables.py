@@ -1,9 +1,10 @@
-"""log p(x) of the rows of two small tables: VAEs beside the densities that are usually fitted to such tables.
+"""log p(x) of the rows of two small tables: VAEs compared with density models that are usually fitted to such tables.
 
-The tables, measurements of tumours and of wines, come with scikit-learn. Each of five folds is held out once. The other
-rows standardise the columns and train a Gaussian with a full covariance, a mixture of such Gaussians, factor analysis
-and VAEs. A fifth of the training rows, the inner split, chooses the mixture's size and the VAE's epochs; then both are
-fitted again to all training rows. Every number is a mean over all rows of the table, each held out once.
+The tables contain measurements of tumours and of wines and come with scikit-learn. The evaluation is a five-fold
+cross-validation. The training rows of each fold standardise the columns and train a Gaussian with a full covariance, a
+mixture of such Gaussians, factor analysis and VAEs. A fifth of the training rows, the inner split, selects the size of
+the mixture and the number of epochs of the VAE; both are then fitted again to all training rows. Each number is a mean
+over all rows of the table, each held out once.
 """
 
 import time
@@ -33,12 +34,12 @@ LIKELIHOODS = {
     "Gaussian": vj.LearnedGaussian(per_element=True),
     "Student-t": vj.StudentT(degrees=5.0, per_element=True),
 }
-COMPONENTS, FLOORS = (1, 2, 3, 4, 6), (1e-3, 1e-2, 1e-1)  # of a mixture: sizes, and least variances along an axis
-EVERY, STOPPING_SAMPLES = 5, 200  # epochs between two looks at the inner split, and importance weights of each
+COMPONENTS, FLOORS = (1, 2, 3, 4, 6), (1e-3, 1e-2, 1e-1)  # of a mixture: numbers of components, regularisers
+EVERY, STOPPING_SAMPLES = 5, 200  # epochs between evaluations of the inner split; importance samples in each
 
 Rows = np.ndarray
 LogDensity = Callable[[Rows], np.ndarray]
-Fit = Callable[[Rows, int], LogDensity]  # of the training rows of a fold, and its number
+Fit = Callable[[Rows, int], LogDensity]  # arguments: the training rows of a fold, and its number
 
 
 @dataclass(frozen=True)
@@ -46,33 +47,33 @@ class Config:
     """Options of this experiment."""
 
     tables: tuple[str, ...] = tuple(TABLES)
-    """Tables of scikit-learn: breast_cancer (569 rows, 30 columns), wine (178 rows, 13 columns)."""
+    """Names of the tables of scikit-learn: breast_cancer (569 rows, 30 columns), wine (178 rows, 13 columns)."""
     latent_dims: tuple[int, ...] = (2, 5)
-    """Latent dimensions of the VAEs, and of the factor analyses beside them."""
+    """Numbers of latent dimensions of the VAEs and of the factor analyses."""
     likelihoods: tuple[str, ...] = tuple(LIKELIHOODS)
-    """Of the VAEs: Gaussian or Student-t noise, each column's scale learned."""
+    """Likelihoods of the VAEs: Gaussian, Student-t. The scale of each column is learned."""
     hidden: tuple[int, ...] = (64,)
-    """Widths of the VAEs' layers."""
+    """Widths of the hidden layers of the VAEs."""
     epochs: int = 300
-    """Most passes over the training rows; the inner split chooses how many."""
+    """Largest number of passes over the training rows. The inner split selects the number."""
     batch_size: int = 32
-    """Rows in a training step."""
+    """Number of rows in a training step."""
     learning_rate: float = 3e-3
-    """AdamW's rate at the start, before its cosine decay to 0."""
+    """Initial learning rate of AdamW, before cosine decay to 0."""
     weight_decay: float = 1e-2
-    """AdamW's decay of the weights, in units of the learning rate."""
+    """Weight decay of AdamW, in units of the learning rate."""
     samples: int = 5_000
-    """Importance weights for a VAE's log p(x) of each held-out row."""
+    """Number of importance samples in the estimate of log p(x) of each held-out row under a VAE."""
     folds: int = 5
-    """Parts of a table, each held out once."""
+    """Number of folds of a table, each held out once."""
     seed: int = 0
-    """Seed of the folds, the inner splits, the initial parameters, the order of rows and the noise."""
+    """Seed of the folds, the inner splits, the initial parameters, the order of the rows and the noise."""
     out: Path = Path("runs/tables")
     """Folder for the report and the picture."""
 
 
 def main(config: Config) -> None:
-    """Score every model on every fold, print, draw, report."""
+    """Score each model on each fold, print the scores, and write the picture and the report."""
     started = time.perf_counter()
     check(config)
     scores = {name: scores_of(TABLES[name]().data, name, config) for name in config.tables}
@@ -94,7 +95,7 @@ def main(config: Config) -> None:
 
 
 def check(config: Config) -> None:
-    """Raise `InputError` for what can't be done."""
+    """Raise `InputError` if an option cannot be used."""
     for option, known in (("tables", TABLES), ("likelihoods", LIKELIHOODS)):
         given = getattr(config, option)
         if not given or set(given) - known.keys():
@@ -111,7 +112,7 @@ def check(config: Config) -> None:
 
 
 def scores_of(table: Rows, title: str, config: Config) -> dict[str, np.ndarray]:
-    """log p(x) of each row by each model's name, under the model that was fitted without the row's fold."""
+    """Compute log p(x) of each row, by the name of the model, under the model fitted without the fold of the row."""
     fits = fits_of(table.shape[1], config)
     scores = {name: np.empty(len(table)) for name in fits}
     folds = KFold(config.folds, shuffle=True, random_state=config.seed).split(table)
@@ -126,7 +127,7 @@ def scores_of(table: Rows, title: str, config: Config) -> dict[str, np.ndarray]:
 
 
 def fits_of(columns: int, config: Config) -> dict[str, Fit]:
-    """The models by name."""
+    """The fitting functions of the models, by name."""
     fits: dict[str, Fit] = {
         "Gaussian": fit_gaussian,
         "mixture of Gaussians": partial(fit_mixture, seed=config.seed),
@@ -140,12 +141,12 @@ def fits_of(columns: int, config: Config) -> dict[str, Fit]:
 
 
 def fit_gaussian(rows: Rows, fold: int) -> LogDensity:
-    """With a full covariance."""
+    """Fit a Gaussian with a full covariance."""
     return GaussianMixture(1).fit(rows).score_samples
 
 
 def fit_mixture(rows: Rows, fold: int, seed: int) -> LogDensity:
-    """Of the size and the least variance under which the inner split is the most probable."""
+    """Fit a mixture whose size and regulariser maximise the likelihood of the inner split."""
     fitted, held_out = inner_split(rows, seed)
     candidates = [
         GaussianMixture(size, reg_covar=floor, random_state=seed)
@@ -158,12 +159,12 @@ def fit_mixture(rows: Rows, fold: int, seed: int) -> LogDensity:
 
 
 def fit_factor_analysis(rows: Rows, fold: int, latent_dim: int) -> LogDensity:
-    """By maximum likelihood."""
+    """Fit factor analysis by maximum likelihood."""
     return FactorAnalysis(latent_dim).fit(rows).score_samples
 
 
 def fit_vae(rows: Rows, fold: int, vae: vj.VAE, config: Config) -> LogDensity:
-    """On all rows, for as many epochs as make the inner split the most probable."""
+    """Train a VAE on all rows, for the number of epochs that maximises the likelihood of the inner split."""
     init_key, stop_key, test_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), fold), 3)
     fitted, held_out = inner_split(rows, config.seed)
     looks: dict[int, float] = {}
@@ -174,12 +175,12 @@ def fit_vae(rows: Rows, fold: int, vae: vj.VAE, config: Config) -> LogDensity:
     def look(state: vj.TrainState) -> dict[str, Any]:
         epoch = int(state.step) // (len(fitted) // batch_of(fitted))
         if epoch % EVERY == 0 or epoch == config.epochs:
-            key = jax.random.clone(stop_key)  # the same draws each time
+            key = jax.random.clone(stop_key)  # the same samples in each evaluation
             looks[epoch] = float(np.mean(vj.log_likelihood(key, vae, state.variables, held_out, STOPPING_SAMPLES)))
         return {}
 
     def fit(rows: Rows, epochs: int, eval_fn: Any = None) -> vj.TrainState:
-        steps = config.epochs * (len(rows) // batch_of(rows))  # of the decay, however many are taken of them
+        steps = config.epochs * (len(rows) // batch_of(rows))  # length of the decay, even if training stops earlier
         optimizer, step = optimizer_and_step(vae, steps, config)
         state = vj.init(jax.random.clone(init_key), vae, optimizer)
         settings = {"epochs": epochs, "batch_size": batch_of(rows), "eval_fn": eval_fn, "progress": False}
@@ -190,22 +191,22 @@ def fit_vae(rows: Rows, fold: int, vae: vj.VAE, config: Config) -> LogDensity:
     return lambda rows: np.asarray(vj.log_likelihood(test_key, vae, state.variables, rows, config.samples))
 
 
-@cache  # folds of as many rows share one compiled program
+@cache  # folds with the same number of rows share one compiled program
 def optimizer_and_step(vae: vj.VAE, steps: int, config: Config) -> tuple[optax.GradientTransformation, Any]:
-    """How a VAE is trained."""
+    """The optimizer and the training step of a VAE."""
     schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
     optimizer = optax.adamw(schedule, weight_decay=config.weight_decay)
     return optimizer, vj.make_train_step(vae, vj.ELBO(), optimizer)
 
 
 def inner_split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
-    """Four fifths of the rows to fit, one fifth to choose by."""
+    """Split the rows into four fifths for fitting and one fifth for model selection."""
     fitted, held_out = train_test_split(rows, test_size=0.2, random_state=seed)
     return fitted, held_out
 
 
 def numbers(name: str, scores: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The mean of a model, and of a VAE what it has more than factor analysis of its dimension on the same rows."""
+    """The mean log p(x) of a model; for a VAE also its gain over factor analysis with the same latent dimension."""
     mean = vj.mean_and_stderr(scores[name])
     found = {"log_px": mean.mean, "standard_error": mean.standard_error, "rows": len(scores[name])}
     if name.startswith("VAE"):
@@ -215,19 +216,22 @@ def numbers(name: str, scores: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def beside(model: dict[str, Any]) -> str:
-    """A VAE's gain in words."""
+    """The gain of a VAE over factor analysis, as text."""
     if "gain" not in model:
         return ""
     return f" ({model['gain']:+.2f} +- {model['standard_error_of_gain']:.2f} beside factor analysis)"
 
 
 def scores_by_model(scores: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, title: str) -> Figure:
-    """Means with their standard errors, one panel for each data set and one line for each model.
+    """Plot means and standard errors, one panel per data set and one line per model.
 
     Args:
-      scores: by data set and model, mean and standard error.
-      xlabel: what they are of, with its unit.
-      title: of the figure.
+      scores: Mean and standard error, by data set and model.
+      xlabel: Name and unit of the scores.
+      title: Title of the figure.
+
+    Returns:
+      The figure.
     """
     lines = max(len(models) for models in scores.values())
     figure = Figure(figsize=(1.5 + 3.6 * len(scores), 1.3 + 0.3 * lines), layout="constrained")
