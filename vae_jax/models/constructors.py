@@ -144,7 +144,7 @@ def conv_vae(
 
     Raises:
       InputError: A size is not a positive integer, height or width is not a multiple of 2**len(features), there are no
-        convolutions, or `linear` is set with a likelihood that needs more than one output per pixel.
+        convolutions, or `linear` is set with a likelihood whose outputs do not have the shape of the event.
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)

@@ -1,8 +1,8 @@
 """The variational autoencoder: a frozen value whose methods are pure functions of keys, variables and arrays.
 
-Variables are Linen's: a dictionary of collections, "params" (what the optimizer trains) and, where a part has them,
-others such as "batch_stats"; in each collection, one entry for each of encoder, decoder, likelihood, posterior and
-prior that has variables there.
+Variables are a dictionary of collections, as in Linen: "params", which the optimizer trains, and others such as
+"batch_stats". Each collection has one entry for each of encoder, decoder, likelihood, posterior and prior that has
+variables in it.
 """
 
 import warnings
@@ -48,9 +48,9 @@ from vae_jax.networks import NNXNetwork, identity, takes
 from vae_jax.values import parameter, shape_repr, value
 
 LAYER = "z"
-"""The name of a VAE's one latent layer."""
+"""Name of the single latent layer of a VAE."""
 
-# Streams of an example's key beside the numbers of the draws: the networks' own noise, and that of a prior's encodings.
+# Streams of an example's key besides the numbers of the samples: noise of the networks, and of a prior's encodings.
 _NETWORK, _PSEUDO = 2**31 - 1, 2**31 - 2
 
 Inputs = Float[Array, "batch ..."]
@@ -60,12 +60,12 @@ Inputs = Float[Array, "batch ..."]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Code:
-    """What the draws of a batch are made from.
+    """Posterior and prior of a batch.
 
     Attributes:
-      posterior: q(z|x), [batch, latent].
-      prior: p(z).
-      updates: collections that the encoder has changed.
+      posterior: Posterior q(z|x), [batch, latent].
+      prior: Prior p(z).
+      updates: Collections of variables that the encoder has changed.
     """
 
     posterior: Posterior
@@ -77,13 +77,13 @@ class Code:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Forward:
-    """One pass through a VAE.
+    """Result of a forward pass through a VAE.
 
     Attributes:
-      posterior: q(z|x), [batch, latent].
-      z: draws from it, [samples, batch, latent].
-      px_z: p(x|z) of each draw, [samples, batch, ...].
-      updates: collections that the pass has changed, such as batch statistics; empty for most networks.
+      posterior: Posterior q(z|x), [batch, latent].
+      z: Samples of the posterior, [samples, batch, latent].
+      px_z: Distribution p(x|z) of each sample, [samples, batch, ...].
+      updates: Collections of variables that the pass has changed, such as batch statistics; often empty.
     """
 
     posterior: Posterior
@@ -93,13 +93,13 @@ class Forward:
 
     @property
     def p_x(self) -> Distribution:
-        """`px_z`, by its former name."""
+        """Deprecated name of `px_z`."""
         warnings.warn("Forward.p_x is now called px_z, as it is p(x|z)", DeprecationWarning, stacklevel=2)
         return self.px_z
 
 
 def require_parts(**parts: Any) -> None:
-    """Raise `InputError` where a likelihood or a prior is a class or a string, or a posterior is a string."""
+    """Raise `InputError` if a likelihood or a prior is a class, or any part lacks the methods of its kind."""
     for name, given in parts.items():
         if isinstance(given, type) and name != "posterior":
             raise InputError(f"{name} is the class {given.__name__}; expected a value: {given.__name__}()")
@@ -116,19 +116,23 @@ def require_parts(**parts: Any) -> None:
 @renamed(image_shape="event_shape")
 @value
 class VAE:
-    """An encoder, a decoder, and the families of distributions whose parameters they emit.
+    """Variational autoencoder: an encoder, a decoder, and the distributions whose parameters they return.
 
     Attributes:
-      encoder: network from [batch, *event] to [batch, *posterior.output_shape(latent_dim)].
-      decoder: network from [batch, latent] to [batch, *likelihood.output_shape(event_shape)].
-      event_shape: shape of one example, such as (height, width, channels) of an image or (columns,) of a table.
-      latent_dim: number of latent dimensions.
-      posterior: the family of q(z|x); `Delta` makes a plain autoencoder.
-      likelihood: builds p(x|z).
-      classes: number of classes if the model is conditional on labels: `batch.label` is its condition, one-hot.
-      prior: p(z).
-      condition_shape: shape of one example of `batch.condition` if the model is conditional on that, or pairs of names
-        and shapes of several arrays. The condition enters both networks as their argument `condition`.
+      encoder: Network from [batch, *event] to [batch, *posterior.output_shape(latent_dim)].
+      decoder: Network from [batch, latent] to [batch, *likelihood.output_shape(event_shape)].
+      event_shape: Shape of one example, such as (height, width, channels) of an image or (columns,) of a table.
+      latent_dim: Number of latent dimensions.
+      posterior: Family of q(z|x); `Delta` gives a plain autoencoder.
+      likelihood: Likelihood p(x|z) of the decoder's outputs.
+      classes: Number of classes if the model is conditional on labels; the condition is `batch.label`, one-hot.
+      prior: Prior p(z).
+      condition_shape: Shape of `batch.condition` of one example if the model is conditional on arrays, or pairs of
+        names and shapes of several arrays. Both networks receive the condition as their argument `condition`.
+
+    Raises:
+      InputError: A size is not a positive integer, a distribution is not a value of the expected kind, or both
+        `classes` and `condition_shape` are given.
     """
 
     encoder: nn.Module
@@ -151,11 +155,11 @@ class VAE:
                 raise InputError("classes and condition_shape are given; give one, labels may be part of the other")
 
     def __repr__(self) -> str:
-        """The settings, and the number of parameters of each part."""
+        """Settings of the model and number of parameters of each network."""
         try:
             parameters = jax.eval_shape(self.init, jax.random.key(0)).get("params", {})
             counts = {part: f"{parameter_count(tree):,}" for part, tree in parameters.items()}
-        except InputError:  # a prior that needs data, or parts that don't fit
+        except InputError:  # a prior that needs data, or networks of wrong output shapes
             counts = {}
         networks = (
             f"{name}={type(network).__name__}" + (f" ({counts[name]} parameters)" if name in counts else "")
@@ -170,25 +174,28 @@ class VAE:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`event_shape`, by its former name."""
+        """Deprecated name of `event_shape`."""
         warnings.warn("image_shape is now called event_shape", DeprecationWarning, stacklevel=2)
         return self.event_shape
 
     @property
     def is_conditional(self) -> bool:
-        """Whether encoder and decoder take a condition."""
+        """Whether encoder and decoder accept a condition."""
         return self.classes is not None or self.condition_shape is not None
 
     def init(self, key: Key[Array, ""], data: Shaped[Any, "n ..."] | None = None) -> Variables:
-        """Fresh variables.
+        """Initial variables.
 
         Args:
-          key: of all of them.
-          data: training examples as the encoder takes them, [n, *event], for a prior that starts from some.
+          key: Key of the initial variables.
+          data: Training examples after the transform, [n, *event], from which some priors are initialised.
+
+        Returns:
+          The variables by collection and part.
 
         Raises:
-          InputError: a network emits another shape than the posterior or the likelihood takes, or the prior can't be
-            that of this model.
+          InputError: A network does not return the shape that the posterior or the likelihood requires, or the prior
+            does not fit the model.
         """
         encoder_key, decoder_key, posterior_key, prior_key = jax.random.split(key, 4)
         x, z = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self.latent_dim))
@@ -208,7 +215,7 @@ class VAE:
         return variables
 
     def require_data(self, data: Split, transform: Transform) -> None:
-        """Raise `InputError` unless the model takes the examples of a split as `transform` makes them."""
+        """Raise `InputError` unless the model accepts the examples of a split after `transform`."""
         self.require_inputs(data)
         if not self.likelihood.domain.holds(transform.support):
             raise InputError(
@@ -217,7 +224,7 @@ class VAE:
             )
 
     def require_inputs(self, data: Split) -> None:
-        """Raise `InputError` unless the examples are of the model's shape, labelled if it is conditional on labels."""
+        """Raise `InputError` unless the examples have the shape of the model, and labels if it has classes."""
         if data.event_shape != self.event_shape:
             raise InputError(f"the examples have shape {data.event_shape}, but the model takes {self.event_shape}")
         if self.classes is not None:
@@ -227,16 +234,19 @@ class VAE:
 
     @renamed(label="condition")
     def encode(self, variables: Variables, x: Any, condition: PyTree = None) -> Posterior:
-        """q(z|x) of each example.
+        """Posterior q(z|x) of each example.
 
         Args:
           variables: Variables of the model.
-          x: Examples as a transform makes them, such as pixels in [0, 1], [batch, *event].
-          condition: Condition of each example if the model is conditional; labels, if it was made with `classes`.
+          x: Examples after the transform, such as pixels in [0, 1], [batch, *event].
+          condition: Condition of each example if the model is conditional; labels if it has `classes`.
+
+        Returns:
+          Posterior of the latents, [batch, latent].
 
         Raises:
-          InputError: The examples have another shape, are bytes or not numbers, or have NaN; the model does not take
-            the condition; or the variables are those of another model.
+          InputError: The examples do not have the shape of the model, are bytes or not numbers, or are not finite, the
+            model does not accept the condition, or the variables are those of another model.
         """
         if getattr(x, "dtype", None) == np.uint8:
             raise InputError(
@@ -252,16 +262,19 @@ class VAE:
 
     @renamed(label="condition")
     def decode(self, variables: Variables, z: Any, condition: PyTree = None) -> Distribution:
-        """p(x|z) of each latent.
+        """Distribution p(x|z) of each latent.
 
         Args:
           variables: Variables of the model.
           z: Latents, [*samples, batch, latent].
           condition: Condition of each example of the batch if the model is conditional, as in `encode`.
 
+        Returns:
+          Distribution whose `mean` is [*samples, batch, *event].
+
         Raises:
-          InputError: The latents have another shape or are not numbers, the model does not take the condition, or the
-            variables are those of another model.
+          InputError: The latents do not have the shape of the model or are not numbers, the model does not accept the
+            condition, or the variables are those of another model.
         """
         z = as_reals("z", z)
         if z.ndim < 2 or z.shape[-1] != self.latent_dim:
@@ -272,19 +285,23 @@ class VAE:
     def code(
         self, variables: Variables, batch: Batch, train: bool = False, key: Key[Array, "*keys"] | None = None
     ) -> Code:
-        """q(z|x) and p(z), with what the encoder has changed; `key` is for the encoder's own noise in training."""
+        """Posterior q(z|x) and prior p(z) of a batch; `key` is the key of the encoder's noise, such as dropout."""
         posterior, updates = self._encode(variables, batch, self._of_batch(batch), train, key)
         return Code(posterior, self.prior_distribution(variables, train, key), updates)
 
     def prior_distribution(
         self, variables: Variables, train: bool = False, key: Key[Array, "*keys"] | None = None
     ) -> Prior:
-        """p(z), with `log_prob` and `sample`.
+        """Prior p(z), with `log_prob` and `sample`.
 
         Args:
-          variables: of this VAE.
-          train: whether encodings of which it is made are those of a train step; their batch statistics are discarded.
-          key: of the encoder's own noise in training, drawn from the first example's if there are several.
+          variables: Variables of the model.
+          train: Whether encodings on which the prior depends are computed as in training; their batch statistics are
+            discarded.
+          key: Key of the encoder's noise in training; of several keys, the first is used.
+
+        Raises:
+          InputError: The prior depends on encodings, but the model is conditional.
         """
 
         def encode(x: Array) -> Posterior:
@@ -298,12 +315,15 @@ class VAE:
     def draw(
         self, key: Key[Array, "*keys"], posterior: Posterior, numbers: Int[Array, " samples"]
     ) -> Float[Array, "samples batch latent"]:
-        """Draws from q(z|x) by their numbers: that of number s of an example is keyed by its key folded with s.
+        """Sample q(z|x); the key of sample number s of an example is the key of the example folded with s.
 
         Args:
-          key: one key, or one per example.
-          posterior: of a batch of examples.
-          numbers: of the draws.
+          key: One key, or one per example.
+          posterior: Posterior of a batch of examples, [batch, latent].
+          numbers: Numbers of the samples, [samples].
+
+        Returns:
+          The samples, [samples, batch, latent].
         """
         keys = example_keys(key, len(posterior.mean))
         return jax.vmap(lambda number: posterior.sample(_fold(keys, number)))(numbers)
@@ -320,7 +340,7 @@ class VAE:
         through: Callable[[Array], Array] = identity,
         freeze_posterior: bool = False,
     ) -> Terms:
-        """The terms of the bound at draws of z (see `LatentVariableModel.terms`)."""
+        """Terms of the bound at samples of z, in nats (see `LatentVariableModel.terms`)."""
         if code is None:
             code = self.code(variables, batch, train, key)
         numbers = jnp.asarray(draws)
@@ -347,10 +367,21 @@ class VAE:
         temperature: float | Float[Array, ""] = 1.0,
         given: Mapping[str, Array] | None = None,
     ) -> Draws:
-        """Draws of z from p(z), and p(x|z) of them (see `LatentVariableModel.sample`).
+        """Samples of z from p(z) and p(x|z) of each (see `LatentVariableModel.sample`).
+
+        Args:
+          key: Key of the latents.
+          variables: Variables of the model.
+          count: Number of samples.
+          condition: Condition of each sample, if the model is conditional.
+          temperature: Factor of the standard deviation of the prior's noise.
+          given: Latents {"z": [count, latent]} to decode instead of samples.
+
+        Returns:
+          `z`, a dict with the entry "z" [count, latent], and `px_z`, whose `mean` is [count, *event].
 
         Raises:
-          InputError: no draws, a negative temperature, or a layer that there is not.
+          InputError: There are no samples, the temperature is negative, or `given` does not fit the latent layer.
         """
         require_key(key)
         require_positive_int(count=count)
@@ -363,19 +394,19 @@ class VAE:
         return Draws({LAYER: z}, self.decode(variables, z, condition))
 
     def reconstruct(self, variables: Variables, x: Any, condition: PyTree = None) -> Distribution:
-        """p(x|z) of each example at the mean of q(z|x); its `mean` are the reconstructions, [batch, *event]."""
+        """Distribution p(x|z) at the mean of q(z|x); its `mean` is the reconstructions, [batch, *event]."""
         return self.decode(variables, self.encode(variables, x, condition).mean, condition)
 
     def interpolate(
         self, variables: Variables, start: Any, end: Any, steps: int = 10, condition: PyTree = None
     ) -> Distribution:
-        """p(x|z) at evenly spaced points of the straight lines between the encodings of pairs of examples.
+        """Distribution p(x|z) at evenly spaced points between the encodings of pairs of examples.
 
         Args:
           variables: Variables of the model.
-          start: Examples at which the lines begin, [batch, *event].
-          end: Examples at which they end, [batch, *event].
-          steps: Number of points of a line, both ends included.
+          start: Examples at the first point, [batch, *event].
+          end: Examples at the last point, [batch, *event].
+          steps: Number of points, including both ends.
           condition: Condition of each pair, if the model is conditional.
 
         Returns:
@@ -402,7 +433,7 @@ class VAE:
         dimensions: Sequence[int] | None = None,
         condition: PyTree = None,
     ) -> Distribution:
-        """p(x|z) at the encoding of each example, with one latent dimension after the other set to each of the values.
+        """Distribution p(x|z) at the encoding of each example with one latent dimension replaced by each of the values.
 
         A grid of the first example, one row per dimension:
 
@@ -412,15 +443,15 @@ class VAE:
         Args:
           variables: Variables of the model.
           x: Examples, [batch, *event].
-          values: Values of the dimension, in the units of the latent.
-          dimensions: Numbers of the dimensions; by default all of them.
+          values: Values of the latent dimension, [values].
+          dimensions: Indices of the latent dimensions; by default all of them.
           condition: Condition of each example, if the model is conditional.
 
         Returns:
           Distribution whose `mean` is [dimensions, values, batch, *event].
 
         Raises:
-          InputError: A dimension is not a number from 0 to `latent_dim - 1`, or `values` is not [values].
+          InputError: A dimension is not an integer from 0 to `latent_dim - 1`, or `values` is not a non-empty vector.
         """
         chosen = range(self.latent_dim) if dimensions is None else dimensions
         if unknown := [number for number in chosen if number not in range(self.latent_dim)]:
@@ -445,16 +476,19 @@ class VAE:
         train: bool = True,
         through: Callable[[Array], Array] = identity,
     ) -> Forward:
-        """Encode a batch, draw `samples` latents for each example, decode them all; `terms` without the densities.
+        """Encode a batch, sample `samples` latents per example and decode them; `terms` without the densities.
 
         Args:
-          key: one key, or one per example.
-          variables: of this VAE.
-          batch: `batch.x` is encoded, with the condition if the model is conditional.
-          samples: draws for each example.
-          train: whether batch statistics are those of this batch, and updated.
-          through: what the latents [samples, batch, latent] go through before they are decoded; an objective can take
-            their gradient apart here.
+          key: One key, or one per example.
+          variables: Variables of the model.
+          batch: Batch of examples, with the condition if the model is conditional.
+          samples: Number of samples per example.
+          train: Whether the batch statistics of this batch are used and updated, and dropout is active.
+          through: Function applied to the latents [samples, batch, latent] before they are decoded, by which an
+            objective changes their gradient.
+
+        Returns:
+          Posterior, samples, p(x|z) and the updated collections of variables.
         """
         posterior, updates = self._encode(variables, batch, self._of_batch(batch), train, key)
         z = through(self.draw(key, posterior, jnp.arange(samples)))
@@ -464,7 +498,7 @@ class VAE:
     def _likelihood_of(
         self, key: Array, variables: Variables, batch: Batch, z: Array, draws: Array, train: bool
     ) -> tuple[Distribution, Variables]:
-        """p(x|z) of draws [samples, batch, latent], and what it changes."""
+        """Distribution p(x|z) of samples [samples, batch, latent], and the updated collections of variables."""
         noise = _fold(_network_keys(key, z.shape[1]), 0) if train else None
         outputs, updates = self._decode(variables, z, self._of_batch(batch), train, batch.mask, noise, draws)
         own = _of(variables, "likelihood")
@@ -500,7 +534,7 @@ class VAE:
         keys: Key[Array, " batch"] | None,
         draws: Array | None = None,
     ) -> tuple[Array, Variables]:
-        """The decoder's outputs for z [*samples, batch, latent], and what it changes."""
+        """Outputs of the decoder for z [*samples, batch, latent], and the updated collections of variables."""
         flat = z.reshape(-1, self.latent_dim)
         copies = len(flat) // z.shape[-2]
         repeated, mask = jax.tree.map(lambda leaf: jnp.tile(leaf, (copies, *[1] * (leaf.ndim - 1))), (condition, mask))
@@ -511,17 +545,17 @@ class VAE:
         return outputs.reshape(*z.shape[:-1], *outputs.shape[1:]), updates
 
     def _of_batch(self, batch: Batch) -> dict[str, Any]:
-        """The networks' argument `condition`, from a batch; a label is none of a model without classes."""
+        """Argument `condition` of the networks from a batch; labels are ignored if the model has no classes."""
         if self.condition_shape is None and self.classes is None:
             return {}
         return self._given(batch.label if self.classes is not None else batch.condition, len(batch.x))
 
     def require_condition(self, condition: PyTree, count: int) -> None:
-        """Raise `InputError` unless the condition is one of `count` examples, or None for a model without."""
+        """Raise `InputError` unless the model accepts the condition with `count` examples."""
         self._given(condition, count)
 
     def _given(self, condition: PyTree, batch: int) -> dict[str, Any]:
-        """The networks' argument `condition`, from what the user gives."""
+        """Argument `condition` of the networks from the condition or the labels of a batch, checked."""
         if not self.is_conditional:
             if condition is not None:
                 raise InputError(
@@ -544,7 +578,7 @@ class VAE:
         return {"condition": jax.nn.one_hot(condition, self.classes)}
 
     def _blank_condition(self) -> PyTree:
-        """Zeros of the shape of a condition, of one example."""
+        """Zeros of the shape of the condition of one example."""
         if self.classes is not None:
             return jnp.zeros((1, self.classes))
         shape = self.condition_shape
@@ -555,7 +589,7 @@ class VAE:
 
 
 def require_classes(labels: Int[Any, " n"], classes: int) -> None:
-    """Raise `InputError` unless each label is one of that many classes; traced labels pass."""
+    """Raise `InputError` unless each label is from 0 to `classes - 1`; traced labels are not checked."""
     if is_traced(labels) or not len(labels):
         return
     with jax.ensure_compile_time_eval():
@@ -565,12 +599,12 @@ def require_classes(labels: Int[Any, " n"], classes: int) -> None:
 
 
 def _fold(keys: Key[Array, " batch"], number: Int[Array, ""] | int) -> Key[Array, " batch"]:
-    """Each key folded with a number."""
+    """Fold a number into each key."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
 def _network_keys(key: Array, batch: int) -> Key[Array, " batch"]:
-    """Keys of the networks' own noise, such as dropout, one an example."""
+    """Keys of the noise within the networks, such as dropout, one per example."""
     return _fold(example_keys(key, batch), _NETWORK)
 
 
@@ -588,7 +622,7 @@ def _apply(
     mask: Array | None,
     keys: Key[Array, " batch"] | None,
 ) -> tuple[Array, Variables]:
-    """The outputs of a network, and the collections that it changes in training."""
+    """Outputs of a network, and the collections of variables that it has updated in training."""
     if not train:
         try:
             return cast(Array, network.apply(variables, inputs, **arguments)), {}
@@ -610,7 +644,7 @@ def _apply(
     if keys is None or not _draws(network, tuple(leaves), structure, tuple(mutable)):
         outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable, **arguments)
         return outputs, dict(updates)
-    if mutable:  # statistics of the whole batch: its noise has one key too
+    if mutable:  # batch statistics couple the examples, so the noise has one key for the batch
         outputs, updates = network.apply(
             variables, inputs, train=True, mutable=mutable, rngs=_rngs(keys[0]), **arguments
         )
@@ -624,13 +658,13 @@ def _apply(
 
 
 def _rngs(key: Key[Array, ""]) -> dict[str, Array]:
-    """The key of every stream: Linen's fall back on "params", and those of NNX on "default"."""
+    """Key of all random streams: those of Linen fall back to "params", and those of NNX to "default"."""
     return {"params": key, "default": key}
 
 
 @lru_cache(maxsize=64)
 def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable: tuple[str, ...]) -> bool:
-    """Whether a network draws random numbers in training, such as for dropout; one of NNX may always."""
+    """Whether a network uses random numbers in training, such as in dropout; always True of NNX networks."""
     if isinstance(network, NNXNetwork):
         return True
     variables, inputs, arguments = jax.tree.unflatten(structure, leaves)
@@ -649,10 +683,10 @@ def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable:
 
 
 def as_event_shape(shape: Any) -> tuple[int, ...]:
-    """The shape of an example as a tuple.
+    """Shape of an example as a tuple of integers.
 
     Raises:
-      InputError: The shape is not a sequence of whole numbers of at least 1.
+      InputError: The shape is not a non-empty sequence of positive integers.
     """
     if isinstance(shape, Integral):
         raise InputError(f"event_shape is {shape}; expected a tuple of sizes, such as ({shape},)")
