@@ -1,12 +1,11 @@
 """Linen networks: x -> parameters of q(z|x), z -> parameters of p(x|z).
 
-A user-defined network needs one method, `__call__(self, inputs, train=False)`, and a third argument `condition` where
-the model is conditional. `train` is True only in a train step: batch statistics are updated, and dropout is active. A
-network with batch statistics also takes `mask` [batch], which is 0 for the examples that are padding.
+A user-defined network needs one method, `__call__(self, inputs, train=False)`, and a third argument `condition` if the
+model is conditional. `train` is True only in a train step, where batch statistics are updated and dropout is active. A
+network with batch statistics also accepts `mask` [batch], which is 0 for padding examples.
 
-The noise of `nn.Dropout`, or of any `self.make_rng(...)`, is drawn per example: it depends on the example's key alone.
-The exception are networks with batch statistics, whose noise is drawn for the batch as a whole, from the key of its
-first example.
+The noise of `nn.Dropout`, or of any `self.make_rng(...)`, is sampled per example and depends only on the key of the
+example. In networks with batch statistics, the noise of the whole batch is sampled with the key of its first example.
 """
 
 from vae_jax.networks.conv import ConvDecoder, ConvEncoder

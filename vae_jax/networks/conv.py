@@ -1,4 +1,4 @@
-"""Convolutional networks, for images."""
+"""Convolutional networks for images."""
 
 import math
 
@@ -13,13 +13,13 @@ _LINEAR_SCALE = 4.0
 
 
 class ConvEncoder(nn.Module):
-    """Stride-2 convolutions with ReLU, each halving the image, then one dense layer.
+    """Convolutions of stride 2 with ReLU, followed by one dense layer.
 
     Attributes:
-      features: channels after each convolution.
-      output_shape: shape of one example's outputs.
-      linear: whether a linear map of the pixels, of which 1/2 is taken first, is added to the outputs. With both
-        networks' an autoencoder soon has the principal components, and learns what they leave.
+      features: Number of channels after each convolution; each convolution halves height and width.
+      output_shape: Shape of the outputs of one example.
+      linear: Whether a linear map of the pixels minus 1/2 is added to the outputs. With such maps in encoder and
+        decoder, an autoencoder quickly learns the principal components, and the other layers learn the residual.
     """
 
     features: tuple[int, ...]
@@ -30,13 +30,13 @@ class ConvEncoder(nn.Module):
     def __call__(
         self, inputs: Float[Array, "batch height width channels"], train: bool = False, condition: PyTree = None
     ) -> Float[Array, "batch ..."]:
-        """Outputs of one batch, [batch, *output_shape]; `condition` joins the dense layer's inputs."""
+        """Outputs of a batch, [batch, *output_shape]; `condition` is concatenated to the inputs of the dense layer."""
         h = inputs
         for features in self.features:
             h = nn.relu(Downsample(features)(h))
         outputs = nn.Dense(math.prod(self.output_shape))(joined(h, condition))
         if self.linear:
-            # Centred, or nearly so: a common mean would be most of what the weights' gradients have to say.
+            # Approximately centred, because a common mean of the pixels would dominate the gradient of the weights.
             pixels = _scaled(inputs.reshape(len(inputs), -1) - 0.5)
             kernel_init = nn.initializers.normal(1 / _LINEAR_SCALE)
             outputs += nn.Dense(outputs.shape[1], use_bias=False, kernel_init=kernel_init, name="linear")(pixels)
@@ -44,12 +44,12 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The mirror image of `ConvEncoder`: one dense layer, then transposed convolutions, each doubling the image.
+    """One dense layer, followed by transposed convolutions of stride 2 with a ReLU before each.
 
     Attributes:
-      features: channels before each convolution, ReLU after each of them but the last.
-      output_shape: height, width, and one axis or more of channels.
-      linear: whether a linear map of the inputs, and a bias that begins at 1/2, are added to the outputs.
+      features: Number of channels before each convolution; each convolution doubles height and width.
+      output_shape: Shape of the outputs of one example: height, width, and one or more axes of channels.
+      linear: Whether a linear map of the inputs, with a bias initialised at 1/2, is added to the outputs.
     """
 
     features: tuple[int, ...]
@@ -60,7 +60,7 @@ class ConvDecoder(nn.Module):
     def __call__(
         self, inputs: Float[Array, "batch latent"], train: bool = False, condition: PyTree = None
     ) -> Float[Array, "batch ..."]:
-        """Outputs of one batch, [batch, *output_shape]; `condition` joins the dense layer's inputs."""
+        """Outputs of a batch, [batch, *output_shape]; `condition` is concatenated to the inputs of the dense layer."""
         height, width, *channels = self.output_shape
         scale = 2 ** len(self.features)
         start = (height // scale, width // scale, self.features[0])
@@ -76,9 +76,9 @@ class ConvDecoder(nn.Module):
 
 
 def _scaled(inputs: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
-    """What a linear path takes: its weights are of one order then, however many inputs there are.
+    """Inputs of a linear map, scaled so that the order of its weights does not depend on the number of inputs.
 
-    Adam's steps are of one size. In weights of order 1/sqrt(n), one at a rate of 2e-3 changes a sum over 12,288 pixels
-    by several units, and throws encodings far from the prior.
+    The size of Adam's steps does not depend on the scale of the weights. With weights of order 1/sqrt(n), one step at a
+    learning rate of 2e-3 would change a sum over 12,288 pixels by several units and move encodings far from the prior.
     """
     return inputs * (_LINEAR_SCALE / math.sqrt(inputs.shape[1]))

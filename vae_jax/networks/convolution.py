@@ -1,12 +1,12 @@
-"""The 4 x 4 convolution of stride 2, its transpose, and their gradients, fast on a CPU too.
+"""4 x 4 convolution of stride 2, its transpose, and their gradients, with a fast implementation on CPUs.
 
-With one pixel of zeros around the image, a kernel k [4, 4, C, F] takes x [B, 2h, 2w, C] to y [B, h, w, F]. The three
-functions here are the three sides of one trilinear form,
+With zero padding of one pixel, a kernel k [4, 4, C, F] maps x [B, 2h, 2w, C] to y [B, h, w, F]. The three functions
+of this module belong to one trilinear form,
 
     <downsample(x, k), y> = <x, upsample(y, k)> = <k, correlate(x, y)>,
 
-so that the gradients of each are the other two. XLA's native convolution serves GPU and TPU. On a CPU it is slow, its
-gradients many times slower: there each function is a copy of pixels into rows and a matrix product, or the reverse.
+so the gradients of each function are the other two. GPU and TPU use the native convolution of XLA. On a CPU this is
+slow, and its gradients are many times slower, so there each function is a matrix product of rows of copied pixels.
 """
 
 import functools
@@ -28,10 +28,17 @@ Kernel = Float[Array, "4 4 channels features"]
 
 @jax.custom_vjp
 def downsample(x: Image, kernel: Kernel) -> Half:
-    """The convolution: of stride 2, padded by one pixel of zeros, without a bias. Reverse-mode derivatives alone.
+    """4 x 4 convolution of stride 2 with zero padding of one pixel, without a bias; only reverse-mode derivatives.
+
+    Args:
+      x: Images, [batch, height, width, channels].
+      kernel: Kernel, [4, 4, channels, features].
+
+    Returns:
+      Images of half the height and width, [batch, height / 2, width / 2, features].
 
     Raises:
-      InputError: an odd height or width.
+      InputError: Height or width is odd.
     """
     if x.shape[1] % 2 or x.shape[2] % 2:
         raise InputError(f"an image of {x.shape[1]} x {x.shape[2]} pixels cannot be halved; expected even numbers")
@@ -40,13 +47,13 @@ def downsample(x: Image, kernel: Kernel) -> Half:
 
 @jax.custom_vjp
 def upsample(y: Half, kernel: Kernel) -> Float[Array, "batch 2*h 2*w channels"]:
-    """The transposed convolution, of twice the height and width. Reverse-mode derivatives alone."""
+    """Transpose of `downsample`, which doubles height and width; only reverse-mode derivatives."""
     return jax.lax.platform_dependent(y, kernel, cpu=_upsample_by_products, default=_upsample_natively)
 
 
 @jax.custom_vjp
 def correlate(x: Image, y: Half) -> Kernel:
-    """The kernel's gradient: the products of each pixel of y with the 4 x 4 pixels of x under it, summed."""
+    """Gradient of the kernel: sum of the products of each pixel of y with the 4 x 4 pixels of x that it depends on."""
     return jax.lax.platform_dependent(x, y, cpu=_correlate_by_products, default=_correlate_natively)
 
 
@@ -60,36 +67,36 @@ correlate.defvjp(_with_arguments(correlate), lambda of, g: (upsample(of[1], g), 
 
 
 class Downsample(nn.Module):
-    """`downsample` and a bias: `nn.Conv(features, (4, 4), strides=2, padding=1)`, with its parameters.
+    """`downsample` with a bias: `nn.Conv(features, (4, 4), strides=2, padding=1)`, with the same parameters.
 
     Attributes:
-      features: channels of the outputs.
+      features: Number of channels of the outputs.
     """
 
     features: int
 
     @nn.compact
     def __call__(self, x: Image) -> Half:
-        """Outputs of one batch."""
+        """Outputs of a batch, [batch, height / 2, width / 2, features]."""
         kernel = self.param("kernel", nn.initializers.he_normal(), (4, 4, x.shape[-1], self.features), jnp.float32)
         return downsample(*promote_dtype(x, kernel)) + _bias(self)
 
 
 class Upsample(nn.Module):
-    """`upsample` and a bias: `nn.ConvTranspose(features, (4, 4), strides=(2, 2), transpose_kernel=True)`.
+    """`upsample` with a bias: `nn.ConvTranspose(features, (4, 4), strides=(2, 2), transpose_kernel=True)`.
 
-    A pixel of the outputs has 2 x 2 of the kernel's 4 x 4 weights a channel, so He's variance is four times what the
-    kernel's shape suggests.
+    An output pixel depends on 2 x 2 of the 4 x 4 weights per channel, so the variance of He initialisation is four
+    times that computed from the shape of the kernel.
 
     Attributes:
-      features: channels of the outputs.
+      features: Number of channels of the outputs.
     """
 
     features: int
 
     @nn.compact
     def __call__(self, y: Half) -> Float[Array, "batch 2*h 2*w {self.features}"]:
-        """Outputs of one batch."""
+        """Outputs of a batch, [batch, 2 h, 2 w, features]."""
         init = nn.initializers.variance_scaling(8.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2)
         kernel = self.param("kernel", init, (4, 4, self.features, y.shape[-1]), jnp.float32)
         return upsample(*promote_dtype(y, kernel)) + _bias(self)
@@ -125,8 +132,8 @@ def _upsample_by_products(y: Array, kernel: Array) -> Array:
 
 def _correlate_by_products(x: Array, y: Array) -> Array:
     channels, features = x.shape[-1], y.shape[-1]
-    # XLA's fast product on a CPU wants the summed axis last on the left side, and undoes a transpose that would put it
-    # there. A product with the identity is a transpose that it leaves alone, at F / 16 C of the whole's cost.
+    # XLA's fast matrix product on a CPU needs the contracted axis last in the left operand, but the compiler removes a
+    # transpose that would put it there. A product with the identity is not removed; it costs F / 16 C of the total.
     transposed = [_last_with_last(jnp.eye(features, dtype=y.dtype), _flat(part)) for part in _halves(y)]
     patches = [_flat(_patches(part)) for part in _halves(x)]
     matrix = _sum([left @ right for left, right in zip(transposed, patches, strict=True)])
@@ -134,13 +141,13 @@ def _correlate_by_products(x: Array, y: Array) -> Array:
 
 
 def _halves(x: Array) -> list[Array]:
-    """The batch in two: while one half's pixels are copied on one core, the other's are multiplied on the other."""
+    """Halves of the batch: one core copies the pixels of one half while another multiplies those of the other."""
     middle = len(x) // 2
     return [x[:middle], x[middle:]] if middle else [x]
 
 
 def _patches(x: Array) -> Array:
-    """The 4 x 4 pixels under each pixel of half the size: [B, 2h, 2w, C] -> [B, h, w, 16 C], as blocks of 2 x 2."""
+    """4 x 4 input pixels of each output pixel, in blocks of 2 x 2: [B, 2h, 2w, C] -> [B, h, w, 16 C]."""
     batch, height, width, channels = x.shape
     h, w = height // 2, width // 2
     pairs = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(batch, h + 1, 2, w + 1, 2 * channels)
@@ -149,7 +156,7 @@ def _patches(x: Array) -> Array:
 
 
 def _image(patches: Array) -> Array:
-    """The transpose of `_patches`: [B, h, w, 16 C] -> [B, 2h, 2w, C], summed where the patches overlap."""
+    """Transpose of `_patches`, which sums overlapping patches: [B, h, w, 16 C] -> [B, 2h, 2w, C]."""
     batch, h, w, width = patches.shape
     channels = width // 16
     corners = zip([(0, 0), (0, 1), (1, 0), (1, 1)], jnp.split(patches, 4, axis=-1), strict=True)
@@ -159,13 +166,13 @@ def _image(patches: Array) -> Array:
 
 
 def _matrix(kernel: Array) -> Array:
-    """[4, 4, C, F] -> [16 C, F], its rows in the order of a patch."""
+    """Kernel as a matrix whose rows have the order of a patch: [4, 4, C, F] -> [16 C, F]."""
     channels, features = kernel.shape[2:]
     return kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5).reshape(16 * channels, features)
 
 
 def _sum(terms: list[Array]) -> Array:
-    """In the type of the terms, which a sum that starts from a zero of its own would promote."""
+    """Sum in the dtype of the terms; the built-in `sum` starts from 0, which would promote it."""
     return functools.reduce(operator.add, terms)
 
 
@@ -174,7 +181,7 @@ def _flat(x: Array) -> Array:
 
 
 def _rows(x: Array, matrix: Array) -> Array:
-    """x @ matrix over the last axis, as one product of two matrices."""
+    """Compute x @ matrix over the last axis as one product of two matrices."""
     return (_flat(x) @ matrix).reshape(*x.shape[:-1], matrix.shape[1])
 
 

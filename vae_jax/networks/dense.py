@@ -12,22 +12,22 @@ from vae_jax.errors import InputError
 
 
 def identity(x: Array) -> Array:
-    """x."""
+    """Return the argument."""
     return x
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation between them, from inputs of any shape to outputs of `output_shape`.
+    """Dense layers with activations, from inputs of any shape to outputs of `output_shape`.
 
     Attributes:
-      hidden: widths of the hidden layers.
-      output_shape: shape of one example's outputs.
-      activation: after each hidden layer; ReLU's weights begin as He et al. (2015) have them, others' as Glorot and
-        Bengio (2010).
-      output_activation: after the last layer.
-      batch_norm: momentum of the running statistics if the hidden layers are batch-normalised (Ioffe and Szegedy,
-        2015), the share of the old value that is kept: PyTorch's momentum m is 1 - m here.
-      axis_name: under pmap, the axis over which the batch is spread: the statistics are then the whole batch's.
+      hidden: Widths of the hidden layers.
+      output_shape: Shape of the outputs of one example.
+      activation: Activation function after each hidden layer. Weights are initialised as in He et al. (2015) with ReLU,
+        and as in Glorot and Bengio (2010) with other activations.
+      output_activation: Activation function after the last layer.
+      batch_norm: Momentum of the running statistics if the hidden layers are batch-normalised (Ioffe and Szegedy,
+        2015): the weight of the old value. It corresponds to 1 - momentum in PyTorch.
+      axis_name: Axis of `pmap` over which the batch is distributed; the statistics are then those of the whole batch.
     """
 
     hidden: tuple[int, ...]
@@ -45,9 +45,12 @@ class MLP(nn.Module):
         condition: PyTree = None,
         mask: Shaped[Array, " batch"] | None = None,
     ) -> Float[Array, "batch ..."]:
-        """Outputs of one batch, [batch, *output_shape].
+        """Outputs of a batch, [batch, *output_shape].
 
-        `condition` joins the inputs. Examples where `mask` is 0 do not enter the batch statistics.
+        `condition` is concatenated to the inputs. Batch statistics exclude examples whose `mask` is 0.
+
+        Raises:
+          InputError: A mask is given, but the batch statistics are computed over an axis of `pmap`.
         """
         h = joined(inputs, condition)  # [B, entries] or [B, Z]
         kernel_init = nn.initializers.he_normal() if self.activation is nn.relu else nn.initializers.glorot_uniform()
@@ -60,7 +63,7 @@ class MLP(nn.Module):
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 
     def _normalised(self, h: Array, train: bool, momentum: float, mask: Array | None) -> Array:
-        # While the variables are made there is no axis to take a mean over.
+        # The axis of pmap does not exist while the variables are initialised.
         axis_name = None if self.is_initializing() else self.axis_name
         if axis_name is not None and mask is not None:
             raise InputError(
@@ -72,18 +75,18 @@ class MLP(nn.Module):
 
 
 def joined(inputs: Float[Array, "batch ..."], condition: PyTree) -> Float[Array, "batch n"]:
-    """The inputs and every array of a condition as rows, [batch, n]."""
+    """Concatenate the inputs and all arrays of a condition as rows, [batch, n]."""
     parts = [inputs, *jax.tree.leaves(condition)]
     rows = [part.reshape(len(inputs), -1) for part in parts]
     return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-1)
 
 
 class Gated(nn.Module):
-    """Dense layers with gates, h = (W x + b) * sigmoid(V x + c) (Dauphin et al., 2017), then a dense layer.
+    """Gated dense layers, h = (W x + b) * sigmoid(V x + c) (Dauphin et al., 2017), followed by a dense layer.
 
     Attributes:
-      hidden: widths of the gated layers.
-      output_shape: shape of one example's outputs.
+      hidden: Widths of the gated layers.
+      output_shape: Shape of the outputs of one example.
     """
 
     hidden: tuple[int, ...]
@@ -93,7 +96,7 @@ class Gated(nn.Module):
     def __call__(
         self, inputs: Float[Array, "batch ..."], train: bool = False, condition: PyTree = None
     ) -> Float[Array, "batch ..."]:
-        """Outputs of one batch, [batch, *output_shape]; `condition` joins the inputs."""
+        """Outputs of a batch, [batch, *output_shape]; `condition` is concatenated to the inputs."""
         h = joined(inputs, condition)
         for width in self.hidden:
             linear, gate = jnp.split(nn.Dense(2 * width)(h), 2, axis=-1)

@@ -1,4 +1,4 @@
-"""Networks written as Flax NNX classes."""
+"""Flax NNX networks as Linen modules."""
 
 import inspect
 from typing import Any
@@ -9,15 +9,15 @@ from jaxtyping import Array, Float
 
 
 class NNXNetwork(nn.Module):
-    """A network written as a Flax NNX class, as a Linen module (`flax.nnx.bridge.ToLinen`).
+    """Flax NNX network as a Linen module (`flax.nnx.bridge.ToLinen`).
 
-    An NNX module has no argument `train`: `module.train()` and `module.eval()` set the mode of its dropout and batch
-    norm layers, and one of them is called before each pass. `ToLinen` alone would leave the mode as the class sets it.
+    An NNX module has no argument `train`. Instead, `module.train()` or `module.eval()` is called before each forward
+    pass, which sets the mode of its dropout and batch norm layers; `ToLinen` alone would not change the mode.
 
     Attributes:
-      nnx_class: its `__init__` takes `rngs` and the settings, its `__call__` inputs and, if it needs them, `condition`,
-        `mask` or `observed`.
-      settings: names and values of the other arguments of `__init__`.
+      nnx_class: NNX class. Its `__init__` accepts `rngs` and the settings, its `__call__` the inputs and, if needed,
+        `condition`, `mask` or `observed`.
+      settings: Names and values of the other arguments of `__init__`.
     """
 
     nnx_class: Any
@@ -25,8 +25,8 @@ class NNXNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "batch ..."], train: bool = False, **arguments: Any) -> Array:
-        """Outputs of one batch."""
-        from flax.nnx import bridge  # imported here: most programs have no NNX class
+        """Outputs of a batch, [batch, ...]."""
+        from flax.nnx import bridge  # imported here, because few programs use NNX
 
         def in_mode(module: Any, *args: Any, **kwargs: Any) -> Array:
             set_mode = module.train if train else module.eval
@@ -38,14 +38,19 @@ class NNXNetwork(nn.Module):
 
 
 def from_nnx(cls: type, **kwargs: Any) -> NNXNetwork:
-    """A network written as a Flax NNX class, as a Linen module.
+    """Convert a Flax NNX class to a Linen module.
 
-    The class is given, not an instance: its weights are made by `model.init`, from `cls(**kwargs, rngs=...)`.
+    Args:
+      cls: NNX class, not an instance: `model.init` creates the weights by `cls(**kwargs, rngs=...)`.
+      **kwargs: Other arguments of the class.
+
+    Returns:
+      The network as a Linen module.
     """
     return NNXNetwork(cls, tuple(sorted(kwargs.items())))
 
 
 def takes(network: nn.Module, argument: str) -> bool:
-    """Whether the network's `__call__` names this argument."""
+    """Whether `__call__` of the network has an argument of this name."""
     cls = network.nnx_class if isinstance(network, NNXNetwork) else type(network)
     return argument in inspect.signature(cls.__call__).parameters
