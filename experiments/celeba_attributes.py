@@ -1,11 +1,13 @@
 """Attribute vectors on faces: blond hair, glasses, and both, added to the encodings of faces that have neither.
 
-Trains a convolutional autoencoder and a variational one on faces of 64 x 64 pixels. A vector is the difference between
-the mean encodings of the training faces with and without an attribute. Blond hair goes with women, glasses with men and
-age, so it is taken a second time balanced over those. A classifier, trained as if attributes were independent, tells
-how often an attribute appears in held-out faces as the step along its vector grows, and what else changes with it.
+The script trains a convolutional autoencoder and a convolutional VAE on faces of 64 x 64 pixels. An attribute vector is
+the difference between the mean encodings of the training faces with and without an attribute. Blond hair is correlated
+with being female, and glasses with being male and with age; a second vector is therefore balanced over these
+confounders. A classifier, trained as if the attributes were independent, measures the share of held-out faces in which
+an attribute appears as the step along its vector grows, and the change of the confounders.
 
-Without CelebA the faces are drawn ones. CelebA has no label for sunglasses: its `Eyeglasses` are clear and dark ones.
+Without CelebA, the data set consists of drawn faces. CelebA has no label for sunglasses: its `Eyeglasses` include both
+clear and dark glasses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +30,12 @@ from vae_jax.evaluation.latents import attribute_counts, attribute_vector
 CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
 CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
 KINDS = ("plain", "balanced")
-STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # along a vector, in its own length
+STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # along a vector, in units of its length
 TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
-SHARES = (0.5, 0.9)  # of the faces flipped, at which vectors are compared
-HELD_OUT = 1_000  # test faces that are edited and classified, at most
-FACES = 6  # rows of each picture of steps
-PCA_IMAGES = 20_000  # at most, mirror images included
+SHARES = (0.5, 0.9)  # shares of flipped faces at which vectors are compared
+HELD_OUT = 1_000  # largest number of test faces that are edited and classified
+FACES = 6  # number of rows in each picture of steps
+PCA_IMAGES = 20_000  # largest number of images, including mirror images
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,20 @@ class Config(Options):
     latent_dim: int = 100
     """Number of latent dimensions."""
     features: tuple[int, ...] = (32, 64, 128, 256)
-    """Channels after each convolution, of the encoders and of the classifier; the decoders' are their mirror image."""
+    """Numbers of channels of the convolutions in the encoders and the classifier; the decoders reverse their order."""
     variance: float = 0.1
-    """Of the VAE's Gaussian likelihood, pixels in [0, 1]: the smaller, the sharper the faces and the larger the KL."""
+    """Variance of the Gaussian likelihood of the VAE, for pixels in [0, 1]. A smaller variance gives sharper faces and
+    a larger KL."""
     classifier_steps: int | None = None
-    """Training steps, in whole epochs, of the classifier that classifies attributes. By default 2,000; on drawn faces,
-    which are soon learnt, 1,000."""
+    """Number of training steps of the attribute classifier, in whole epochs. The default is 2,000, and 1,000 on drawn
+    faces, which need less training."""
     out: Path = Path("runs/celeba_attributes")
     """Folder for the report and the pictures."""
     training: TrainingOptions = TrainingOptions(learning_rate=2e-3, weight_decay=0.3)
 
 
 def main(config: Config) -> Report:
-    """Train, compute the attribute vectors, measure their effects, draw, report."""
+    """Train the models, compute the attribute vectors, measure their effects, and write the pictures and the report."""
     require_positive(variance=config.variance)
     run = Run.start(
         "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_000
@@ -108,7 +111,7 @@ def main(config: Config) -> Report:
 
 
 def require_attributes(split: vj.Split) -> None:
-    """All that are classified, on both sides, before any training."""
+    """Raise `InputError` unless the split has images with and without each classified attribute."""
     if split.attributes is None:
         raise vj.InputError("the images have no attributes; take celeba or faces")
     for name in CLASSIFIED:
@@ -116,7 +119,7 @@ def require_attributes(split: vj.Split) -> None:
 
 
 def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
-    """The variational autoencoder, or with `Delta` the plain one, on images mirrored at random."""
+    """Train the VAE, or with `Delta` the plain autoencoder, on randomly mirrored images."""
     plain = posterior is vj.Delta
     likelihood = vj.Gaussian(1.0 if plain else config.variance)
     vae = vj.conv_vae(run.data.event_shape, config.latent_dim, config.features, likelihood, posterior, linear=True)
@@ -125,19 +128,19 @@ def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
 
 
 def encode(key: jax.Array, trained: Trained, split: vj.Split) -> np.ndarray:
-    """Posterior means, [n, latent]."""
+    """Compute the posterior means, [n, latent]."""
     return np.asarray(vj.encode_all(key, trained.model, trained.variables, split).mean)
 
 
 def squared_error(trained: Trained, z: np.ndarray, split: vj.Split) -> float:
-    """Between pixels in [0, 1] and E[x|z], summed over an image, its mean over the images."""
+    """The squared error between pixels in [0, 1] and E[x|z], summed over an image and averaged over the images."""
     decoded = vj.decode_all(trained.model, trained.variables, z)
     return float(np.mean([np.sum((x / 255.0 - y) ** 2) for x, y in zip(split.images, decoded, strict=True)]))
 
 
 def pca_squared_error(run: Run, components: int) -> float:
-    """That of as many principal components, of the training images and their mirror images."""
-    from sklearn.decomposition import PCA  # imported here: a second to load
+    """The squared error of a PCA with this number of components, fitted to training images and their mirror images."""
+    from sklearn.decomposition import PCA  # imported here, because it takes a second to load
 
     seen = run.data.train.images[: PCA_IMAGES // 2]
     train, test = (
@@ -149,19 +152,19 @@ def pca_squared_error(run: Run, components: int) -> float:
 
 
 def attribute_vectors(encodings: np.ndarray, split: vj.Split, name: str) -> dict[str, np.ndarray]:
-    """Of training images: the plain difference of means, and the one balanced over the attribute's confounders."""
+    """Compute the plain difference of the mean encodings, and the difference balanced over the confounders."""
     has, confounders = with_confounders(split, name)
     return {"plain": attribute_vector(encodings, has), "balanced": attribute_vector(encodings, has, confounders)}
 
 
 def counts_by_combination(split: vj.Split, name: str) -> list[dict[str, int]]:
-    """Images with and without an attribute for each combination of its confounders, from all absent to all present."""
+    """Count images with and without an attribute per combination of confounders, from all absent to all present."""
     counts = attribute_counts(*with_confounders(split, name))
     return [{"with": n1, "without": n0} for n1, n0 in counts]
 
 
 def with_confounders(split: vj.Split, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each image has the attribute [n], and its confounders [n, confounders]."""
+    """The presence of the attribute in each image, [n], and of its confounders, [n, confounders]."""
     assert split.attributes is not None
     return split.attributes[name], np.stack([split.attributes[other] for other in CONFOUNDERS[name]], axis=1)
 
@@ -174,7 +177,7 @@ def measure(
     vae: Trained,
     classifier: AttributeClassifier,
 ) -> dict[str, dict[str, Any]]:
-    """What the classifier sees in the held-out faces without the attribute, step by step, for both kinds of vector."""
+    """Measure the effect of both kinds of vector, by step, on the held-out faces without the attribute."""
     assert split.attributes is not None
     lacking = z[~split.attributes[name]][:HELD_OUT]
     return {
@@ -184,7 +187,7 @@ def measure(
 
 
 def summary(name: str, edits: Edits) -> dict[str, Any]:
-    """Shares and means over the faces, by step."""
+    """Summarise the edits by shares and means over the faces, by step."""
     flips = edits.flipped(CLASSIFIED.index(name))
     confounders = {other: edits.mean_probability(CLASSIFIED.index(other)) for other in CONFOUNDERS[name]}
     distances = edits.distances.mean(axis=1)
@@ -205,7 +208,7 @@ def summary(name: str, edits: Edits) -> dict[str, Any]:
 
 
 def print_effects(name: str, by_kind: Mapping[str, Mapping[str, Any]]) -> None:
-    """The table."""
+    """Print the table of the effects of an attribute."""
     for kind, effect in by_kind.items():
         at = {step: effect["flip_by_step"][effect["steps"].index(step)] for step in TABLE}
         print(f"{name}, {kind} vector: flipped {', '.join(f'{share:.0%} at {step:g}' for step, share in at.items())}")
@@ -228,14 +231,14 @@ def draw(
     vectors: Mapping[str, Mapping[str, np.ndarray]],
     effects: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> None:
-    """Draws from the prior, the rows of steps, and the effects."""
+    """Write the pictures: samples from the prior, rows of decoded steps, and the effects."""
     samples = decode(vae, vae.model.prior_distribution(vae.variables).sample(key, 48))
     run.save("prior", vj.plot.images(samples, 8, f"48 draws from the prior, E[x|z], {run.where}"))
 
     attributes = run.data.test.attributes
     assert attributes is not None
     neither = np.flatnonzero(~attributes["Blond_Hair"] & ~attributes["Eyeglasses"])
-    # As many women as men, so that what is added to whom can be seen.
+    # As many women as men, so that the effect on each is visible.
     faces = np.concatenate([neither[attributes["Male"][neither] == sex][: FACES // 2] for sex in (False, True)])
     balanced = {name: by_kind["balanced"] for name, by_kind in vectors.items()}
     pictures = {
@@ -252,16 +255,19 @@ def draw(
 
 
 def decode(trained: Trained, z: Sequence[Any] | np.ndarray | jax.Array) -> np.ndarray:
-    """E[x|z], held to the pixels' range."""
+    """Compute E[x|z], clipped to the range of the pixels."""
     return np.clip(vj.decode_all(trained.model, trained.variables, np.asarray(z, np.float32)), 0, 1)
 
 
 def drift(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) -> Figure:
-    """How often attributes flip as the step grows, and how far their confounders have drifted by then.
+    """Plot the share of flipped faces against the step, and the drift of the confounders against that share.
 
     Args:
-      effects: by attribute and kind of vector, "steps", "flip_by_step" and "confounder_by_step", by confounder.
-      title: of the figure.
+      effects: Effects by attribute and kind of vector: "steps", "flip_by_step", and "confounder_by_step" by confounder.
+      title: Title of the figure.
+
+    Returns:
+      The figure.
     """
     figure = Figure(figsize=(4.1 * len(effects), 6.6), layout="constrained")
     styles = {"plain": "--", "balanced": "-"}

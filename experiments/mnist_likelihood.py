@@ -1,11 +1,12 @@
-"""log p(x) that can be believed: the importance-weighted autoencoder's table on dynamically binarised MNIST.
+"""log p(x) of a VAE and of importance-weighted autoencoders on dynamically binarised MNIST.
 
-Trains the network of Burda et al. (2016), 784-200-200-50 and back with tanh, by the ELBO (k = 1) and by the bounds of
-k importance weights, and estimates log p(x) of all test images with 5,000 weights each, beside the published values.
+The script trains the network of Burda et al. (2016), 784-200-200-50 and a mirrored decoder with tanh, by the ELBO
+(k = 1) and by the bounds of k importance samples. It estimates log p(x) of each test image with 5,000 importance
+samples, and prints the published values as a reference.
 
-The short schedule fits half an hour on two CPU cores. The schedule of Burda et al. (2016) is 3,280 epochs of batch 20,
-`--schedule paper`; with `--epochs 328` it is a tenth of that, each stage a tenth as long. With `--checkpoint-dir` a
-killed run is resumed.
+The short schedule takes half an hour on two CPU cores. `--schedule paper` is the schedule of Burda et al. (2016), 3,280
+epochs with batch size 20; with `--epochs 328` each of its stages is a tenth as long. With `--checkpoint-dir`, a run
+that was interrupted can be resumed.
 """
 
 import hashlib
@@ -32,10 +33,10 @@ from vae_jax.evaluation.units import warn_if_collapsed
 OBSERVE = vj.Binarize()
 PAPER = {1: 86.76, 5: 85.54, 50: 84.78}  # Burda et al. (2016), table 1: -log p(x), 5,000 samples, after 3,280 epochs
 PAPER_BATCH = 20
-PAPER_STAGES = [3**stage for stage in range(8)]  # epochs, 3,280 in all
-BOUNDS = (1, 5, 50, 500)  # samples at which the bound is drawn, beside the number that is asked for
-EPSILON = 1e-4  # of Adam, as in Burda et al. (2016)
-DRAWS = 64  # from the prior, of each model
+PAPER_STAGES = [3**stage for stage in range(8)]  # epochs per stage, 3,280 in total
+BOUNDS = (1, 5, 50, 500)  # numbers of samples at which the bound is plotted, besides `Config.samples`
+EPSILON = 1e-4  # epsilon of Adam, as in Burda et al. (2016)
+DRAWS = 64  # number of samples from the prior of each model
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,23 @@ class Config(Options):
     """Options of this experiment."""
 
     schedule: Literal["short", "paper"] = "short"
-    """"short": one cosine; `--epochs`, `--batch-size` and `--learning-rate` are those of k = 1, and less for larger k.
-    "paper": eight stages of falling rate, `--epochs` in all (3,280), batch 20; with another batch the rates go with its
-    root. Both average the parameters, which Burda et al. (2016) do not."""
+    """Schedule of the training. "short" is one cosine decay; `--epochs`, `--batch-size` and `--learning-rate` apply to
+    k = 1 and are reduced for larger k. "paper" has eight stages with decreasing learning rates, 3,280 epochs in total
+    unless `--epochs` is given, and batch size 20; with another batch size the rates are scaled by the square root of
+    the ratio. Both average the parameters, which Burda et al. (2016) do not."""
     kl_warm_up: float | None = None
-    """Share of the steps over which the KL's weight climbs from 0 to 1, at k = 1. By default 1/8 in the short schedule
-    and 0 in the published one."""
+    """Share of the training steps in which the weight of the KL increases linearly from 0 to 1, at k = 1. The default
+    is 1/8 in the short schedule and 0 in the published one."""
     k: tuple[int, ...] = (1, 5, 50)
-    """Importance weights of each model's bound; 1 is the VAE."""
+    """Number of importance samples in the bound of each model. A VAE has k = 1."""
     samples: int = 5_000
-    """Importance weights for log p(x) of each test image."""
+    """Number of importance samples in the estimate of log p(x) of each test image."""
     out: Path = Path("runs/mnist_likelihood")
     """Folder for the report and the pictures."""
 
 
 class Plan(NamedTuple):
-    """How one model is trained."""
+    """Settings of the training of one model."""
 
     epochs: int
     batch_size: int
@@ -67,7 +69,7 @@ class Plan(NamedTuple):
 
 
 def main(config: Config) -> Report:
-    """Train each model, estimate log p(x), draw, report."""
+    """Train each model, estimate log p(x), and write the pictures and the report."""
     if config.kl_warm_up is not None and not 0 <= config.kl_warm_up <= 1:
         raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, from 0 to 1")
     require_positive_int(samples=config.samples, **{f"k[{i}]": k for i, k in enumerate(config.k)})
@@ -95,10 +97,10 @@ def main(config: Config) -> Report:
 
 
 def plan(k: int, run: Run, config: Config) -> Plan:
-    """The short schedule, or the published one with its stages scaled to the epochs asked for.
+    """The short schedule, or the published one with its stages scaled to the total number of epochs.
 
-    In the short one every model takes as many steps: with larger k fewer epochs in smaller batches, in proportion to
-    1 / sqrt(k), with a rate in proportion to the root of that.
+    In the short schedule, all models take about the same number of steps. The number of epochs and the batch size are
+    proportional to 1 / sqrt(k), and the learning rate to the square root of that.
     """
     warm_up = config.kl_warm_up
     if config.schedule == "short":
@@ -119,7 +121,7 @@ def plan(k: int, run: Run, config: Config) -> Plan:
 
 
 def bound(k: int, steps: int, warm_up: float) -> vj.ELBO | vj.IWAE:
-    """Of k importance weights. At k = 1, where the KL has a weight, it may warm up: so that more units stay active."""
+    """The bound of k importance samples. At k = 1 the weight of the KL may warm up, so that more units stay active."""
     if k > 1:
         return vj.IWAE(k)
     return vj.ELBO(beta=optax.linear_schedule(0.0, 1.0, max(1, int(warm_up * steps))) if warm_up else 1.0)
@@ -128,7 +130,11 @@ def bound(k: int, steps: int, warm_up: float) -> vj.ELBO | vj.IWAE:
 def train(
     key: jax.Array, vae: vj.VAE, k: int, how: Plan, run: Run, config: Config, x: np.ndarray
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The trained variables, and the history with the bound on the binarised test images after each epoch."""
+    """Train a model.
+
+    Returns:
+      The variables, and the history with the bound on the binarised test images after each epoch.
+    """
     train_key, bound_key = jax.random.split(key)
     step = vj.make_train_step(vae, how.objective, how.optimizer)
     store = run.checkpoints(
@@ -162,8 +168,8 @@ def train(
 def measure(
     key: jax.Array, vae: vj.VAE, variables: dict[str, Any], k: int, run: Run, config: Config, x: np.ndarray
 ) -> dict[str, Any]:
-    """The numbers of one model on the binarised test images, in nats per image."""
-    # One key for all models and all numbers of samples: the draws are shared, so that differences have less noise.
+    """Measure one model on the binarised test images, in nats per image."""
+    # All models and all numbers of samples share one key, and thus the samples, which reduces the noise of differences.
     encode_key, terms_key, weight_key = (jax.random.fold_in(key, stream) for stream in range(3))
     posterior = vj.encode_all(encode_key, vae, variables, run.data.test, transform=OBSERVE)
     warn_if_collapsed(posterior)
@@ -190,7 +196,7 @@ def measure(
 
 
 def course(how: Plan, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """How the training went."""
+    """The course of the training, for the report."""
     return {
         "epochs": how.epochs,
         "batch_size": how.batch_size,
@@ -200,12 +206,12 @@ def course(how: Plan, history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def name(k: int) -> str:
-    """Of a model."""
+    """The name of a model."""
     return "VAE, k = 1" if k == 1 else f"IWAE, k = {k}"
 
 
 def row(model: dict[str, Any], paper: dict[int, float]) -> str:
-    """A line of the table."""
+    """The line of a model in the printed table."""
     beside = f"; published {paper[model['k']]:.2f} after 3,280" if model["k"] in paper else ""
     return (
         f"{model['name']}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
@@ -217,12 +223,15 @@ def row(model: dict[str, Any], paper: dict[int, float]) -> str:
 def bounds_by_samples(
     models: Mapping[str, tuple[int, Mapping[str, float]]], references: Mapping[str, float], title: str
 ) -> Figure:
-    """How the bound on log p(x) closes as importance samples are added, each model's own bound marked.
+    """Plot the bound on log p(x) against the number of importance samples, and mark the training bound of each model.
 
     Args:
-      models: by name, the samples of the bound it was trained by, and the bound by the number of samples, in nats.
-      references: -log p(x) of others, by name.
-      title: of the figure.
+      models: By name, the number of samples in the training bound, and the bound in nats by the number of samples.
+      references: Published values of -log p(x), by name.
+      title: Title of the figure.
+
+    Returns:
+      The figure.
     """
     figure, axes = vj.plot.single_axes(title)
     for (name, (own, bounds)), colour in zip(models.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
@@ -238,7 +247,7 @@ def bounds_by_samples(
 
 
 def bounds_by_minutes(models: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
-    """The bound on log p(x) of the test images by which each model is trained, against minutes of training."""
+    """Plot the training bound of each model, evaluated on the test images, against minutes of training."""
     figure, axes = vj.plot.single_axes(title)
     for (name, (minutes, bounds)), colour in zip(models.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
         axes.plot(minutes, -np.asarray(bounds), color=colour, label=name)

@@ -107,7 +107,11 @@ def model_of(name: str, event_shape: tuple[int, ...], components: int) -> vj.VAE
 def train(
     key: jax.Array, vae: vj.VAE, name: str, run: Run, config: Config
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Train a model; returns its variables, with averaged parameters, and the history."""
+    """Train a model.
+
+    Returns:
+      The variables, with averaged parameters, and the history.
+    """
     init_key, data_key = jax.random.split(key)
     optimizer = averaged_adamw(config.training.learning_rate, config.training.weight_decay, run.steps)
     warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * run.steps)))
