@@ -1,7 +1,8 @@
-"""A conditional VAE draws the digit that is asked for; what is left to its latent is the style.
+"""A conditional VAE that generates digits of a given class, with a latent vector that represents the style.
 
-The label, one-hot, enters encoder and decoder. A classifier trained apart says how often the digit drawn is the one
-asked for, and the encodings say how much of the label the latent still holds, against the same VAE without labels.
+The one-hot label is an input of the encoder and the decoder. A separately trained classifier measures how often the
+generated digit has the given class. The encodings measure how much information on the label the latent vector contains,
+compared with the same VAE without labels.
 """
 
 from dataclasses import dataclass, replace
@@ -18,8 +19,8 @@ from harness.run import Report, Run, run_script
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
 
-DRAWS = 10_000  # for the agreement
-COLUMNS = 12  # draws shown of each digit
+DRAWS = 10_000  # number of samples for the agreement
+COLUMNS = 12  # number of samples of each digit in the pictures
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Config(Options):
     """Options of this experiment."""
 
     classes: int = 10
-    """Number of classes; every label must be below it."""
+    """Number of classes. Each label must be less than this number."""
     latent_dim: int = 2
     """Number of latent dimensions."""
     out: Path = Path("runs/cvae_digits")
@@ -35,7 +36,7 @@ class Config(Options):
 
 
 def main(config: Config) -> Report:
-    """Train with and without labels, draw the digits asked for, classify them, write the report."""
+    """Train with and without labels, generate digits of each class, classify them, and write the report."""
     require_positive_int(classes=config.classes, latent_dim=config.latent_dim)
     run = Run.start("cvae_digits", config)
     conditional = vj.mlp_vae(run.data.event_shape, config.latent_dim, classes=config.classes)
@@ -69,14 +70,14 @@ def main(config: Config) -> Report:
 
 
 def agreement(key: jax.Array, trained: Trained, classifier: vj.TrainedClassifier, classes: int) -> float:
-    """The share of draws, equally many of each class, in which the classifier sees the class asked for."""
+    """The share of samples, equally many of each class, that the classifier assigns to the given class."""
     asked = np.arange(DRAWS) % classes
     z = trained.model.prior_distribution(trained.variables).sample(key, DRAWS)
     return classifier(vj.decode_all(trained.model, trained.variables, z, asked)).accuracy(asked)
 
 
 def what_the_latent_keeps(key: jax.Array, trained: Trained, run: Run) -> tuple[np.ndarray, dict[str, float]]:
-    """The test encodings, and how well they tell the label."""
+    """Compute the encodings of the test images, and measure how well they predict the label."""
     train, test = (
         np.asarray(vj.encode_all(key, trained.model, trained.variables, split).mean)
         for split in (run.data.train, run.data.test)
@@ -90,7 +91,7 @@ def what_the_latent_keeps(key: jax.Array, trained: Trained, run: Run) -> tuple[n
 
 
 def draw_digits(key: jax.Array, trained: Trained, run: Run, classes: int) -> None:
-    """A row for each digit: with a new latent for each image, and with one latent down each column."""
+    """Write pictures with a row for each digit: with a new latent vector per image, and with one per column."""
     digits = np.repeat(np.arange(classes), COLUMNS)
     each = trained.model.prior_distribution(trained.variables).sample(key, len(digits))
     same = jnp.tile(each[:COLUMNS], (classes, 1))

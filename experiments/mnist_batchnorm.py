@@ -1,7 +1,8 @@
-"""A batch-normalised VAE with squared error, and what the weight C of that error trades.
+"""A VAE with batch normalisation and squared error, and the trade-off that the weight C of this error controls.
 
-Layers 784-196-49-28 and back with batch normalisation, tanh on pixels in [-1, 1], loss C * squared error + KL: a
-Gaussian likelihood of variance 1 / (2C). Five values of C are trained at once, as members of one program.
+The model has the layers 784-196-49-28 and a mirrored decoder, batch normalisation, tanh, and pixels in [-1, 1]. The
+loss C * squared error + KL corresponds to a Gaussian likelihood of variance 1 / (2C). Five values of C are trained at
+once, as members of one program.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ import vae_jax as vj
 from vae_jax.errors import require_positive
 
 OBSERVE = vj.Scale(-1.0, 1.0)
-COLUMNS = 16  # images of each kind that are shown
+COLUMNS = 16  # number of images of each kind in the picture
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Config(Options):
     """Options of this experiment."""
 
     c: tuple[float, ...] = (0.05, 0.2, 1.0, 5.0, 20.0)
-    """Weights of the squared error."""
+    """Weights of the squared error. One model is trained with each."""
     out: Path = Path("runs/mnist_batchnorm")
     """Folder for the report and the pictures."""
 
 
 def main(config: Config) -> Report:
-    """Train the sweep as one program, measure each member, draw, report."""
+    """Train the sweep as one program, measure each member, and write the pictures and the report."""
     require_positive(**{f"c[{i}]": c for i, c in enumerate(config.c)})
     run = Run.start("mnist_batchnorm", config, epochs=20)
     train_key, test_key, draw_key = jax.random.split(run.key, 3)
@@ -47,7 +48,7 @@ def main(config: Config) -> Report:
         sweep.append({"C": c, **measure(test_key, vae, variables, run, c)})
         shown = run.data.test[:COLUMNS]
         posterior = vj.encode_all(test_key, vae, variables, shown, transform=OBSERVE)
-        same_key = jax.random.clone(draw_key)  # the same draws for each C
+        same_key = jax.random.clone(draw_key)  # the same samples for each C
         from_prior = vae.prior_distribution(variables).sample(same_key, COLUMNS)
         z = jnp.concatenate([posterior.mean, from_prior])
         images = (vj.decode_all(vae, variables, z) + 1) / 2
@@ -64,12 +65,16 @@ def main(config: Config) -> Report:
 
 
 def model(run: Run, variance: Any) -> vj.VAE:
-    """The VAE with a Gaussian likelihood of that variance, a number or a traced one."""
+    """The VAE with a Gaussian likelihood of the given variance, a number or a traced value."""
     return vj.batch_norm_vae(run.data.event_shape, likelihood=vj.Gaussian(variance))
 
 
 def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState, float]:
-    """One member for each C, all as one program."""
+    """Train one member for each C, all as one program.
+
+    Returns:
+      The states of the members, and the median seconds per epoch of all together.
+    """
     optimizer = optax.adam(vj.warm_up_then_cosine(config.training.learning_rate, run.steps))
     variances = 1 / (2 * jnp.asarray(config.c))
     keys = jax.random.split(key, len(config.c))
@@ -88,9 +93,9 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
 
 
 def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) -> dict[str, float]:
-    """Squared error, KL and negative ELBO, means over the test images."""
+    """Compute the mean squared error, KL and negative ELBO over the test images."""
     terms = vj.evaluate(key, vae, variables, run.data.test, transform=OBSERVE)
-    constant = 0.5 * np.prod(vae.event_shape) * np.log(np.pi / c)  # of -log N(x; mean, 1 / (2C))
+    constant = 0.5 * np.prod(vae.event_shape) * np.log(np.pi / c)  # constant term of -log N(x; mean, 1 / (2C))
     return {
         "test_reconstruction": (vj.mean_and_stderr(-terms.log_px_z).mean - constant) / c,
         "test_kl": vj.mean_and_stderr(terms.kl).mean,
@@ -99,7 +104,7 @@ def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) ->
 
 
 def trade_off(sweep: Sequence[Mapping[str, float]], title: str) -> Figure:
-    """KL against squared error, a point for each "C"."""
+    """Plot the KL against the squared error, with a point for each "C"."""
     figure, axes = vj.plot.single_axes(title)
     errors, kls = ([row[name] for row in sweep] for name in ("test_reconstruction", "test_kl"))
     axes.plot(errors, kls, "-o", color=vj.plot.COLOURS[1])

@@ -1,7 +1,7 @@
-"""Straight paths between the encodings of two digits, through the latent spaces of an autoencoder and a VAE.
+"""Linear interpolation between the encodings of two digits in the latent spaces of an autoencoder and a VAE.
 
-Trains both with 2 and with 10 latent dimensions, decodes steps on the lines between encodings of test images, and
-measures along the way how sure a classifier is of one digit, and how far each step is from the nearest training image.
+The script trains both with 2 and with 10 latent dimensions, and decodes points on the straight lines between encodings
+of test images. At each point it measures the confidence of a classifier and the distance to the nearest training image.
 """
 
 import itertools
@@ -20,11 +20,11 @@ import vae_jax as vj
 from vae_jax.errors import require_positive_int
 
 DIMENSIONS = (2, 10)
-MODELS: dict[str, tuple[str, Any, Any]] = {  # title, posterior, objective
+MODELS: dict[str, tuple[str, Any, Any]] = {  # by name: title, posterior, objective
     "ae": ("Autoencoder", vj.Delta, vj.Reconstruction()),
     "vae": ("Variational autoencoder", vj.DiagonalGaussian, vj.ELBO()),
 }
-ROWS = 3  # paths shown of each model
+ROWS = 3  # number of paths of each model in the pictures
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,19 @@ class Config(Options):
     """Options of this experiment."""
 
     start: int = 1
-    """The digit from which the paths start."""
+    """Digit at which the paths start."""
     end: int = 7
-    """The digit at which they end."""
+    """Digit at which the paths end."""
     pairs: int = 100
-    """Pairs of test images over which the numbers are averaged."""
+    """Number of pairs of test images over which the measurements are averaged."""
     steps: int = 13
-    """Steps of a path, both ends included."""
+    """Number of points on a path, including both ends."""
     out: Path = Path("runs/mnist_interpolation")
     """Folder for the report and the pictures."""
 
 
 def main(config: Config) -> Report:
-    """Train four models, walk, measure, draw, report."""
+    """Train four models, interpolate, measure the paths, and write the pictures and the report."""
     require_positive_int(pairs=config.pairs, steps=config.steps)
     run = Run.start("mnist_interpolation", config, epochs=20)
     pairs_key, *train_keys, encode_key = jax.random.split(run.key, 2 + len(DIMENSIONS) * len(MODELS))
@@ -73,7 +73,11 @@ def main(config: Config) -> Report:
 
 
 def pairs_of(key: jax.Array, data: vj.Split, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of images of the two digits, as many of each as there are pairs, drawn with replacement."""
+    """Sample the positions of images of the two digits with replacement, one of each per pair.
+
+    Raises:
+      InputError: A digit does not occur among the images.
+    """
     positions = []
     for number, digit in enumerate((config.start, config.end)):
         found = np.flatnonzero(data.labels == digit)
@@ -88,7 +92,7 @@ def _along(values: np.ndarray, config: Config) -> list[float]:
 
 
 def draw(run: Run, config: Config, results: dict, rows: list[tuple[str, np.ndarray]], clouds: dict[str, Any]) -> None:
-    """Rows of decoded steps, the paths over the clouds, the numbers along the way."""
+    """Write the pictures: decoded paths, the paths among the encodings, and the measurements along the paths."""
     where = f"from a {config.start} to a {config.end}, {run.where}"
     run.save("rows", vj.plot.sheets(rows, config.steps, 2, f"Decoded steps of straight paths {where}"))
     run.save("paths", vj.plot.paths(clouds, run.data.test.labels, f"Straight paths {where}"))
@@ -107,7 +111,7 @@ def draw(run: Run, config: Config, results: dict, rows: list[tuple[str, np.ndarr
 
 
 def along_the_path(curves: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
-    """By the model's name, "confidence" and "nearest_distance" against the share of the way."""
+    """Plot "confidence" and "nearest_distance", by the name of the model, against the position on the path."""
     figure = Figure(figsize=(9.4, 4.3), layout="constrained")
     panels = {
         "confidence": "classifier's greatest probability",
