@@ -1,6 +1,6 @@
-"""What training minimises, as values: `objective(key, model, variables, batch, step) -> Loss`.
+"""Training objectives as values: `objective(key, model, variables, batch, step) -> Loss`.
 
-Every loss is per example and in nats; the one mean is taken by the train step.
+Every loss is per example and in nats; the train step computes the mean over the batch.
 """
 
 from vae_jax.objectives.base import Loss, Objective

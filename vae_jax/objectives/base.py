@@ -1,4 +1,4 @@
-"""What an objective is: a loss for each example, in nats."""
+"""Protocol of training objectives, which return a loss per example in nats."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -11,13 +11,13 @@ from vae_jax.values import shape_repr
 
 @shape_repr
 class Loss(NamedTuple):
-    """A loss and what it is made of.
+    """Loss of each example, with its terms.
 
     Attributes:
-      per_example: what is minimised. Or a loss for each of several parts, by their names: each is then minimised over
-        the parameters of its own part alone (see `make_train_step`).
-      terms: parts of it worth a curve of their own.
-      updates: collections of variables that the forward pass has changed.
+      per_example: Loss of each example, [batch], or a dict of losses by the name of a part: each is then minimised over
+        the parameters of this part only (see `make_train_step`).
+      terms: Terms to record by name, [batch] each.
+      updates: Collections of variables that the forward pass has changed.
     """
 
     per_example: Float[Array, " batch"] | dict[str, Float[Array, " batch"]]
@@ -27,13 +27,22 @@ class Loss(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
-    """The signature of an objective.
+    """Signature of an objective.
 
-    An objective with parameters of its own, such as those of a discriminator, also has `init(key, model) -> variables`,
-    by collection and then by a name that no part of the model has; `init(..., objective=)` adds them to the state.
+    An objective with parameters, such as those of a discriminator, also has a method `init(key, model) -> variables`.
+    It returns variables by collection and by names that no part of the model has; `init(..., objective=)` adds them to
+    the state.
     """
 
     def __call__(
         self, key: Key[Array, "*keys"], model: Any, variables: Variables, batch: Batch, step: Int[Array, ""]
     ) -> Loss:
-        """The loss of each example; `key` is one key, or one per example."""
+        """Loss of each example, in nats.
+
+        Args:
+          key: One key, or one per example.
+          model: Model to train.
+          variables: Variables of the model, and of the objective if it has any.
+          batch: Batch of examples.
+          step: Number of the step, from 0.
+        """

@@ -1,4 +1,4 @@
-"""Terms of the bounds on log p(x), for use after training and in objectives."""
+"""Terms of the bounds on log p(x), used by evaluation and objectives."""
 
 import functools
 import operator
@@ -16,7 +16,12 @@ from vae_jax.values import shape_repr
 
 @shape_repr
 class ELBOTerms(NamedTuple):
-    """The two terms of the evidence lower bound, log p(x) >= log_px_z - kl, in nats per example."""
+    """Terms of the evidence lower bound, log p(x) >= log_px_z - kl, in nats per example.
+
+    Attributes:
+      log_px_z: log p(x|z) at a sample of z, [batch].
+      kl: KL(q(z|x) || p(z)), [batch].
+    """
 
     log_px_z: Float[Array, " batch"]
     kl: Float[Array, " batch"]
@@ -30,20 +35,24 @@ def elbo_terms(
     x: Float[Array, "batch ..."] | Batch,
     condition: PyTree = None,
 ) -> ELBOTerms:
-    """log p(x|z) at one draw z from q(z|x), and KL(q(z|x) || p(z)) (Kingma and Welling, 2014, eq. 7).
+    """log p(x|z) at one sample z of q(z|x), and KL(q(z|x) || p(z)) (Kingma and Welling, 2014, equation 7), in nats.
 
-    The KL is the closed form where there is one, else log q(z|x) - log p(z) at the draw. For use after training: batch
-    statistics are not touched.
+    The KL is in closed form if there is one, and otherwise log q(z|x) - log p(z) at the sample. The model is used in
+    evaluation mode, so batch statistics are not updated.
 
     Args:
-      key: of the draws, one key or one per example.
-      model: whose bound it is.
-      variables: of the model.
-      x: examples, or a `Batch` of them: then log p(x|z) is that of its targets.
-      condition: of each example if the model is conditional; labels of a model with classes.
+      key: Key of the samples, one or one per example.
+      model: Model whose bound is computed.
+      variables: Variables of the model.
+      x: Examples [batch, *event], or a `Batch`, whose targets then are the x of log p(x|z).
+      condition: Condition of each example if the model is conditional; labels if it has classes.
+
+    Returns:
+      `log_px_z` and `kl`, [batch] each.
 
     Raises:
-      InputError: x of another shape or with values that the likelihood doesn't take, or variables that are not finite.
+      InputError: The examples do not have the shape of the model or have values that the likelihood does not accept, or
+        the variables are not finite.
     """
     require_finite(variables)
     terms = model.terms(key, variables, as_batch(model, x, condition))
@@ -59,13 +68,24 @@ def log_weights(
     samples: int,
     condition: PyTree = None,
 ) -> Float[Array, "samples batch"]:
-    """log p(x, z) - log q(z|x) at draws z from q(z|x), in nats: the log importance weights of log p(x).
+    """Log importance weights log p(x, z) - log q(z|x) at samples z of q(z|x), in nats.
 
-    Their mean over the samples estimates the ELBO, the log of the mean of their exponentials bounds log p(x) more
-    tightly (Burda et al., 2016, eq. 8). Batch statistics are not touched.
+    Their mean over the samples estimates the ELBO. The log of the mean of their exponentials is a tighter bound on
+    log p(x) (Burda et al., 2016, equation 8). Batch statistics are not updated.
+
+    Args:
+      key: Key of the samples, one or one per example.
+      model: Model other than a plain autoencoder.
+      variables: Variables of the model.
+      x: Examples [batch, *event], or a `Batch`.
+      samples: Number of samples per example.
+      condition: Condition of each example if the model is conditional; labels if it has classes.
+
+    Returns:
+      The log weights, [samples, batch].
 
     Raises:
-      InputError: as `elbo_terms`; no samples, or a plain autoencoder, which has no density.
+      InputError: There are no samples, the model is a plain autoencoder, which has no density, or as in `elbo_terms`.
     """
     require_positive_int(samples=samples)
     require_finite(variables)
@@ -73,10 +93,10 @@ def log_weights(
 
 
 def log_weights_of(terms: Terms) -> Float[Array, "samples batch"]:
-    """log p(x|z) + log p(z) - log q(z|x) at draws already made.
+    """Log importance weights log p(x|z) + log p(z) - log q(z|x) of the given terms, [samples, batch], in nats.
 
     Raises:
-      InputError: a plain autoencoder, which has no density.
+      InputError: The terms are those of a plain autoencoder, which has no density.
     """
     if not terms.log_ratio:
         raise InputError("a plain autoencoder has no importance weights, as its posterior has no density")
@@ -84,12 +104,12 @@ def log_weights_of(terms: Terms) -> Float[Array, "samples batch"]:
 
 
 def sum_over_units(by_layer: dict[str, Float[Array, "*axes units"]]) -> Float[Array, "*axes"]:
-    """The sum over layers and their units."""
+    """Sum over the layers and their units."""
     return functools.reduce(operator.add, [values.sum(axis=-1) for values in by_layer.values()])
 
 
 def as_batch(model: Any, x: Any, condition: PyTree) -> Batch:
-    """`x` itself if it is a batch, else a batch of it whose condition is a label if the model has classes."""
+    """Batch of the examples, with the condition as label if the model has classes; a `Batch` is returned unchanged."""
     if isinstance(x, Batch):
         return x
     x = as_reals("x", x)

@@ -1,4 +1,4 @@
-"""The evidence lower bound, and the plain autoencoder's loss."""
+"""Evidence lower bound, and reconstruction loss of a plain autoencoder."""
 
 from collections.abc import Callable
 
@@ -16,25 +16,26 @@ from vae_jax.values import parameter, value
 
 @value
 class AnalyticKL:
-    """The KL of the posterior from the prior: in closed form where there is one, else as `SampledKL`."""
+    """KL(q(z|x) || p(z)) in closed form if there is one, and otherwise as in `SampledKL`."""
 
     def __call__(self, terms: Terms) -> dict[str, Float[Array, "samples batch units"]]:
-        """Of each draw, by layer and unit."""
+        """KL of each sample by layer and unit, in nats."""
         return terms.kl
 
 
 @value
 class SampledKL:
-    """log q(z|x) - log p(z) at the draws: as the analytic KL in expectation, and what importance weights are made of.
+    """Estimate log q(z|x) - log p(z) of the KL at the samples, as in importance weights.
 
-    Near convergence its noise and that of log p(x|z) cancel (Roeder et al., 2017); far from it, it only adds variance.
+    Its expectation is the analytic KL. Near convergence its noise cancels that of log p(x|z) (Roeder et al., 2017);
+    otherwise it increases the variance.
     """
 
     def __call__(self, terms: Terms) -> dict[str, Float[Array, "samples batch units"]]:
-        """Of each draw, by layer and unit.
+        """KL of each sample by layer and unit, in nats.
 
         Raises:
-          InputError: a plain autoencoder, which has no density.
+          InputError: The model is a plain autoencoder, whose posterior has no density.
         """
         if not terms.log_ratio:
             raise InputError("a plain autoencoder has no sampled KL, as its posterior has no density")
@@ -43,20 +44,23 @@ class SampledKL:
 
 @value
 class ELBO:
-    """The negative evidence lower bound, with the KL weighted by `beta` (Higgins et al., 2017; 1 is the bound itself).
+    """Negative evidence lower bound in nats, with the KL weighted by `beta` (Higgins et al., 2017).
 
-    `beta` and `free_bits` are parameters of the value: `jax.vmap(..., in_axes=vj.axes(objective, beta=0))` maps over an
+    `beta` and `free_bits` are leaves of the value: `jax.vmap(..., in_axes=vj.axes(objective, beta=0))` maps over an
     axis of them.
 
     Attributes:
-      beta: weight of the KL, or an optax schedule of it over the steps: a warm-up (Bowman et al., 2016) is
-        `optax.linear_schedule(0, 1, steps)`.
-      kl: how the KL is measured.
-      samples: draws of z for each example.
-      free_bits: nats of each unit's KL, averaged over the batch, that cost no more than they do anyway (Kingma et al.,
-        2016, eq. 15); 0 is the bound itself. A unit is a latent dimension where posterior and prior factorise over the
-        dimensions, else a layer.
-      axis_name: under pmap, the axis over which the batch of that average is spread.
+      beta: Weight of the KL, or an optax schedule of it over the steps; 1 gives the bound. A warm-up (Bowman et al.,
+        2016) is `optax.linear_schedule(0, 1, steps)`.
+      kl: Estimator of the KL.
+      samples: Number of samples of z per example.
+      free_bits: Lower limit of the KL of each unit, averaged over the batch, in nats; below it, the KL of the unit has
+        no gradient (Kingma et al., 2016, equation 15). 0 gives the bound. A unit is a latent dimension if posterior and
+        prior factorise over the dimensions, and otherwise a layer.
+      axis_name: Axis of `pmap` over which the batch of this average is distributed.
+
+    Raises:
+      InputError: `samples` is not a positive integer, or `beta` or `free_bits` is negative.
     """
 
     beta: float | Float[Array, "..."] | Callable[[Array], Array] = parameter(default=1.0)
@@ -79,7 +83,7 @@ class ELBO:
         batch: Batch,
         step: Int[Array, ""],
     ) -> Loss:
-        """-log p(x|z) + beta KL, means over the draws of each example."""
+        """Loss -log p(x|z) + beta KL of each example, averaged over the samples; terms "log_px_z" and "kl"."""
         terms = model.terms(key, variables, batch, jnp.arange(self.samples), train=True)
         log_px_z = terms.log_px_z.mean(axis=0)
         by_layer = {layer: kl.mean(axis=0) for layer, kl in self.kl(terms).items()}  # [B, U]
@@ -90,21 +94,21 @@ class ELBO:
         return Loss(beta * paid - log_px_z, {"log_px_z": log_px_z, "kl": kl, **layers}, terms.updates)
 
     def _paid(self, kl: Float[Array, "batch units"], batch: Batch) -> Float[Array, "batch units"]:
-        """Per example, such that the mean over the batch is max(mean KL, free bits) of each unit."""
+        """KL of each example, changed so that the mean over the batch is max(mean KL, free bits) of each unit."""
         if isinstance(self.free_bits, int | float) and self.free_bits == 0:
             return kl
         mask = jnp.ones(len(kl)) if batch.mask is None else batch.mask
         total, weight = mask @ kl, mask.sum()
         if self.axis_name is not None:
             total, weight = jax.lax.psum((total, weight), self.axis_name)
-        # A traced 0 is the bound itself too, whose sampled KL may be below 0.
+        # A traced 0 gives the bound too, although a sampled KL may be below 0.
         is_free = (total <= self.free_bits * weight) & (self.free_bits > 0)
         return jnp.where(is_free[None], self.free_bits, kl)
 
 
 @value
 class Reconstruction:
-    """The plain autoencoder's loss, -log p(x|z), with no pull towards a prior."""
+    """Loss -log p(x|z) of a plain autoencoder, in nats, without a term for the prior."""
 
     def __call__(
         self,
@@ -114,6 +118,6 @@ class Reconstruction:
         batch: Batch,
         step: Int[Array, ""],
     ) -> Loss:
-        """-log p(x|z) at one draw of z, which is the encoding itself under a `Delta` posterior."""
+        """Loss -log p(x|z) of each example at one sample of z; with a `Delta` posterior, z is the encoding."""
         terms = model.terms(key, variables, batch, train=True)
         return Loss(-terms.log_px_z[0], {"log_px_z": terms.log_px_z[0]}, terms.updates)

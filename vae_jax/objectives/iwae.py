@@ -1,4 +1,4 @@
-"""The importance-weighted bound."""
+"""Importance-weighted bound."""
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,18 @@ from vae_jax.values import value
 
 @value
 class IWAE:
-    """The negative importance-weighted bound, -log of the mean of `samples` weights (Burda et al., 2016, eq. 8).
+    """Negative importance-weighted bound, -log of the mean of `samples` weights (Burda et al., 2016, equation 8).
 
-    With one sample it is the ELBO with a sampled KL.
+    With one sample it is the ELBO with a sampled KL. The unit is nats.
 
     Attributes:
-      samples: draws of z for each example.
-      doubly_reparameterised: whether the encoder's gradient weights each draw by the square of its normalised weight
-        and leaves the score of q(z|x) out (Tucker et al., 2019, eq. 8): the same in expectation, with less noise as
-        `samples` grow. For models of one latent layer.
+      samples: Number of samples of z per example, K.
+      doubly_reparameterised: Whether the gradient of the encoder weights each sample by its squared normalised weight
+        and omits the score of q(z|x) (Tucker et al., 2019, equation 8). Its expectation is the same, and its variance
+        is lower with many samples. The model must have a single latent layer.
+
+    Raises:
+      InputError: `samples` is not a positive integer.
     """
 
     samples: int
@@ -39,7 +42,12 @@ class IWAE:
         batch: Batch,
         step: Int[Array, ""],
     ) -> Loss:
-        """-log 1/K sum of the weights; the term "elbo" is the mean of their logs."""
+        """Loss -log 1/K sum of the weights of each example; the term "elbo" is the mean of the log weights.
+
+        Raises:
+          InputError: The model is a plain autoencoder, or `doubly_reparameterised` is set and the model has several
+            latent layers.
+        """
         draws = jnp.arange(self.samples)
         terms = model.terms(key, variables, batch, draws, train=True)
         log_w = log_weights_of(terms)
@@ -50,7 +58,7 @@ class IWAE:
                     f"{len(terms.log_ratio)}; take IWAE({self.samples})"
                 )
             share = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))[..., None]
-            # The same pass again, which the compiler sees; only its gradient differs.
+            # The same values again, which the compiler computes once; only the gradient differs.
             terms = model.terms(
                 key,
                 variables,
@@ -67,7 +75,7 @@ class IWAE:
 
 @jax.custom_vjp
 def _scale_gradient(values: Array, factor: Array) -> Array:
-    """The values; their gradient is multiplied by `factor` on its way back."""
+    """Return `values`; in the backward pass, their gradient is multiplied by `factor`."""
     return values
 
 
