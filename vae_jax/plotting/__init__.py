@@ -1,7 +1,7 @@
-"""Arrays -> matplotlib figures of images, encodings and curves.
+"""Matplotlib figures of images, encodings and curves.
 
-Every function returns a `Figure` that is made without pyplot: a notebook shows it, a script saves it, and no global
-state changes.
+Every function returns a `Figure` that is created without pyplot, so no global state changes. A notebook displays the
+figure, and a script saves it.
 """
 
 from vae_jax.plotting.latent_plane import CLASS_COLOURS, clouds, draw_encodings, encodings, paths, title_with_classes

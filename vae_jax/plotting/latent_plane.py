@@ -1,4 +1,4 @@
-"""The first two dimensions of encodings, as matplotlib figures."""
+"""Figures of the first two dimensions of encodings."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from matplotlib.patches import Circle
 from vae_jax.evaluation.latents import Sphere, circle
 from vae_jax.plotting.notebook_figure import NotebookFigure
 
-# Ten colours that stay apart for the colour-blind (Paul Tol's muted scheme, its pale grey made darker).
+# Ten colours for colour-blind readers (Paul Tol's muted scheme, with a darker grey).
 CLASS_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
 )  # fmt: skip
@@ -28,7 +28,15 @@ def encodings(
     title: str,
     lattice: Float[Any, "size size latent"] | None = None,
 ) -> Figure:
-    """The first two dimensions of encodings with their circle, and a lattice over them if there is one."""
+    """Scatter plot of the first two dimensions of encodings.
+
+    Args:
+      encodings: Encodings, [n, latent].
+      labels: Classes of the encodings, which determine their colours, or None.
+      sphere: Circle to draw, such as that of `circle`.
+      title: Title of the figure.
+      lattice: Lattice to draw over the encodings.
+    """
     figure = NotebookFigure(figsize=(5.6, 6.1), layout="constrained")
     axes = figure.subplots()
     draw_encodings(axes, encodings, labels, sphere, lattice)
@@ -37,7 +45,13 @@ def encodings(
 
 
 def clouds(models: Mapping[str, Float[Any, "n latent"]], labels: Int[Any, " n"] | None, title: str) -> Figure:
-    """Encodings of several models side by side, each with its circle, under the model's name."""
+    """Scatter plots of the encodings of several models side by side, each with its circle.
+
+    Args:
+      models: Encodings [n, latent] by the name of the model.
+      labels: Classes of the encodings, which determine their colours, or None.
+      title: Title of the figure.
+    """
     figure = NotebookFigure(figsize=(4.8 * len(models), 5.5), layout="constrained")
     for (name, encodings), axes in zip(models.items(), figure.subplots(1, len(models), squeeze=False)[0], strict=True):
         draw_encodings(axes, encodings, labels, circle(encodings))
@@ -51,7 +65,13 @@ def paths(
     labels: Int[Any, " n"] | None,
     title: str,
 ) -> Figure:
-    """As `clouds`, with paths of each model drawn over its encodings."""
+    """Scatter plots as in `clouds`, with paths of each model.
+
+    Args:
+      models: Encodings [n, latent] and paths [paths, steps, latent] by the name of the model.
+      labels: Classes of the encodings, which determine their colours, or None.
+      title: Title of the figure.
+    """
     figure = clouds({name: encodings for name, (encodings, _) in models.items()}, labels, title)
     for (_, of_model), axes in zip(models.values(), figure.axes, strict=True):
         for path in np.asarray(of_model):
@@ -66,7 +86,10 @@ def draw_encodings(
     sphere: Sphere,
     lattice: Float[Any, "size size latent"] | None = None,
 ) -> None:
-    """Points coloured by class, each class named at its median, with the circle that holds 99 % of them."""
+    """Draw encodings as points coloured by class, with the circle `sphere`.
+
+    The number of each class is written at its median, or instead the lattice is drawn if it is given.
+    """
     x, y = np.asarray(encodings)[:, :2].T
     size = float(np.clip(30_000 / len(x), 3, 20))
     centre = (float(sphere.centre[0]), float(sphere.centre[1]))
@@ -86,7 +109,7 @@ def draw_encodings(
 
 
 def title_with_classes(figure: Figure, title: str, labels: Int[Any, " n"] | None) -> None:
-    """A title; where there are classes it is that of the legend which names their colours."""
+    """Add a title, and below it a legend of the colours of the classes if there are labels."""
     if labels is None:
         figure.suptitle(title)
         return
@@ -98,7 +121,7 @@ def title_with_classes(figure: Figure, title: str, labels: Int[Any, " n"] | None
 
 
 def _class_handles(labels: Int[Any, " n"]) -> list[Line2D]:
-    """A legend's handles, one for each class there is."""
+    """Handles of the legend, one for each class that occurs."""
     return [
         Line2D([], [], marker="o", linestyle="", color=CLASS_COLOURS[label % len(CLASS_COLOURS)], label=str(label))
         for label in np.unique(labels)
@@ -106,7 +129,7 @@ def _class_handles(labels: Int[Any, " n"]) -> list[Line2D]:
 
 
 def _name_classes(axes: Axes, x: np.ndarray, y: np.ndarray, labels: np.ndarray, apart: float) -> None:
-    """Each class's number at its median, unless another one is there already."""
+    """Write the number of each class at its median, unless it is closer than `apart` to another number."""
     placed: list[tuple[float, float]] = []
     for label in np.unique(labels):
         position = np.median(x[labels == label]), np.median(y[labels == label])

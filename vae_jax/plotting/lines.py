@@ -1,4 +1,4 @@
-"""Numbers as curves, as matplotlib figures."""
+"""Figures of curves."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from matplotlib.figure import Figure
 
 from vae_jax.plotting.notebook_figure import NotebookFigure
 
-# Okabe and Ito's colours, which stay apart for the colour-blind.
+# Colours of Okabe and Ito for colour-blind readers.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def training_curves(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, title: str) -> Figure:
-    """Training (thin) and test (thick) curves of several models against epochs.
+    """Training curves (dashed) and test curves (solid) of several models against the epoch.
 
     Args:
-      curves: by the model's name, one number an epoch: training, then test.
-      ylabel: what is drawn, with its unit.
-      title: of the figure.
+      curves: Training and test curve by the name of the model, each with one number per epoch.
+      ylabel: Label of the vertical axis, with the unit.
+      title: Title of the figure.
     """
     figure, axes = single_axes(title)
     for (name, (train, test)), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
@@ -34,7 +34,14 @@ def training_curves(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str
 def curves(
     curves: Mapping[str, Sequence[float]], ylabel: str, title: str, marks: Mapping[str, tuple[int, float]]
 ) -> Figure:
-    """One number an epoch of several models, and single points (epoch, number) to be held against."""
+    """Curves of several models against the epoch, with single points for comparison.
+
+    Args:
+      curves: One number per epoch, by the name of the model.
+      ylabel: Label of the vertical axis, with the unit.
+      title: Title of the figure.
+      marks: Points (epoch, number) by name.
+    """
     figure, axes = single_axes(title)
     for (name, curve), colour in zip(curves.items(), itertools.cycle(COLOURS[1:]), strict=False):
         axes.plot(np.arange(1, len(curve) + 1), curve, "-o", color=colour, markersize=3, label=name)
@@ -45,7 +52,7 @@ def curves(
 
 
 def single_axes(title: str) -> tuple[Figure, Any]:
-    """A figure with one pair of axes, a grid and a title."""
+    """Figure with one pair of axes, a grid and a title; returns the figure and the axes."""
     figure = NotebookFigure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.3)
@@ -54,7 +61,7 @@ def single_axes(title: str) -> tuple[Figure, Any]:
 
 
 def _frame_epochs(axes: Axes, curves: Sequence[Sequence[float]], ylabel: str) -> None:
-    """Limits that leave out the first twentieth of the epochs, where every curve is steep."""
+    """Set limits and labels; the vertical range ignores the first twentieth of each curve, which is steep."""
     late = [value for curve in curves for value in curve[len(curve) // 20 :]]
     margin = 0.05 * (max(late) - min(late)) + 1e-6
     axes.set(xlabel="epoch", ylabel=ylabel, ylim=(min(late) - margin, max(late) + margin))

@@ -1,4 +1,4 @@
-"""A matplotlib figure that a notebook shows without pyplot."""
+"""Matplotlib figure that a notebook displays without pyplot."""
 
 import io
 
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 
 class NotebookFigure(Figure):
-    """A `Figure` that is displayed when it is the value of a cell."""
+    """`Figure` that a notebook displays if it is the value of a cell."""
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()

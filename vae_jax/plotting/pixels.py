@@ -1,4 +1,4 @@
-"""Sheets of images in [0, 1], as matplotlib figures."""
+"""Figures of grids of images in [0, 1]."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,16 @@ from vae_jax.plotting.notebook_figure import NotebookFigure
 
 
 def images(images: Float[Any, "n height width channels"], columns: int, title: str) -> Figure:
-    """A sheet of images in [0, 1], row after row."""
+    """Grid of images, in row-major order.
+
+    Args:
+      images: Images in [0, 1], [n, height, width, channels].
+      columns: Number of images per row.
+      title: Title of the figure.
+
+    Raises:
+      InputError: There are no images, they have another number of axes, or `columns` is not a positive integer.
+    """
     high, wide, _ = tile(np.asarray(images), columns).shape
     figure = NotebookFigure(figsize=(5.8, 5.8 * high / wide + 0.6), layout="constrained")
     axes = figure.subplots()
@@ -23,7 +32,16 @@ def images(images: Float[Any, "n height width channels"], columns: int, title: s
 
 
 def rows(images: Float[Any, "rows columns height width channels"], headings: Sequence[str], title: str) -> Figure:
-    """Rows of images in [0, 1], a heading over each column."""
+    """Rows of images, with a heading above each column.
+
+    Args:
+      images: Images in [0, 1], [rows, columns, height, width, channels].
+      headings: Headings of the columns.
+      title: Title of the figure.
+
+    Raises:
+      InputError: The images have another number of axes, or there are none.
+    """
     if np.ndim(images) != 5:
         raise InputError(f"images have shape {np.shape(images)}; expected [rows, columns, height, width, channels]")
     rows, columns, high, wide, _ = np.shape(images)
@@ -40,7 +58,17 @@ def rows(images: Float[Any, "rows columns height width channels"], headings: Seq
 def sheets(
     sheets: Sequence[tuple[str, Float[Any, "_ height width channels"]]], images_a_row: int, columns: int, title: str
 ) -> Figure:
-    """Several sheets of images, each under its own title, `columns` of them side by side."""
+    """Several grids of images, each with a title.
+
+    Args:
+      sheets: Title and images in [0, 1], [n, height, width, channels], of each grid.
+      images_a_row: Number of images per row of a grid.
+      columns: Number of grids side by side.
+      title: Title of the figure.
+
+    Raises:
+      InputError: A grid has no images, or its images have another number of axes.
+    """
     rows = -(-len(sheets) // columns)
     high, wide, _ = tile(sheets[0][1], images_a_row).shape
     width = 9.2 / columns
@@ -56,7 +84,7 @@ def sheets(
 
 
 def draw_images(axes: Axes, images: Float[Any, "n height width channels"], columns: int) -> None:
-    """A sheet of images, dark on light if they are grey."""
+    """Draw a grid of images [n, height, width, channels] in [0, 1]; grey images are dark on a light background."""
     sheet = tile(np.asarray(images), columns)
     axes.imshow(sheet.squeeze(), cmap="gray_r", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
@@ -64,7 +92,18 @@ def draw_images(axes: Axes, images: Float[Any, "n height width channels"], colum
 
 
 def tile(images: Float[np.ndarray, "n height width channels"], columns: int) -> Float[np.ndarray, "h w channels"]:
-    """Images put together row after row; places left over are 0."""
+    """Join images into one array in row-major order; unused places are 0.
+
+    Args:
+      images: Images, [n, height, width, channels].
+      columns: Number of images per row.
+
+    Returns:
+      Array of shape [rows * height, columns * width, channels].
+
+    Raises:
+      InputError: There are no images, they have another number of axes, or `columns` is not a positive integer.
+    """
     if images.ndim != 4 or not images.size:
         raise InputError(f"images have shape {images.shape}; expected [n, height, width, channels]: reshape them")
     require_positive_int(columns=columns)
