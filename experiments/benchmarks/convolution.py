@@ -1,8 +1,9 @@
-"""Images per second of the convolutional VAE for 64 x 64 pixels against the same model in PyTorch, in turn.
+"""Images per second of the convolutional VAE for 64 x 64 pixels and of the same model in PyTorch.
 
-Runs the peer script (see --peer) under a Python that has PyTorch, then ours, A B A B: as compiled epochs, the way `fit`
-trains, and one compiled step at a time. Gives the ratios of the medians, ours / PyTorch: above 1 ours is faster. The
-images are random ones. On a shared machine quote the ratios, never the images per second.
+The benchmark runs the peer script (see --peer) with a Python that has PyTorch, then this library, in alternation
+(A B A B). This library trains in two ways: by compiled epochs, as in `fit`, and by single compiled steps. The benchmark
+reports the ratios of the medians, this library / PyTorch; above 1, this library is faster. The images are random. On a
+shared machine, only the ratios are meaningful.
 """
 
 import statistics
@@ -30,19 +31,20 @@ class Config:
     """Options of this benchmark."""
 
     torch_python: Path | None = None
-    """A Python that has PyTorch. Without one only our own speed is measured."""
+    """Python interpreter that has PyTorch. Without it, only this library is measured."""
     peer: Path = Path("../shared/bench/torch_conv.py")
-    """Script `peer --batch B --steps N --repeats R` that prints a JSON line with "images_per_s" for each repetition."""
+    """Peer script, called as `peer --batch B --steps N --repeats R`. It prints a JSON line with "images_per_s" for each
+    repetition."""
     rounds: int = 3
-    """Turns of each side."""
+    """Number of runs of each side."""
     batch_size: int = 64
-    """Images in a training step."""
+    """Number of images in a training step."""
     steps: int = 40
-    """Training steps of an epoch of ours, and of a repetition of the peer's."""
+    """Number of training steps in an epoch of this library and in a repetition of the peer."""
 
 
 def main(config: Config) -> None:
-    """Take turns, then print the medians and the ratios."""
+    """Run both sides in alternation, then print the medians and the ratios."""
     require_positive_int(rounds=config.rounds, batch_size=config.batch_size, steps=config.steps)
     peer = torch_command(config.torch_python, config.peer)
     rates: dict[str, list[float]] = {"torch": []} if peer else {}
@@ -61,13 +63,13 @@ def main(config: Config) -> None:
 
 
 def model() -> tuple[vj.VAE, optax.GradientTransformation, Step]:
-    """The peer's: four convolutions each way, 100 latent dimensions, squared error / 2, Adam."""
+    """The model of the peer: four convolutions each way, 100 latent dimensions, squared error / 2, and Adam."""
     vae, optimizer = vj.conv_vae(), optax.adam(1e-3)
     return vae, optimizer, vj.make_train_step(vae, vj.ELBO(), optimizer)
 
 
 def by_epochs(config: Config) -> list[float]:
-    """Seconds of each of two epochs, by `fit`."""
+    """Measure the seconds of each of two epochs in `fit`."""
     vae, optimizer, step = model()
     images = np.random.default_rng(0).integers(0, 256, (config.steps * config.batch_size, *vae.image_shape), np.uint8)
     state = vj.init(jax.random.key(0), vae, optimizer)
@@ -76,7 +78,7 @@ def by_epochs(config: Config) -> list[float]:
 
 
 def by_steps(config: Config) -> list[float]:
-    """Seconds of as many steps, twice, each a call of its own."""
+    """Measure the seconds of the same number of steps twice, with a separate call for each step."""
     vae, optimizer, step = model()
     batch = vj.Batch(jax.random.uniform(jax.random.key(0), (config.batch_size, *vae.image_shape)))
     compiled = jax.jit(step, donate_argnums=0)

@@ -1,8 +1,8 @@
-"""What `fit` costs beyond its steps: members as one program, checkpoints, streaming; and whether memory stays flat.
+"""Costs of `fit` with several members as one program, with checkpoints and with streaming; and its memory over time.
 
-Each cost is a ratio of seconds, taken in turns on the same machine, A B A B: members as one program to the same runs
-one after the other; a run that keeps a checkpoint of each epoch to one that keeps none; images that stream from the
-host to images that live on the device. Memory is what the process holds after each of many short epochs.
+Each cost is a ratio of run times, measured in alternation (A B A B) on the same machine: members as one program to the
+same runs in sequence; a run that saves a checkpoint after each epoch to a run without checkpoints; images streamed from
+the host to images stored on the device. The resident memory of the process is measured after each of many short epochs.
 """
 
 import statistics
@@ -34,18 +34,18 @@ class Config(Options):
     """Options of this benchmark."""
 
     together: int = 8
-    """Members that train as one program."""
+    """Number of members that train as one program."""
     rounds: int = 3
-    """Turns of each side."""
+    """Number of measurements of each side."""
     memory_epochs: int = 300
-    """Short epochs, of ten steps, after each of which memory is read."""
+    """Number of short epochs, of ten steps each, after which the memory is measured."""
     out: Path = Path("runs/benchmark_fit")
     """Folder for the report."""
     training: TrainingOptions = TrainingOptions(epochs=2, batch_size=128)
 
 
 def main(config: Config) -> Report:
-    """Take turns, then report."""
+    """Measure the sides in alternation, then the memory, and write the report."""
     require_positive_int(rounds=config.rounds, together=config.together, memory_epochs=config.memory_epochs)
     run = Run.start("benchmark_fit", config)
     vae, optimizer = vj.mlp_vae(run.data.image_shape), optax.adam(1e-3)
@@ -76,7 +76,7 @@ def main(config: Config) -> Report:
 
 
 def compare(name: str, one: Callable[[], float], other: Callable[[], float], rounds: int) -> dict[str, Any]:
-    """The ratio of the medians of the seconds, after a turn of each that compiles."""
+    """Measure the ratio of the median run times of two sides, after one call of each to compile."""
     turns = [(one(), other()) for _ in range(rounds + 1)][1:]
     medians = [statistics.median(side) for side in zip(*turns, strict=True)]
     ratio = medians[0] / medians[1]
@@ -85,14 +85,14 @@ def compare(name: str, one: Callable[[], float], other: Callable[[], float], rou
 
 
 def memory_by_epoch(state: vj.TrainState, step: Step, run: Run, epochs: int) -> dict[str, Any]:
-    """Mebibytes that the process holds after each epoch of ten steps, and the compilations of that run."""
+    """Measure the memory of the process in mebibytes after each epoch of ten steps, and count the compilations."""
     held: list[float] = []
 
     def eval_fn(state: vj.TrainState) -> dict[str, float]:
         held.append(resident_mebibytes())
         return {}
 
-    compiled: Any = run_chunk  # a jitted function, which counts its programs
+    compiled: Any = run_chunk  # a jitted function, which counts its compiled programs
     before = compiled._cache_size()
     data = run.data.train[: 10 * run.batch_size]
     vj.fit(state, step, data, epochs=epochs, batch_size=run.batch_size, eval_fn=eval_fn, progress=False)
@@ -106,7 +106,11 @@ def memory_by_epoch(state: vj.TrainState, step: Step, run: Run, epochs: int) -> 
 
 
 def resident_mebibytes() -> float:
-    """What the process holds of the machine's memory, as Linux counts it."""
+    """The resident memory of the process in mebibytes, as reported by Linux.
+
+    Raises:
+      InputError: The system has no /proc/self/status.
+    """
     status = Path("/proc/self/status")
     if not status.is_file():
         raise vj.InputError("the memory of a process is read from /proc, which this system has not")

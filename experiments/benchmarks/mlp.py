@@ -1,7 +1,8 @@
-"""Seconds per epoch of our MLP VAE against the same model in PyTorch, in turn, on the same machine.
+"""Seconds per epoch of the MLP VAE of this library and of the same model in PyTorch, measured on the same machine.
 
-Runs the peer script (see --peer) under a Python that has PyTorch, then as many epochs of ours, A B A B, and gives the
-ratio of the medians, PyTorch / ours: above 1 ours is faster. On a shared machine quote the ratio, never the seconds.
+The benchmark runs the peer script (see --peer) with a Python that has PyTorch, then the same number of epochs of this
+library, in alternation (A B A B). It reports the ratio of the medians, PyTorch / this library; above 1, this library is
+faster. On a shared machine, only the ratio is meaningful.
 """
 
 import statistics
@@ -27,18 +28,18 @@ class Config(Options):
     """Options of this experiment."""
 
     torch_python: Path | None = None
-    """A Python that has PyTorch. Without one only our own seconds are measured."""
+    """Python interpreter that has PyTorch. Without it, only this library is measured."""
     peer: Path = Path("../shared/bench/torch_mlp.py")
-    """Script `peer DATA_DIR --batch B --epochs N` that prints a JSON line with "seconds" for each epoch."""
+    """Peer script, called as `peer DATA_DIR --batch B --epochs N`. It prints a JSON line with "seconds" per epoch."""
     rounds: int = 3
-    """Turns of each side."""
+    """Number of runs of each side."""
     out: Path = Path("runs/benchmark_mlp")
     """Folder for the report."""
     training: TrainingOptions = TrainingOptions(epochs=4, batch_size=128)
 
 
 def main(config: Config) -> Report:
-    """Take turns, then report."""
+    """Run both sides in alternation, and write the report."""
     require_positive_int(rounds=config.rounds)
     run = Run.start("benchmark_mlp", config)
     if run.epochs < 2:
@@ -62,7 +63,7 @@ def main(config: Config) -> Report:
 
 
 def peer_command(config: Config) -> list[str] | None:
-    """The peer's command line, or None where there is no PyTorch."""
+    """The command line of the peer, or None without PyTorch."""
     command = torch_command(config.torch_python, config.peer)
     if command and config.data.data_dir is None:
         raise vj.InputError("the peer reads IDX files; give their folder as --data-dir")

@@ -1,4 +1,4 @@
-"""A script in PyTorch with whose speed ours is compared: it runs under a Python of its own and prints lines of JSON."""
+"""Peers of the benchmarks: scripts in PyTorch that run with another Python interpreter and print lines of JSON."""
 
 import json
 import subprocess
@@ -9,14 +9,17 @@ from vae_jax.errors import InputError
 
 
 def torch_command(python: Path | None, script: Path) -> list[str] | None:
-    """The beginning of the peer's command line, or None, with a printed sentence, where there is no PyTorch.
+    """The beginning of the command line of the peer.
 
     Args:
-      python: one that has PyTorch, or None.
-      script: the peer.
+      python: Python interpreter that has PyTorch, or None.
+      script: Peer script.
+
+    Returns:
+      The command, or None without PyTorch; the reason is printed.
 
     Raises:
-      InputError: one of them is not there.
+      InputError: One of the files does not exist, or `python` cannot be run.
     """
     if python is None:
         print("No PyTorch to compare with: give --torch-python.")
@@ -35,14 +38,17 @@ def torch_command(python: Path | None, script: Path) -> list[str] | None:
 
 
 def peer_lines(command: list[str], **options: Any) -> list[dict[str, Any]]:
-    """What the peer prints: one object a line.
+    """Run the peer and parse its output, one JSON object per line.
 
     Args:
-      command: its command line so far.
-      **options: name=value becomes `--name value`.
+      command: Beginning of the command line.
+      **options: Options of the peer; name=value is passed as `--name value`.
+
+    Returns:
+      The objects.
 
     Raises:
-      InputError: it failed, or printed something else.
+      InputError: The peer failed, or its output is not JSON.
     """
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)

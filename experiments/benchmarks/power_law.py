@@ -1,4 +1,4 @@
-"""How a cost grows with a size: the power law through some measurements."""
+"""Fit of a power law to measurements of a cost at several sizes."""
 
 import math
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ class PowerLaw:
     """cost = factor * size ** exponent.
 
     Attributes:
-      factor: the cost at size 1, in the unit of the costs.
-      exponent: the slope of log cost against log size.
-      standard_error: of the exponent, from the residuals; NaN of two points, which leave none.
+      factor: Cost at size 1, in the unit of the costs.
+      exponent: Slope of log cost against log size.
+      standard_error: Standard error of the exponent, from the residuals; NaN for two points, which have no residuals.
     """
 
     factor: float
@@ -25,11 +25,11 @@ class PowerLaw:
     standard_error: float
 
     def __call__(self, sizes: Sequence[int]) -> Float[np.ndarray, " n"]:
-        """The costs at these sizes."""
+        """The costs at the given sizes."""
         return self.factor * np.asarray(sizes, np.float64) ** self.exponent
 
     def __str__(self) -> str:
-        """The exponent and its standard error, if it has one."""
+        """The exponent, and its standard error unless that is NaN."""
         if math.isnan(self.standard_error):
             return f"{self.exponent:.2f}"
         digits = 2 if self.standard_error >= 0.01 else 3
@@ -37,13 +37,20 @@ class PowerLaw:
 
 
 def fit_power_law(sizes: Sequence[int], costs: Sequence[float]) -> PowerLaw:
-    """Least squares in log cost against log size: each relative deviation counts alike.
+    """Fit a power law by least squares of log cost against log size, which weights relative deviations equally.
 
-    The standard error is sqrt(residuals^2 / (n - 2) / sum (log size - mean)^2). It tells how far the points are from
-    any power law, not only how noisy they are.
+    The standard error is sqrt(sum residuals^2 / (n - 2) / sum (log size - mean)^2). It includes systematic deviations
+    of the points from a power law, besides their noise.
+
+    Args:
+      sizes: Positive sizes.
+      costs: Positive costs, one for each size.
+
+    Returns:
+      The power law.
 
     Raises:
-      InputError: fewer than two different sizes, not a cost for each, or one that is not above 0.
+      InputError: There are fewer than two different sizes, or not one cost for each, or a value is not positive.
     """
     if len(sizes) != len(costs):
         raise InputError(f"there are {len(sizes)} sizes but {len(costs)} costs; expected one for each")

@@ -1,9 +1,9 @@
-"""Seconds per epoch of the main job's VAE against the number of images, latent size, batch size, members and devices.
+"""Seconds per epoch of the MLP VAE against the number of images, latent size, batch size, members and devices.
 
-One quantity varies at a time, the others stay at their defaults; each gets the exponent of the power law seconds ~ n^a,
-fitted to the medians. Not each is a power law: see the notes that are printed with the exponents. The images are random
-ones. All points take turns, A B C A B C, so that a shared machine's bad minutes fall on each of them; on such a machine
-trust the exponents more than the seconds.
+One quantity varies at a time, and the others stay at their defaults. The exponent of the power law seconds ~ n^a is
+fitted to the medians of each quantity. Not every quantity follows a power law; see the notes that are printed with the
+exponents. The images are random. All points are measured in alternation (A B C A B C), so that disturbances on a shared
+machine affect all of them; on such a machine, the exponents are more reliable than the seconds.
 """
 
 import os
@@ -42,34 +42,34 @@ class Config:
     """Options of this benchmark."""
 
     vary_images: tuple[int, ...] = (2048, 4096, 8192, 16384, 32768)
-    """Numbers of images. An epoch leaves out those that do not fill a batch."""
+    """Numbers of images. An epoch leaves out the remainder that does not fill a batch."""
     vary_latent_dim: tuple[int, ...] = (2, 5, 10, 20, 50, 100)
     """Numbers of latent dimensions."""
     vary_batch_size: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
-    """Images in a training step."""
+    """Numbers of images in a training step."""
     vary_members: tuple[int, ...] = (1, 2, 4, 8)
-    """Numbers of models that train as one program. (Devices, where there are several, vary as 1, 2, 4, ...)"""
+    """Numbers of models that train as one program. If there are several devices, their number varies as 1, 2, 4, ..."""
     images: int = 8192
-    """Number of images where another quantity varies."""
+    """Number of images while another quantity varies."""
     latent_dim: int = 10
-    """Number of latent dimensions where another quantity varies."""
+    """Number of latent dimensions while another quantity varies."""
     batch_size: int = 128
-    """Images in a training step where another quantity varies."""
+    """Number of images in a training step while another quantity varies."""
     hidden: tuple[int, ...] = (500, 250)
-    """Widths of the encoder's layers; the decoder has them in reverse."""
+    """Widths of the hidden layers of the encoder. The decoder has them in reverse order."""
     rounds: int = 3
-    """Turns of each point."""
+    """Number of runs of each point."""
     epochs: int = 4
-    """Epochs in a turn; the first does not count."""
+    """Number of epochs in a run. The first epoch does not count."""
     seed: int = 0
-    """Seed of the images, the initial parameters, the order of data and the noise."""
+    """Seed of the images, the initial parameters, the order of the data and the noise."""
     out: Path = Path("runs/scaling")
     """Folder for the report and the picture."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is trained."""
+    """One setting of the quantities, for which the time is measured."""
 
     images: int
     latent_dim: int
@@ -79,7 +79,7 @@ class Point:
 
 
 NAMES = {"latent_dim": "latent dimensions", "batch_size": "batch size"}
-NOTES = {  # what to know of the exponents
+NOTES = {  # remarks on the exponents
     "images": "the same work for each",
     "latent_dim": "no power law: few weights depend on it",
     "batch_size": "no power law: fixed cost a step",
@@ -90,7 +90,7 @@ CPU_NOTES = {"members": "a CPU trains them in turn", "devices": "these share the
 
 
 def main(config: Config) -> None:
-    """Take turns, then fit, print, draw and report."""
+    """Measure all points in alternation, fit the power laws, and write the picture and the report."""
     started = time.perf_counter()
     sweeps = sweeps_of(config)
     require_writable_folder(config.out)
@@ -114,7 +114,11 @@ def main(config: Config) -> None:
 
 
 def sweeps_of(config: Config) -> dict[str, list[Point]]:
-    """The points of each quantity, in order of size; all that can be refused is refused here."""
+    """The points of each quantity, in order of size.
+
+    Raises:
+      InputError: An option cannot be used. All options are checked here, before any training.
+    """
     given = {name: getattr(config, name) for name in ("images", "latent_dim", "batch_size", "rounds")}
     require_positive_int(**given, **{f"hidden[{i}]": width for i, width in enumerate(config.hidden)})
     if config.epochs < 2:
@@ -144,7 +148,7 @@ def sweeps_of(config: Config) -> dict[str, list[Point]]:
 
 
 def measure(points: list[Point], config: Config) -> dict[Point, list[list[float]]]:
-    """Seconds of the epochs that count, by turn."""
+    """Measure the seconds of the epochs that count, by point and run."""
     shape = (max(point.images for point in points), *IMAGE_SHAPE)
     images = np.random.default_rng(config.seed).integers(0, 256, shape, np.uint8)
     trainers = {point: trainer(point, images, config) for point in points}
@@ -159,7 +163,7 @@ def measure(points: list[Point], config: Config) -> dict[Point, list[list[float]
 
 
 def summary(quantity: str, sweep: list[Point], turns: dict[Point, list[list[float]]]) -> dict[str, Any]:
-    """One quantity's sizes, seconds and power law, which is that of the medians."""
+    """The sizes and seconds of one quantity, and the power law that is fitted to the medians."""
     notes = NOTES | CPU_NOTES if jax.default_backend() == "cpu" else NOTES
     sizes = [getattr(point, quantity) for point in sweep]
     medians = [statistics.median(value for turn in turns[point] for value in turn) for point in sweep]
@@ -174,7 +178,7 @@ def summary(quantity: str, sweep: list[Point], turns: dict[Point, list[list[floa
 
 
 def trainer(point: Point, images: np.ndarray, config: Config) -> Callable[[], tuple[vj.TrainState, list[Any]]]:
-    """What trains one point from the start; it compiles once."""
+    """A function that trains one point from its initial state; it compiles only once."""
     key = jax.random.key(config.seed)
     vae, optimizer = vj.mlp_vae(IMAGE_SHAPE, point.latent_dim, hidden=config.hidden), optax.adam(1e-3)
     if point.members == 1:
@@ -194,7 +198,7 @@ def trainer(point: Point, images: np.ndarray, config: Config) -> Callable[[], tu
 
 
 def title(config: Config) -> str:
-    """What the seconds are of, and the machine."""
+    """The title of the picture: the measured quantity and the machine."""
     machine = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     if jax.default_backend() == "cpu":
         machine += f", {os.cpu_count()} cores"
@@ -207,14 +211,17 @@ def title(config: Config) -> str:
 
 
 def seconds_by_size(quantities: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Seconds per epoch against one quantity a panel, on logarithmic axes.
+    """Plot the seconds per epoch against each quantity in a separate panel, on logarithmic axes.
 
-    Points are medians, whiskers go from the least to the most seconds, lines are the fitted power laws.
+    Points are medians, whiskers span the range from minimum to maximum, and lines are the fitted power laws.
 
     Args:
-      quantities: of each its "name", "sizes", "seconds_per_epoch" (the medians), "seconds_by_turn" (lists of them, of
-        each size), "law" (a `PowerLaw`), and a "note" on it.
-      title: of the figure.
+      quantities: For each quantity its "name", "sizes", "seconds_per_epoch" (the medians), "seconds_by_turn" (the
+        seconds of each run, for each size), "law" (a `PowerLaw`), and a "note" on the law.
+      title: Title of the figure.
+
+    Returns:
+      The figure.
     """
     figure = Figure(figsize=(10.5, 3.3), layout="constrained")
     width = 10.5 / len(quantities)
@@ -230,11 +237,11 @@ def seconds_by_size(quantities: Sequence[Mapping[str, Any]], title: str) -> Figu
         axes.set(xscale="log", yscale="log")
         axes.set_title("exponent $" + str(law).replace("+-", r"\pm") + "$", fontsize="medium")
         note = f"({quantity['note']})"
-        if len(note) > 15.5 * width:  # two lines of about the same length
+        if len(note) > 15.5 * width:  # split into two lines of similar length
             note = textwrap.fill(note, len(note) // 2 + 4)
         axes.set_xlabel(f"{quantity['name']}\n{note}", fontsize="small")
         ticks = [f"{size:,}" for size in sizes]
-        if len(" ".join(ticks)) > 13 * width:  # too many to stand side by side
+        if len(" ".join(ticks)) > 13 * width:  # too long to fit side by side
             ticks[1::2] = [""] * len(ticks[1::2])
         axes.set_xticks(sizes, ticks, fontsize="small")
         axes.xaxis.set_minor_locator(NullLocator())
