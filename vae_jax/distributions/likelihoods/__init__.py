@@ -1,8 +1,8 @@
-"""Likelihoods p(x|z): values that build a distribution over images from what the decoder network emits, in nats.
+"""Likelihoods p(x|z): values that build a distribution over images or other events from the decoder outputs.
 
-The distributions are pytrees with any leading axes, such as [samples, batch]. `log_prob` keeps every constant and sums
-over pixels and channels; nothing here takes a mean over examples. Given concrete values, and not those of a traced
-program, it refuses what the distribution is not defined on.
+The distributions are pytrees with any leading axes, such as [samples, batch]. `log_prob` includes all constants and is
+summed over the event, such as the pixels and channels of an image, in nats; no method averages over examples. It raises
+`InputError` if `x` has events of another shape, or values outside the support; traced values are not checked.
 """
 
 from vae_jax.distributions.likelihoods.base import Distribution, ImageDistribution, Likelihood

@@ -1,4 +1,4 @@
-"""What every likelihood has, and what they share."""
+"""Protocol of distributions p(x|z), base class of likelihoods, and the functions that they share."""
 
 import contextlib
 import math
@@ -20,69 +20,74 @@ Variables = dict[str, Any]
 
 @runtime_checkable
 class Distribution(Protocol):
-    """p(x|z): what `VAE.decode` returns. An event is one example, such as an image or a row of a table."""
+    """p(x|z), as returned by `VAE.decode`. An event is one example, such as an image or a row of a table."""
 
     @property
     def mean(self) -> Float[Array, "..."]:
         """E[x|z], [*batch, *event]."""
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "*batch"]:
-        """log p(x|z), summed over the event. The library's own also take `observed`, a mask over the event."""
+        """log p(x|z) in nats, summed over the event.
+
+        The distributions of this package also accept `observed`, a mask [*samples, *event]: entries where it is 0 do
+        not contribute. They raise `InputError` if `x` has events of another shape or concrete values outside the
+        support.
+        """
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """A draw for each example, [*batch, *event]."""
+        """One sample per example, [*batch, *event]; `key` is one key, or one per example."""
 
 
 ImageDistribution = Distribution
 
 
 class Likelihood:
-    """What every likelihood has; a new one is a value that says `support`, `label` and `__call__`."""
+    """Base class of likelihoods; a user-defined one is a value that defines `support`, `label` and `__call__`."""
 
     support: ClassVar[Support]
-    """The values on which it is normalised."""
+    """Values over which the distribution is normalised."""
 
     @property
     def domain(self) -> Support:
-        """The values that its log_prob takes: the support, if not more."""
+        """Values that `log_prob` accepts: the support, unless a subclass accepts more."""
         return self.support
 
     def is_likelihood_of(self, values: Support) -> bool:
-        """Whether its log_prob is a log-probability or a log-density of entries of these values."""
+        """Whether `log_prob` is a log-probability or a log-density of entries with these values."""
         return self.support.holds(values) and self.support.discrete == values.discrete
 
     def label(self, values: Support) -> str:
-        """What -log p(x|z) of entries of these values is called beside a number."""
+        """Name of -log p(x|z) of entries with these values, as displayed beside a number."""
         raise NotImplementedError
 
     def output_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of what the decoder emits for one example: one number for each entry of the event, if not more.
+        """Shape of the decoder output of one example: that of the event, unless a subclass needs more numbers.
 
         Raises:
-          InputError: the likelihood is not one of such events.
+          InputError: The likelihood does not support events of this shape.
         """
         return event_shape
 
     def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
-        """Variables of its own, by collection: only "params" is optimised."""
+        """Initial variables of the likelihood, by collection; only "params" is optimised."""
         return {}
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> Distribution:
-        """p(x|z) from the decoder's outputs, [*batch, *output_shape], and its own variables.
+        """p(x|z) from the decoder outputs and the variables of the likelihood.
 
         Args:
-          outputs: of the decoder.
-          variables: by collection, as `init` makes them.
-          event_ndim: number of axes of an event; an image has 3.
+          outputs: Outputs of the decoder, [*batch, *output_shape].
+          variables: Variables of the likelihood by collection, as returned by `init`.
+          event_ndim: Number of axes of an event; an image has 3.
         """
         raise NotImplementedError
 
     def in_training(
         self, outputs: Float[Array, "samples batch ..."], variables: Variables, batch: Batch, event_ndim: int = 3
     ) -> tuple[Distribution, Variables]:
-        """p(x|z) in a train step, and the collections that it changes."""
+        """p(x|z) in a train step, and the updated collections of variables."""
         return self(outputs, variables, event_ndim), {}
 
 
@@ -95,21 +100,26 @@ def sum_over_event(
     observed: Array | None = None,
     trailing: int = 0,
 ) -> Float[Array, "*batch"]:
-    """The sum over an event of an elementwise log-density of `x`, with the leading axes of either.
+    """Sum of an elementwise log-density of `x` over each event; leading axes of `parameters` and `x` are broadcast.
 
-    It is taken of [examples, entries]: XLA's CPU loops over more axes than that are ten times slower.
+    The log-density is evaluated on arrays [examples, entries], because loops of XLA over more axes are ten times slower
+    on a CPU.
 
     Args:
-      log_density: `log_density(*parameters, x)`: [examples, entries], as x; parameters have `trailing` axes more.
-      parameters: [*batch, *event, *trailing] the first; the others may be scalars, or lack leading axes.
-      x: [*samples, *event].
-      support: the values that x may have.
-      event_ndim: number of axes of an event.
-      observed: a mask [*samples, *event]; entries where it is 0 add nothing, whatever x holds there.
-      trailing: number of axes that the parameters have after those of the event, such as one of mixture components.
+      log_density: Function `log_density(*parameters, x)` of `x` [examples, entries] and of parameters with `trailing`
+        more axes; it returns [examples, entries].
+      parameters: The first has shape [*batch, *event, *trailing]; the others may be scalars, or lack leading axes.
+      x: Values, [*samples, *event].
+      support: Values that `x` may have.
+      event_ndim: Number of axes of an event.
+      observed: Mask [*samples, *event]; entries where it is 0 do not contribute, whatever their value.
+      trailing: Number of axes of the parameters after those of the event, such as 1 for mixture components.
+
+    Returns:
+      Sums over the event, with the broadcast leading axes.
 
     Raises:
-      InputError: events that don't agree in shape; concrete values outside the support.
+      InputError: The event shapes differ, or concrete values are outside the support.
     """
     first = parameters[0]
     batch_ndim = first.ndim - event_ndim - trailing
@@ -129,10 +139,10 @@ def sum_over_event(
 
 
 def require_observed(x: Array, event: tuple[int, ...], support: Support, observed: Array | None) -> Array:
-    """`x`, checked, with a value of the support where it was not observed: there its density is finite.
+    """`x` after validation; unobserved entries are replaced by a value of the support, where the density is finite.
 
     Raises:
-      InputError: events of another shape, or concrete values outside the support.
+      InputError: The events have another shape, or concrete values are outside the support.
     """
     require_event(x, event)
     if observed is not None:
@@ -144,19 +154,19 @@ def require_observed(x: Array, event: tuple[int, ...], support: Support, observe
 
 
 def require_event(x: Array, event: tuple[int, ...], name: str = "x") -> None:
-    """Raise `InputError` unless the trailing axes of `x` are those of an event."""
+    """Raise `InputError` if the trailing axes of `x` do not have the shape of an event."""
     found = x.shape[max(0, x.ndim - len(event)) :]
     if found != event:
         raise InputError(f"{name} has events of shape {found}; p(x|z) is over events of {event}")
 
 
 def require_values(x: Float[Any, "*shape"], support: Support) -> None:
-    """Raise `InputError` unless each value is one of the support; traced values pass."""
+    """Raise `InputError` if a value is outside the support; traced values are not checked."""
     if not x.size or is_traced(x):
         return
     with jax.ensure_compile_time_eval():
         low, high = float(x.min()), float(x.max())
-        if not (support.low <= low <= high <= support.high and high - low < math.inf):  # so written, it refuses NaN
+        if not (support.low <= low <= high <= support.high and high - low < math.inf):  # a NaN makes a comparison false
             raise InputError(f"x runs from {low:g} to {high:g}; this p(x|z) takes {support}")
         if support.discrete:
             level = (x - support.low) / support.spacing
@@ -167,7 +177,7 @@ def require_values(x: Float[Any, "*shape"], support: Support) -> None:
 def uniform_like(
     values: Float[Array, "*shape"], key: Key[Array, "*keys"], event_ndim: int = 3
 ) -> Float[Array, "*shape"]:
-    """Uniform noise on (0, 1) of the shape of `values`, each example with its own key."""
+    """Uniform noise on (0, 1) of the shape of `values`, with a separate key for each example."""
     tiny = float(jnp.finfo(values.dtype).tiny)
     return draw_like(values, key, event_ndim, lambda k, v: jax.random.uniform(k, v.shape, v.dtype, minval=tiny))
 
@@ -179,9 +189,9 @@ def draw_like(
     draw: Callable[[Array, Array], Array],
     trailing: int = 0,
 ) -> Array:
-    """`draw(key, values)` of each example, along the axis before the event, with its own key.
+    """`draw(key, values)` of each example, with a separate key for each entry of the axis before the event.
 
-    The values may have axes after those of the event, which the draws lack; `trailing` is the number of them.
+    The values may have axes after those of the event, which the samples lack; `trailing` is their number.
     """
     axis = -event_ndim - 1
     keys = example_keys(key, values.shape[axis - trailing])
@@ -189,28 +199,31 @@ def draw_like(
 
 
 def scale_variables(scale: Any, shape: tuple[int, ...] = (), name: str = "log_scale") -> Variables:
-    """{"params": {name: shape}}, the logarithm of a positive number."""
+    """Variables {"params": {name: array of `shape`}}, which contain the logarithm of a positive scale."""
     return {"params": {name: jnp.full(shape, jnp.log(jnp.float32(scale)))}}
 
 
 def learned_scale(variables: Variables, name: str = "log_scale") -> Float[Array, "..."]:
-    """The positive number of such variables."""
+    """The positive scale of variables made by `scale_variables`."""
     return positive(variables["params"][name])
 
 
 def positive(logarithm: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """exp(logarithm), the logarithm soft-clipped."""
+    """exp(logarithm), with the logarithm soft-clipped to avoid overflow."""
     return jnp.exp(soft_clip(logarithm, -_LOG_SCALE_BOUND, _LOG_SCALE_BOUND))
 
 
 def probabilities(log_mass: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Normalised over the last axis, and none below the least normal number: a codec needs a code for each level."""
+    """Probabilities, normalised over the last axis.
+
+    Each is at least the smallest normal number, because a codec needs a code for each level.
+    """
     mass = jnp.exp(log_mass - log_mass.max(axis=-1, keepdims=True))
     return jnp.maximum(mass / _pairwise_sum(mass), jnp.finfo(mass.dtype).tiny)
 
 
 def _pairwise_sum(terms: Float[Array, "... n"]) -> Float[Array, "... 1"]:
-    """Over the last axis. Rounding errors grow with log n, and with n in the order that XLA takes on a CPU."""
+    """Sum over the last axis, with rounding errors that grow as log n; those of XLA's sum on a CPU grow as n."""
     while (n := terms.shape[-1]) > 1:
         rest = terms[..., n - n % 2 :]
         terms = jnp.concatenate([terms[..., : n - 1 : 2] + terms[..., 1::2], rest], axis=-1)
@@ -218,5 +231,5 @@ def _pairwise_sum(terms: Float[Array, "... n"]) -> Float[Array, "... 1"]:
 
 
 def in_words(name: str, number: Any) -> str:
-    """ " of variance 0.1", for a label; nothing where the number is traced or an array."""
+    """Text such as " of variance 0.1" for a label; empty if the number is traced or an array."""
     return "" if is_traced(number) or jnp.ndim(number) else f" of {name} {float(number):g}"

@@ -1,4 +1,4 @@
-"""Levels without an order: a probability of its own for each."""
+"""Categorical likelihood of discrete levels, with a separate probability for each level."""
 
 from dataclasses import dataclass, field
 
@@ -14,10 +14,10 @@ from vae_jax.values import shape_repr, value
 
 @value
 class Categorical(Likelihood):
-    """The likelihood of evenly spaced levels from 0 to 1, each with a logit of its own.
+    """Categorical likelihood of evenly spaced levels from 0 to 1, with a separate logit for each level.
 
     Attributes:
-      levels: number of them; x = k / (levels - 1), as `Scale` makes of bytes with 256.
+      levels: Number of levels; x = k / (levels - 1). Bytes after `Scale` have 256 levels.
     """
 
     levels: int = LEVELS
@@ -29,21 +29,21 @@ class Categorical(Likelihood):
 
     @property
     def support(self) -> Support:  # type: ignore[override]
-        """The levels."""
+        """The evenly spaced levels from 0 to 1."""
         return Support(0.0, 1.0, self.levels)
 
     def label(self, values: Support) -> str:
-        """A probability."""
+        """Name of -log p(x|z), a negative log-probability in nats."""
         return "categorical negative log-likelihood"
 
     def output_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """[*event, levels]."""
+        """Shape of the decoder output of one example, [*event, levels]."""
         return (*event_shape, self.levels)
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentCategorical":
-        """The outputs are logits of the levels."""
+        """p(x|z) with the outputs as logits of the levels."""
         return IndependentCategorical(outputs, event_ndim)
 
 
@@ -51,10 +51,11 @@ class Categorical(Likelihood):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class IndependentCategorical:
-    """Independent entries, each on one of the levels from 0 to 1.
+    """Independent categorical entries on evenly spaced levels from 0 to 1.
 
     Attributes:
-      logits: [*batch, *event, levels].
+      logits: Logits of the levels, [*batch, *event, levels].
+      event_ndim: Number of axes of an event.
     """
 
     logits: Float[Array, "..."]
@@ -62,12 +63,12 @@ class IndependentCategorical:
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """E[x|z] over the levels."""
+        """E[x|z], [*batch, *event]."""
         values = jnp.linspace(0, 1, self.logits.shape[-1], dtype=self.logits.dtype)
         return jnp.matmul(jax.nn.softmax(self.logits), values, precision="highest")
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """Sum of the logit of the entry's level, minus the logarithm of the sum of exp(logits)."""
+        """Sum of the log-probabilities of the levels over the event, in nats."""
         levels = self.logits.shape[-1]
 
         def log_density(logits: Array, x: Array) -> Array:
@@ -78,10 +79,10 @@ class IndependentCategorical:
         return sum_over_event(log_density, (self.logits,), x, support, self.event_ndim, observed, trailing=1)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """Levels."""
+        """One sample per example, [*batch, *event], with values on the levels."""
         level = draw_like(self.logits, key, self.event_ndim, jax.random.categorical, trailing=1)
         return level.astype(self.logits.dtype) / (self.logits.shape[-1] - 1)
 
     def pmf(self) -> Float[Array, "..."]:
-        """The probability of each level, [*batch, *event, levels]."""
+        """Probability of each level, [*batch, *event, levels]."""
         return probabilities(self.logits)

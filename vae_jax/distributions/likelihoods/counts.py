@@ -1,4 +1,4 @@
-"""Counts: whole numbers from 0."""
+"""Likelihoods of counts, which are the whole numbers from 0."""
 
 import math
 from dataclasses import dataclass, field
@@ -23,25 +23,25 @@ from vae_jax.errors import require_positive
 from vae_jax.values import parameter, shape_repr, value
 
 COUNTS = Support(0.0, math.inf, whole=True)
-_LOG_RATE_BOUND = 15.0  # rates up to 8.9e6: float32 holds whole numbers up to 1.7e7
-_GREATEST_RATE = 2.0**30  # of a draw, which is an int32
+_LOG_RATE_BOUND = 15.0  # rates up to 8.9e6, because float32 represents all integers only up to 1.7e7
+_GREATEST_RATE = 2.0**30  # greatest rate of a sample, which is int32
 _INVERSE_DISPERSION = "log_inverse_dispersion"
 
 
 @value
 class Poisson(Likelihood):
-    """The likelihood of counts whose variance is their mean."""
+    """Poisson likelihood of counts, whose variance equals their mean."""
 
     support: ClassVar[Support] = COUNTS
 
     def label(self, values: Support) -> str:
-        """A probability."""
+        """Name of -log p(x|z), a negative log-probability in nats."""
         return "Poisson negative log-likelihood"
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentPoisson":
-        """The outputs are logarithms of the rates, soft-clipped."""
+        """p(x|z) with the outputs as logarithms of the rates, soft-clipped to -15 and 15."""
         return IndependentPoisson(_log_rate(outputs), event_ndim)
 
 
@@ -52,7 +52,8 @@ class IndependentPoisson:
     """Independent Poisson entries.
 
     Attributes:
-      log_rate: log E[x|z], [*batch, *event].
+      log_rate: Logarithm of the rate E[x|z], [*batch, *event].
+      event_ndim: Number of axes of an event.
     """
 
     log_rate: Float[Array, "..."]
@@ -60,11 +61,11 @@ class IndependentPoisson:
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """The rate."""
+        """E[x|z], the rate, [*batch, *event]."""
         return jnp.exp(self.log_rate)
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """Sum of x log rate - rate - log x!, as Loader (2000) computes it."""
+        """Sum of x log rate - rate - log x! over the event, in nats, by the method of Loader (2000)."""
 
         def log_density(log_rate: Array, x: Array) -> Array:
             n = jnp.maximum(x, 1)
@@ -74,17 +75,19 @@ class IndependentPoisson:
         return sum_over_event(log_density, (self.log_rate,), x, COUNTS, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """Counts, as floating-point numbers."""
+        """One sample per example, [*batch, *event]: counts as floating-point numbers."""
         return draw_like(self.mean, key, self.event_ndim, jax.random.poisson).astype(self.log_rate.dtype)
 
 
 @value
 class NegativeBinomial(Likelihood):
-    """The likelihood of counts of mean m and variance m + m^2 / r, with a learned r: Poisson counts as r grows.
+    """Negative binomial likelihood of counts with mean m, variance m + m^2 / r and a learned r.
+
+    Its limit as r goes to infinity is the Poisson likelihood.
 
     Attributes:
-      inverse_dispersion: r to begin with.
-      per_element: whether each entry of the event, such as a column of a table, has an r of its own.
+      inverse_dispersion: Initial r.
+      per_element: Whether each entry of the event, such as a column of a table, has a separate r.
     """
 
     inverse_dispersion: Any = parameter(default=1.0)
@@ -96,17 +99,17 @@ class NegativeBinomial(Likelihood):
         require_positive(inverse_dispersion=self.inverse_dispersion)
 
     def label(self, values: Support) -> str:
-        """A probability."""
+        """Name of -log p(x|z), a negative log-probability in nats."""
         return "negative binomial negative log-likelihood"
 
     def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
-        """{"params": {"log_inverse_dispersion": [] or [*event]}}."""
+        """Initial variables {"params": {"log_inverse_dispersion": [] or [*event]}}."""
         return scale_variables(self.inverse_dispersion, event_shape if self.per_element else (), _INVERSE_DISPERSION)
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentNegativeBinomial":
-        """The outputs are logarithms of the means, soft-clipped."""
+        """p(x|z) with the outputs as logarithms of the means, soft-clipped to -15 and 15."""
         inverse_dispersion = learned_scale(variables or self.init(), _INVERSE_DISPERSION)
         return IndependentNegativeBinomial(_log_rate(outputs), inverse_dispersion, event_ndim)
 
@@ -118,8 +121,9 @@ class IndependentNegativeBinomial:
     """Independent negative binomial entries.
 
     Attributes:
-      log_mean: log E[x|z], [*batch, *event].
-      inverse_dispersion: of all entries, or one an entry.
+      log_mean: Logarithm of the mean m = E[x|z], [*batch, *event].
+      inverse_dispersion: r, a scalar, or [*event].
+      event_ndim: Number of axes of an event.
     """
 
     log_mean: Float[Array, "..."]
@@ -128,14 +132,14 @@ class IndependentNegativeBinomial:
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """E[x|z]."""
+        """E[x|z], [*batch, *event]."""
         return jnp.exp(self.log_mean)
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """Sum of log(Gamma(x + r) / (Gamma(r) x!)) + r log(r / (r + m)) + x log(m / (r + m)).
+        """Sum of log(Gamma(x + r) / (Gamma(r) x!)) + r log(r / (r + m)) + x log(m / (r + m)), in nats.
 
-        For x > 0 it is r / (r + x) times the binomial probability of r out of r + x with the chance r / (r + m), which
-        is computed as by Loader (2000).
+        For x > 0 the probability is r / (r + x) times the binomial probability of r successes in r + x trials with
+        success probability r / (r + m), which is computed by the method of Loader (2000).
         """
 
         def log_density(log_mean: Array, r: Array, x: Array) -> Array:
@@ -150,7 +154,7 @@ class IndependentNegativeBinomial:
         return sum_over_event(log_density, parameters, x, COUNTS, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """Poisson draws whose rates are draws from gamma distributions."""
+        """One sample per example, [*batch, *event]: Poisson samples with gamma-distributed rates."""
 
         def draw(key: Array, mean: Array) -> Array:
             gamma_key, poisson_key = jax.random.split(key)
@@ -166,7 +170,7 @@ def _log_rate(outputs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _log_ratio(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log(a / b), exact where they are nearly equal."""
+    """log(a / b), accurate also if a and b are nearly equal."""
     difference = (a - b) / b
     is_near = jnp.abs(difference) < 0.5
     return jnp.where(is_near, jnp.log1p(jnp.where(is_near, difference, 0)), jnp.log(a / b))

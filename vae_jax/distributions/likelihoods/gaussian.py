@@ -1,4 +1,4 @@
-"""Pixels with Gaussian noise: of a fixed, a learned, or the best-fitting scale."""
+"""Gaussian likelihoods with a fixed, a learned, a predicted or the maximum-likelihood scale."""
 
 import math
 from dataclasses import dataclass, field
@@ -23,17 +23,17 @@ from vae_jax.errors import InputError, is_traced, require_positive
 from vae_jax.values import parameter, shape_repr, value
 
 REAL = Support(-math.inf, math.inf)
-_LEAST_VARIANCE = 1e-8  # of a fit without any error, the density would be infinite
+_LEAST_VARIANCE = 1e-8  # a fit without error would have an infinite density
 
 
 @value
 class Gaussian(Likelihood):
-    """The likelihood of pixels with Gaussian noise of a fixed variance.
+    """Gaussian likelihood with a fixed variance.
 
-    The negative ELBO then is C * squared error + KL up to a constant, C = 1 / (2 variance).
+    The negative ELBO is C * squared error + KL up to a constant, with C = 1 / (2 variance).
 
     Attributes:
-      variance: of each pixel, in the square of the pixels' own unit.
+      variance: Variance of each entry, in the squared unit of the entries.
     """
 
     variance: Any = parameter(default=1.0)
@@ -44,13 +44,13 @@ class Gaussian(Likelihood):
         require_positive(variance=self.variance)
 
     def label(self, values: Support) -> str:
-        """With its variance, without which the number means nothing."""
+        """Name of -log p(x|z), a negative log-density in nats, with the variance, on which it depends."""
         return f"Gaussian negative log-density{in_words('variance', self.variance)}"
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
-        """The outputs are means."""
+        """p(x|z) with the outputs as means."""
         return GaussianImage(outputs, jnp.asarray(self.variance, outputs.dtype), event_ndim)
 
 
@@ -61,8 +61,9 @@ class GaussianImage:
     """Independent Gaussian entries.
 
     Attributes:
-      mean: [*batch, *event].
-      variance: of all entries, or one an entry.
+      mean: Mean, [*batch, *event].
+      variance: Variance, a scalar, or one per entry.
+      event_ndim: Number of axes of an event.
     """
 
     mean: Float[Array, "..."]
@@ -70,7 +71,7 @@ class GaussianImage:
     event_ndim: int = field(default=3, metadata={"static": True})
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """-1/2 sum of (x - mean)^2 / variance + log variance + log 2 pi."""
+        """-1/2 sum of (x - mean)^2 / variance + log variance + log 2 pi over the event, in nats."""
 
         def log_density(mean: Array, variance: Array, x: Array) -> Array:
             return -0.5 * ((x - mean) ** 2 / variance + (jnp.log(variance) + LOG_2PI))
@@ -78,18 +79,18 @@ class GaussianImage:
         return sum_over_event(log_density, (self.mean, self.variance), x, REAL, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """mean + standard deviation * N(0, 1)."""
+        """One sample per example, mean + standard deviation * N(0, 1), [*batch, *event]."""
         deviation = jnp.broadcast_to(jnp.sqrt(self.variance), self.mean.shape)
         return self.mean + deviation * normal_like(self.mean, key, batch_axis=-self.event_ndim - 1)
 
 
 @value
 class LearnedGaussian(Likelihood):
-    """Gaussian noise of a standard deviation that is learned beside the networks (Dai and Wipf, 2019).
+    """Gaussian likelihood whose standard deviation is learned together with the networks (Dai and Wipf, 2019).
 
     Attributes:
-      scale: the standard deviation to begin with, in the entries' own unit.
-      per_element: whether each entry of the event, such as a column of a table, has a standard deviation of its own.
+      scale: Initial standard deviation, in the unit of the entries.
+      per_element: Whether each entry of the event, such as a column of a table, has a separate standard deviation.
     """
 
     scale: Any = parameter(default=1.0)
@@ -101,54 +102,55 @@ class LearnedGaussian(Likelihood):
         require_positive(scale=self.scale)
 
     def label(self, values: Support) -> str:
-        """A density."""
+        """Name of -log p(x|z), a negative log-density in nats."""
         return "Gaussian negative log-density of a learned scale"
 
     def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
-        """{"params": {"log_scale": [] or [*event]}}."""
+        """Initial variables {"params": {"log_scale": [] or [*event]}}."""
         return scale_variables(self.scale, event_shape if self.per_element else ())
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
-        """The outputs are means."""
+        """p(x|z) with the outputs as means."""
         return GaussianImage(outputs, learned_scale(variables or self.init()) ** 2, event_ndim)
 
 
 @value
 class HeteroscedasticGaussian(Likelihood):
-    """Gaussian noise whose standard deviation the decoder emits beside the mean, for each entry of each example.
+    """Gaussian likelihood whose mean and standard deviation of each entry are outputs of the decoder.
 
-    The density has no upper bound on data with repeated values, such as bytes: dequantise them.
+    The density has no upper bound on data with repeated values, such as bytes, which should be dequantised.
     """
 
     support: ClassVar[Support] = REAL
 
     def label(self, values: Support) -> str:
-        """A density."""
+        """Name of -log p(x|z), a negative log-density in nats."""
         return "heteroscedastic Gaussian negative log-density"
 
     def output_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """[*event, 2]: the mean and the logarithm of the standard deviation."""
+        """Shape of the decoder output of one example, [*event, 2]: mean and log of the standard deviation."""
         return (*event_shape, 2)
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
-        """The logarithms of the standard deviations are soft-clipped."""
+        """p(x|z) with the outputs as means and logarithms of the standard deviations, which are soft-clipped."""
         return GaussianImage(outputs[..., 0], positive(outputs[..., 1]) ** 2, event_ndim)
 
 
 @value
 class OptimalGaussian(Likelihood):
-    """Gaussian noise of the variance that fits best: the mean squared error of the batch (Rybkin et al., 2021).
+    """Gaussian likelihood with the maximum-likelihood variance, the mean squared error (Rybkin et al., 2021).
 
-    In a train step the variance is the maximum-likelihood one of that batch, whose own gradient is zero there. Its
-    running mean is what the model has afterwards: a likelihood may not look at the image that it judges.
+    In a train step the variance is the estimate from the batch; the derivative of the likelihood with respect to the
+    variance is 0 there. Outside of training it is the running mean of these estimates, because a likelihood must not
+    depend on the evaluated example.
 
     Attributes:
-      momentum: the share of the old running variance that a step keeps.
-      axis_name: under pmap, the axis over which the batch is spread.
+      momentum: Weight of the previous running variance in an update, from 0 to below 1.
+      axis_name: Name of the mapped axis over which the batch is split under `pmap`.
     """
 
     momentum: Any = parameter(default=0.99)
@@ -161,17 +163,17 @@ class OptimalGaussian(Likelihood):
             raise InputError(f"momentum is {self.momentum}; expected a share of the old variance, from 0 to below 1")
 
     def label(self, values: Support) -> str:
-        """A density."""
+        """Name of -log p(x|z), a negative log-density in nats."""
         return "Gaussian negative log-density of the optimal scale"
 
     def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
-        """{"batch_stats": {"variance": [], "weight": []}}: a decaying sum and the sum of its weights."""
+        """Initial variables {"batch_stats": {"variance": [], "weight": []}}: a decaying sum and its total weight."""
         return {"batch_stats": {"variance": jnp.float32(0), "weight": jnp.float32(0)}}
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
-        """The outputs are means; the variance is the running one, 1 before any training."""
+        """p(x|z) with the outputs as means and the running variance, which is 1 before training."""
         running = (variables or self.init())["batch_stats"]
         seen = running["weight"] > 0
         variance = jnp.where(seen, running["variance"] / jnp.where(seen, running["weight"], 1), 1.0)
@@ -180,7 +182,7 @@ class OptimalGaussian(Likelihood):
     def in_training(
         self, outputs: Float[Array, "samples batch ..."], variables: Variables, batch: Batch, event_ndim: int = 3
     ) -> tuple["GaussianImage", Variables]:
-        """With the batch's own variance, which enters the running one."""
+        """p(x|z) with the variance estimated from the batch, and the updated running variance."""
         event = tuple(range(-event_ndim, 0))
         squares = jnp.mean((outputs - batch.targets[None]) ** 2, axis=0)  # [B, *event]
         weights = jnp.ones(len(squares), squares.dtype) if batch.mask is None else batch.mask.astype(squares.dtype)

@@ -1,4 +1,4 @@
-"""A distribution of independent entries from functions of them: a short way to define a likelihood."""
+"""Distribution of independent entries, defined by elementwise functions; for user-defined likelihoods."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ from vae_jax.values import shape_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Independent:
-    """Independent entries, each with one number of the decoder as its parameter.
+    """Independent entries, each with one output of the decoder as its parameter.
 
     Attributes:
-      outputs: of the decoder, [*batch, *event].
-      expectation: from the outputs to E[x|z], elementwise.
-      log_density: `log_density(outputs, x)`, elementwise, in nats.
-      draw: `draw(key, outputs)`, draws of the shape of the outputs.
-      support: the values that an entry can have.
-      event_ndim: number of axes of an event.
+      outputs: Outputs of the decoder, [*batch, *event].
+      expectation: Elementwise function `expectation(outputs)` that returns E[x|z].
+      log_density: Elementwise function `log_density(outputs, x)` that returns the log-density in nats.
+      draw: Function `draw(key, outputs)` that returns samples of the shape of the outputs.
+      support: Values that an entry can have.
+      event_ndim: Number of axes of an event.
     """
 
     outputs: Float[Array, "..."]
@@ -35,13 +35,13 @@ class Independent:
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """E[x|z]."""
+        """E[x|z], [*batch, *event]."""
         return self.expectation(self.outputs)
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """The sum of the log-densities over the event."""
+        """Sum of the log-densities over the event, in nats."""
         return sum_over_event(self.log_density, (self.outputs,), x, self.support, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """A draw for each example."""
+        """One sample per example, [*batch, *event]."""
         return draw_like(self.outputs, key, self.event_ndim, self.draw)

@@ -1,4 +1,4 @@
-"""Pixels with Laplacian noise."""
+"""Laplace likelihood."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -16,10 +16,12 @@ from vae_jax.values import parameter, shape_repr, value
 
 @value
 class Laplace(Likelihood):
-    """The likelihood of pixels with Laplacian noise: the sum of absolute differences, divided by `scale`.
+    """Laplace likelihood with a fixed scale.
+
+    The negative log-density is the sum of absolute differences, divided by `scale`, up to a constant.
 
     Attributes:
-      scale: of each pixel, in the pixels' own unit; the standard deviation is sqrt(2) times it.
+      scale: Scale of each entry, in the unit of the entries; the standard deviation is sqrt(2) * scale.
     """
 
     scale: Any = parameter(default=1.0)
@@ -30,13 +32,13 @@ class Laplace(Likelihood):
         require_positive(scale=self.scale)
 
     def label(self, values: Support) -> str:
-        """With its scale, without which the number means nothing."""
+        """Name of -log p(x|z), a negative log-density in nats, with the scale, on which it depends."""
         return f"Laplace negative log-density{in_words('scale', self.scale)}"
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "LaplaceImage":
-        """The outputs are means."""
+        """p(x|z) with the outputs as means."""
         return LaplaceImage(outputs, jnp.asarray(self.scale, outputs.dtype), event_ndim)
 
 
@@ -44,14 +46,20 @@ class Laplace(Likelihood):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LaplaceImage:
-    """Independent Laplacian pixels of one scale."""
+    """Independent Laplace entries with a common scale.
+
+    Attributes:
+      mean: Mean, [*batch, *event].
+      scale: Scale, [].
+      event_ndim: Number of axes of an event.
+    """
 
     mean: Float[Array, "..."]
     scale: Float[Array, ""]
     event_ndim: int = field(default=3, metadata={"static": True})
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """-sum of |x - mean| / scale + log(2 scale)."""
+        """-sum of |x - mean| / scale + log(2 scale) over the event, in nats."""
         constant = jnp.log(2 * self.scale)
 
         def log_density(mean: Array, x: Array) -> Array:
@@ -60,6 +68,6 @@ class LaplaceImage:
         return sum_over_event(log_density, (self.mean,), x, REAL, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """mean + scale * Laplace(0, 1)."""
+        """One sample per example, mean + scale * Laplace(0, 1), [*batch, *event]."""
         noise = draw_like(self.mean, key, self.event_ndim, lambda k, v: jax.random.laplace(k, v.shape, v.dtype))
         return self.mean + self.scale * noise

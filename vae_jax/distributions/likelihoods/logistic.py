@@ -1,4 +1,4 @@
-"""Bytes as what they are: a logistic variable, discretised."""
+"""Discretised logistic likelihood of bytes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ from vae_jax.values import parameter, shape_repr, value
 
 @value
 class DiscretisedLogistic(Likelihood):
-    """The probability that a logistic variable of one learned scale falls nearest to a byte (Kingma et al., 2016, IAF).
+    """Logistic variable with a learned scale, rounded to the nearest of 256 levels (Kingma et al., 2016, IAF).
 
-    A probability of the bytes themselves, so that bits per dimension need no dequantisation. The first and the last
-    level take all that lies beyond them.
+    It is a probability of bytes, so bits per dimension are computed without dequantisation. The first and the last
+    level include the mass beyond them.
 
     Attributes:
-      scale: to begin with, in the unit of the pixels.
+      scale: Initial scale, in the unit of the pixels.
     """
 
     scale: Any = parameter(default=0.1)
@@ -41,17 +41,17 @@ class DiscretisedLogistic(Likelihood):
         require_positive(scale=self.scale)
 
     def label(self, values: Support) -> str:
-        """A probability."""
+        """Name of -log p(x|z), a negative log-probability in nats."""
         return "discretised logistic negative log-likelihood"
 
     def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
-        """{"params": {"log_scale": []}}."""
+        """Initial variables {"params": {"log_scale": []}}."""
         return scale_variables(self.scale)
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "DiscretisedLogisticImage":
-        """The outputs are the logistic variables' means."""
+        """p(x|z) with the outputs as means of the logistic variables before rounding."""
         return DiscretisedLogisticImage(outputs, learned_scale(variables or self.init()), event_ndim)
 
 
@@ -59,7 +59,13 @@ class DiscretisedLogistic(Likelihood):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DiscretisedLogisticImage:
-    """Independent pixels, each on one of 256 levels from 0 to 1."""
+    """Independent discretised logistic pixels on 256 levels from 0 to 1.
+
+    Attributes:
+      location: Mean of the logistic variable, [*batch, *event].
+      scale: Scale of the logistic variable, [].
+      event_ndim: Number of axes of an event.
+    """
 
     location: Float[Array, "..."]
     scale: Float[Array, ""]
@@ -67,11 +73,11 @@ class DiscretisedLogisticImage:
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """E[x|z] over the levels."""
+        """E[x|z], [*batch, *event]."""
         return mean_level(self.location, self.scale)
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """Sum of `log_mass`."""
+        """Sum of the log-probabilities of the levels over the event, in nats."""
 
         def log_density(location: Array, x: Array) -> Array:
             return log_mass(location, self.scale, x)
@@ -79,21 +85,22 @@ class DiscretisedLogisticImage:
         return sum_over_event(log_density, (self.location,), x, DiscretisedLogistic.support, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """A logistic draw, rounded to the nearest level."""
+        """One sample per example, [*batch, *event]: logistic samples, rounded to the nearest level."""
         uniform = uniform_like(self.location, key, self.event_ndim)
         return nearest_level(self.location + self.scale * (jnp.log(uniform) - jnp.log1p(-uniform)))
 
     def pmf(self) -> Float[Array, "..."]:
-        """The probability of each level, [*batch, *event, 256]."""
+        """Probability of each level, [*batch, *event, 256]."""
         return pmf_of(lambda level: log_mass(self.location, self.scale, level))
 
 
 def log_mass(
     location: Float[Array, "*shape"], scale: Float[Array, "..."], x: Float[Array, "..."]
 ) -> Float[Array, "*shape"]:
-    """log(sigmoid(a) - sigmoid(b)), a and b the edges of the level x, in units of the scale from the location.
+    """Log-probability log(sigmoid(a) - sigmoid(b)) of the level x, in nats.
 
-    It is log sigmoid(a) + log sigmoid(-b) + log(1 - e^(b - a)), which nothing cancels in, however far the tail.
+    The upper and the lower edge of the level are location + a * scale and location + b * scale. The result is computed
+    as log sigmoid(a) + log sigmoid(-b) + log(1 - e^(b - a)), without cancellation even in the tails.
     """
     half = 0.5 / (LEVELS - 1)
     below_upper = jax.nn.log_sigmoid((x - location + half) / scale)
@@ -103,7 +110,7 @@ def log_mass(
 
 
 def mean_level(location: Float[Array, "*shape"], scale: Float[Array, "..."]) -> Float[Array, "*shape"]:
-    """The mean of a discretised logistic variable: the sum of P(x >= level), from the second level on."""
+    """Mean of a discretised logistic variable: spacing of the levels * sum of P(x >= level) from the second on."""
     step = 1 / (LEVELS - 1)
 
     def add(level: Int[Array, ""] | int, total: Array) -> Array:
@@ -113,11 +120,11 @@ def mean_level(location: Float[Array, "*shape"], scale: Float[Array, "..."]) -> 
 
 
 def nearest_level(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The nearest of 256 levels from 0 to 1."""
+    """Values rounded to the nearest of 256 levels from 0 to 1."""
     return jnp.round(jnp.clip(x, 0, 1) * (LEVELS - 1)) / (LEVELS - 1)
 
 
 def pmf_of(log_mass_of: Callable[[Array], Array]) -> Float[Array, "..."]:
-    """The probabilities of 256 levels from 0 to 1, [..., 256], from the logarithm of that of one level, [...]."""
+    """Probabilities of 256 levels from 0 to 1, [..., 256], from a function of a level to its log-probability."""
     of_levels = jax.lax.map(log_mass_of, jnp.arange(LEVELS) / (LEVELS - 1))
     return probabilities(jnp.moveaxis(of_levels, 0, -1))

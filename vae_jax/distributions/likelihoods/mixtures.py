@@ -1,7 +1,7 @@
-"""Bytes under mixtures of discretised logistics, of grey and of colour (Salimans et al., 2017, PixelCNN++).
+"""Mixtures of discretised logistics of grey and colour images of bytes (Salimans et al., 2017, PixelCNN++).
 
-What the decoder emits is in units in which levels run from -1 to 1, as in that article: outputs near 0, as those of a
-fresh network, are components in the middle of the range. Scales are soft-clipped.
+The decoder outputs are in units in which the levels range from -1 to 1, as in Salimans et al. (2017). Outputs near 0,
+such as those of an untrained network, are components in the middle of this range. Scales are soft-clipped.
 """
 
 from collections.abc import Callable
@@ -20,15 +20,15 @@ from vae_jax.errors import InputError, is_traced, require_positive_int
 from vae_jax.values import shape_repr, value
 
 BYTES = Support(0.0, 1.0, LEVELS)
-_LOG_SCALE_BOUND = 7.0  # least scale in Salimans et al. (2017), at which a component has .97 of its mass on one level
+_LOG_SCALE_BOUND = 7.0  # smallest scale of Salimans et al. (2017), with .97 of the mass of a component on one level
 
 
 @value
 class MixtureOfLogistics(Likelihood):
-    """Each entry has a mixture of discretised logistics of its own, independent of the others given z.
+    """Likelihood with a separate mixture of discretised logistics for each entry; entries are independent given z.
 
     Attributes:
-      components: number of logistics in a mixture.
+      components: Number of components of each mixture, K.
     """
 
     components: int = 5
@@ -39,17 +39,17 @@ class MixtureOfLogistics(Likelihood):
         require_positive_int(components=self.components)
 
     def label(self, values: Support) -> str:
-        """A probability."""
+        """Name of -log p(x|z), a negative log-probability in nats."""
         return "mixture of discretised logistics negative log-likelihood"
 
     def output_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """[*event, 3 K]: K logits of the components, then their K locations and K logarithms of scales."""
+        """Shape of the decoder output of one example, [*event, 3 K]: K logits, K locations, K logarithms of scales."""
         return (*event_shape, 3 * self.components)
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentMixtureOfLogistics":
-        """The outputs as `output_shape` says."""
+        """p(x|z) from outputs in the order of `output_shape`."""
         return IndependentMixtureOfLogistics(outputs, event_ndim)
 
 
@@ -57,10 +57,11 @@ class MixtureOfLogistics(Likelihood):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class IndependentMixtureOfLogistics:
-    """Independent entries, each on one of 256 levels from 0 to 1.
+    """Independent entries on 256 levels from 0 to 1, each with a mixture of discretised logistics.
 
     Attributes:
-      outputs: of the decoder, [*batch, *event, 3 K].
+      outputs: Outputs of the decoder, [*batch, *event, 3 K].
+      event_ndim: Number of axes of an event.
     """
 
     outputs: Float[Array, "..."]
@@ -68,16 +69,16 @@ class IndependentMixtureOfLogistics:
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """E[x|z] over the levels."""
+        """E[x|z], [*batch, *event]."""
         logits, location, scale = _components(self.outputs)
         return jnp.sum(jax.nn.softmax(logits) * mean_level(location, scale), axis=-1)
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """Sum of the logarithms of the mixtures' probabilities."""
+        """Sum of the log-probabilities of the levels over the event, in nats."""
         return sum_over_event(_log_mass, (self.outputs,), x, BYTES, self.event_ndim, observed, trailing=1)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """A component of each entry, a logistic draw from it, rounded to the nearest level."""
+        """One sample per example, [*batch, *event]: logistic samples of sampled components, rounded to a level."""
 
         def draw(key: Array, outputs: Array) -> Array:
             component_key, noise_key = jax.random.split(key)
@@ -89,17 +90,19 @@ class IndependentMixtureOfLogistics:
         return draw_like(self.outputs, key, self.event_ndim, draw, trailing=1)
 
     def pmf(self) -> Float[Array, "..."]:
-        """The probability of each level, [*batch, *event, 256]."""
+        """Probability of each level, [*batch, *event, 256]."""
         entries = self.outputs.shape[:-1]
         return pmf_of(lambda level: _log_mass(self.outputs, jnp.broadcast_to(level, entries)))
 
 
 @value
 class ColourMixtureOfLogistics(Likelihood):
-    """Each colour pixel has a mixture of its own, whose components condition green on red, and blue on both.
+    """Likelihood with a separate mixture for each colour pixel (Salimans et al., 2017).
+
+    In each component, green is conditioned on red, and blue on red and green.
 
     Attributes:
-      components: number of components in a mixture.
+      components: Number of components of each mixture, K.
     """
 
     components: int = 10
@@ -110,17 +113,17 @@ class ColourMixtureOfLogistics(Likelihood):
         require_positive_int(components=self.components)
 
     def label(self, values: Support) -> str:
-        """A probability."""
+        """Name of -log p(x|z), a negative log-probability in nats."""
         return "colour mixture of discretised logistics negative log-likelihood"
 
     def output_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """[height, width, 10 K].
+        """Shape of the decoder output of one example, [height, width, 10 K].
 
-        K logits of the components, 3 K means, 3 K logarithms of scales, each K of red, K of green and K of blue; then
-        3 K coefficients, bounded by tanh: K of green on red, K of blue on red and K of blue on green.
+        The last axis contains K logits, 3 K locations and 3 K logarithms of scales, ordered red, green, blue, and 3 K
+        coefficients, to which tanh is applied: K of green on red, K of blue on red and K of blue on green.
 
         Raises:
-          InputError: events other than images of three channels.
+          InputError: The events are not images with three channels.
         """
         if len(event_shape) != 3 or event_shape[-1] != 3:
             raise InputError(
@@ -132,7 +135,7 @@ class ColourMixtureOfLogistics(Likelihood):
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "ColourMixtureOfLogisticsImage":
-        """The outputs as `output_shape` says."""
+        """p(x|z) from outputs in the order of `output_shape`."""
         return ColourMixtureOfLogisticsImage(outputs)
 
 
@@ -140,12 +143,12 @@ class ColourMixtureOfLogistics(Likelihood):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ColourMixtureOfLogisticsImage:
-    """Independent colour pixels, each channel on one of 256 levels from 0 to 1.
+    """Independent colour pixels, with each channel on 256 levels from 0 to 1.
 
-    There is no `pmf`: the probabilities of a channel's levels depend on the channels before it.
+    There is no `pmf`, because the probabilities of green and blue levels depend on the preceding channels.
 
     Attributes:
-      outputs: of the decoder, [*batch, height, width, 10 K].
+      outputs: Outputs of the decoder, [*batch, height, width, 10 K].
     """
 
     outputs: Float[Array, "*batch height width numbers"]
@@ -154,10 +157,11 @@ class ColourMixtureOfLogisticsImage:
 
     @property
     def mean(self) -> Float[Array, "*batch height width 3"]:
-        """The mean of each component over the levels, weighted; green and blue given the means of those before them.
+        """Approximation of E[x|z], [*batch, height, width, 3]: the weighted mean of the components.
 
-        It is an approximation to E[x|z], which is exact in red. In green and blue it is exact as far as a component
-        has no mass beyond the first and the last level, since its conditional means then are linear.
+        In each component, green and blue are conditioned on the means of the preceding channels. Red is exact. Green
+        and blue are exact if no component has mass beyond the first and the last level, because the conditional means
+        are then linear.
         """
         logits, *channels = _colour_components(self.outputs)
         _, means = _in_order(lambda _, location, scale: mean_level(location, scale), *channels)
@@ -165,15 +169,15 @@ class ColourMixtureOfLogisticsImage:
         return jnp.stack([jnp.sum(weights * mean, axis=-1) for mean in means], axis=-1)
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
-        """Sum over pixels of log sum_k w_k p_k(red) p_k(green | red) p_k(blue | red, green).
+        """Sum over pixels of log sum_k w_k p_k(red) p_k(green | red) p_k(blue | red, green), in nats.
 
         Args:
-          x: [*samples, height, width, 3].
-          observed: a mask of the same shape, equal over the channels; where it is traced, so that this can't be
-            checked, pixels of which a channel is missing add nothing.
+          x: Images, [*samples, height, width, 3].
+          observed: Mask of the same shape, equal over the channels of a pixel. A traced mask is not checked: pixels
+            with a missing channel do not contribute.
 
         Raises:
-          InputError: events of another shape, values between the levels, or a mask that differs over the channels.
+          InputError: The events have another shape, values are between the levels, or the mask differs over channels.
         """
         x = require_observed(x, (*self.outputs.shape[-3:-1], 3), BYTES, observed)
         pixels = None if observed is None else _observed_pixels(observed)
@@ -184,7 +188,7 @@ class ColourMixtureOfLogisticsImage:
         return sum_over_event(log_density, (self.outputs, x), x[..., 0], BYTES, 2, pixels, trailing=1)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch height width 3"]:
-        """A component of each pixel, then red, green and blue, one after the other, each rounded to a level."""
+        """One sample per example: a component per pixel, then red, green and blue in order, rounded to levels."""
 
         def draw(key: Array, outputs: Array) -> Array:
             component_key, *channel_keys = jax.random.split(key, 4)
@@ -202,7 +206,7 @@ class ColourMixtureOfLogisticsImage:
 
 
 def _components(outputs: Float[Array, "... numbers"]) -> tuple[Array, Array, Array]:
-    """Logits, locations and scales of the components, [..., K] each, in units in which levels run from 0 to 1."""
+    """Logits, locations and scales of the components, [..., K] each, in units in which levels range from 0 to 1."""
     logits, location, log_scale = jnp.split(outputs, 3, axis=-1)
     return logits, _location(location), _scale(log_scale)
 
@@ -216,18 +220,18 @@ def _scale(outputs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _of_component(component: Array, of_all: Array) -> Array:
-    """Of the last axis, the one of the component."""
+    """The entry of the last axis that belongs to the component."""
     return jnp.take_along_axis(of_all, component[..., None], axis=-1)[..., 0]
 
 
 def _log_mass(outputs: Float[Array, "*shape numbers"], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log sum_k w_k p_k(x) of each entry."""
+    """log sum_k w_k p_k(x) of each entry, in nats."""
     logits, location, scale = _components(outputs)
     return jax.nn.logsumexp(jax.nn.log_softmax(logits) + log_mass(location, scale, x[..., None]), axis=-1)
 
 
 def _colour_components(outputs: Float[Array, "... numbers"]) -> tuple[Array, Array, Array, Array]:
-    """Logits [..., K]; locations, scales and coefficients [3, ..., K], in units in which levels run from 0 to 1."""
+    """Logits [..., K]; locations, scales and coefficients [3, ..., K], in units in which levels range from 0 to 1."""
     components = outputs.shape[-1] // 10
     of_channels = outputs[..., components:].reshape(*outputs.shape[:-1], 3, 3, components)
     location, log_scale, coefficients = jnp.moveaxis(of_channels, (-3, -2), (0, 1))
@@ -237,13 +241,13 @@ def _colour_components(outputs: Float[Array, "... numbers"]) -> tuple[Array, Arr
 def _in_order(
     value_of: Callable[[int, Array, Array], Array], location: Array, scale: Array, coefficients: Array
 ) -> tuple[list[Array], list[Array]]:
-    """The locations and the values of red, green and blue; a location is linear in the values of those before it.
+    """Locations and values of red, green and blue; each location is linear in the values of the preceding channels.
 
     Args:
-      value_of: from a channel's number, location and scale to its value.
-      location: [3, ...], where the values before are 1/2.
-      scale: of each channel.
-      coefficients: of green on red, of blue on red, and of blue on green.
+      value_of: Function `value_of(channel, location, scale)` that returns the value of a channel.
+      location: Locations at which the values of the preceding channels are 1/2, [3, ...].
+      scale: Scale of each channel, [3, ...].
+      coefficients: Coefficients of green on red, of blue on red, and of blue on green, [3, ...].
     """
     red = value_of(0, location[0], scale[0])
     green_at = location[1] + coefficients[0] * (red - 0.5)
@@ -253,7 +257,7 @@ def _in_order(
 
 
 def _log_mass_of_pixels(outputs: Float[Array, "*shape numbers"], x: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
-    """log sum_k w_k p_k(red) p_k(green | red) p_k(blue | red, green) of each pixel."""
+    """log sum_k w_k p_k(red) p_k(green | red) p_k(blue | red, green) of each pixel, in nats."""
     logits, location, scale, coefficients = _colour_components(outputs)
     values = jnp.moveaxis(x, -1, 0)[..., None]
     locations, _ = _in_order(lambda channel, *_: values[channel], location, scale, coefficients)
@@ -262,7 +266,11 @@ def _log_mass_of_pixels(outputs: Float[Array, "*shape numbers"], x: Float[Array,
 
 
 def _observed_pixels(observed: Shaped[Array, "*shape 3"]) -> Shaped[Array, "*shape"]:
-    """A mask over pixels from one over their channels."""
+    """Mask over pixels from a mask over channels: a pixel is observed if all of its channels are.
+
+    Raises:
+      InputError: A concrete mask differs over the channels of a pixel.
+    """
     if not is_traced(observed):
         with jax.ensure_compile_time_eval():
             if ((observed > 0) != (observed[..., :1] > 0)).any():

@@ -1,7 +1,7 @@
-"""Terms of log-densities that contain the gamma function, without cancellation between large logarithms (Loader, 2000).
+"""Terms of log-densities with gamma functions, computed without cancellation of large logarithms (Loader, 2000).
 
-C. Loader, "Fast and accurate computation of binomial probabilities", 2000. Stirling's formula holds log n! up to a
-small error, and the large terms that remain combine to deviances, which are small near the mean.
+C. Loader, "Fast and accurate computation of binomial probabilities", 2000. Stirling's formula approximates log n! with
+a small error, and the remaining large terms are combined into deviances, which are small near the mean.
 """
 
 import jax
@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from vae_jax.distributions.base import LOG_2PI
 
-_FAR = 8.0  # from here on, the first three terms of the asymptotic series are exact to 1e-9
+_FAR = 8.0  # from this n on, the first three terms of the asymptotic series have an error below 1e-9
 
 
 def stirling_error(n: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log n! - (n log n - n + log(2 pi n) / 2), of any real number n above 0."""
+    """Error of Stirling's formula, log n! - (n log n - n + log(2 pi n) / 2), at any real n above 0."""
     is_far = n >= _FAR
     near, far = jnp.where(is_far, 1.0, n), jnp.where(is_far, n, _FAR)
     exact = jax.lax.lgamma(near + 1) - (near + 0.5) * jnp.log(near) + near - 0.5 * LOG_2PI
@@ -24,5 +24,5 @@ def stirling_error(n: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def deviance(n: Float[Array, "..."], log_ratio: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """n log(n / m) + m - n, from n and log(m / n): 0 where they are equal, above 0 elsewhere."""
+    """Deviance n log(n / m) + m - n from n and log(m / n), which is 0 if n = m and positive otherwise."""
     return n * (jnp.expm1(log_ratio) - log_ratio)

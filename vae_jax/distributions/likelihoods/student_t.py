@@ -1,4 +1,4 @@
-"""Entries with noise of heavy tails."""
+"""Student-t likelihood, which has heavy tails."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -26,12 +26,12 @@ from vae_jax.values import parameter, shape_repr, value
 
 @value
 class StudentT(Likelihood):
-    """Student-t noise of a learned scale: outliers pull less on the location than under a Gaussian.
+    """Student-t likelihood with a learned scale, which is less sensitive to outliers than a Gaussian.
 
     Attributes:
-      degrees: of freedom; 1 is a Cauchy distribution, and infinitely many are a Gaussian one.
-      scale: to begin with, in the entries' own unit.
-      per_element: whether each entry of the event, such as a column of a table, has a scale of its own.
+      degrees: Degrees of freedom; 1 is a Cauchy distribution, and the limit at infinity is a Gaussian.
+      scale: Initial scale, in the unit of the entries.
+      per_element: Whether each entry of the event, such as a column of a table, has a separate scale.
     """
 
     degrees: Any = parameter(default=5.0)
@@ -44,17 +44,17 @@ class StudentT(Likelihood):
         require_positive(degrees=self.degrees, scale=self.scale)
 
     def label(self, values: Support) -> str:
-        """With its degrees of freedom, without which the number means nothing."""
+        """Name of -log p(x|z), a negative log-density in nats, with the degrees of freedom, on which it depends."""
         return f"Student-t negative log-density of a learned scale{in_words('degrees', self.degrees)}"
 
     def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
-        """{"params": {"log_scale": [] or [*event]}}."""
+        """Initial variables {"params": {"log_scale": [] or [*event]}}."""
         return scale_variables(self.scale, event_shape if self.per_element else ())
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentStudentT":
-        """The outputs are locations."""
+        """p(x|z) with the outputs as locations."""
         degrees = jnp.asarray(self.degrees, outputs.dtype)
         return IndependentStudentT(outputs, learned_scale(variables or self.init()), degrees, event_ndim)
 
@@ -66,9 +66,10 @@ class IndependentStudentT:
     """Independent Student-t entries.
 
     Attributes:
-      location: [*batch, *event].
-      scale: of all entries, or one an entry.
-      degrees: of freedom.
+      location: Location, [*batch, *event].
+      scale: Scale, a scalar, or one per entry.
+      degrees: Degrees of freedom, [].
+      event_ndim: Number of axes of an event.
     """
 
     location: Float[Array, "..."]
@@ -78,14 +79,14 @@ class IndependentStudentT:
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """The location; with at most one degree of freedom, where there is no mean, the median."""
+        """The location, [*batch, *event]: E[x|z], or the median if there is at most one degree of freedom."""
         return self.location
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
         """Sum of log Gamma(h + 1/2) - log Gamma(h) - log(2 pi h) / 2 - log scale - (h + 1/2) log(1 + u^2 / 2h).
 
-        Here h is half the degrees, and u = (x - location) / scale. The first three terms are
-        Stirling's errors of h + 1/2 and h and what remains of the formula, so that they don't cancel where h is large.
+        In nats, summed over the event, with h half the degrees of freedom and u = (x - location) / scale. The first
+        three terms are computed from `stirling_error` of h + 1/2 and of h, without cancellation at large h.
         """
         h = self.degrees / 2
         errors = stirling_error(h + 0.5) - stirling_error(h)
@@ -97,7 +98,7 @@ class IndependentStudentT:
         return sum_over_event(log_density, (self.location, self.scale), x, REAL, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
-        """location + scale * a draw of the standard distribution."""
+        """One sample per example, location + scale * standard Student-t noise, [*batch, *event]."""
 
         def draw(key: Array, location: Array) -> Array:
             return jax.random.t(key, self.degrees, location.shape, location.dtype)
