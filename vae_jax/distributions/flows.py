@@ -158,7 +158,7 @@ def _original(z: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Transformed:
-    """Distribution of f(e) for e from a base distribution; a posterior or a prior, depending on the base.
+    """Distribution of f(e), where e has the base distribution; a posterior or a prior, depending on the base.
 
     Attributes:
       base: Distribution of e.

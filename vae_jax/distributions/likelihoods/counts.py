@@ -122,7 +122,7 @@ class IndependentNegativeBinomial:
 
     Attributes:
       log_mean: Logarithm of the mean m = E[x|z], [*batch, *event].
-      inverse_dispersion: r, a scalar, or [*event].
+      inverse_dispersion: Scalar r, or one r per entry.
       event_ndim: Number of axes of an event.
     """
 

@@ -1,4 +1,4 @@
-"""Distribution of independent entries, defined by elementwise functions; for user-defined likelihoods."""
+"""Distribution of independent entries, defined by elementwise functions, as a basis of user-defined likelihoods."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
