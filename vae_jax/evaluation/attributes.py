@@ -1,4 +1,4 @@
-"""Attributes of images: a classifier that tells them, and what a vector added to encodings does to them."""
+"""Classification of attributes of images, and effects on them of a vector that is added to encodings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ from vae_jax.objectives import Loss
 from vae_jax.values import shape_repr
 
 GREATEST_WEIGHT = 10.0
-"""Of an example in the classifier's training, however rare its combination of attributes."""
+"""Upper limit of the weight of an example in training; it applies to rare combinations of attributes."""
 
 
 @dataclass(frozen=True, eq=False)
 class AttributeCrossEntropy:
-    """The objective of a classifier of several attributes: the sum of their -log p(attribute|x), in nats.
+    """Objective of a classifier of several attributes: weighted sum of -log p(attribute|x), in nats.
 
-    A batch's label is the number of its combination: bit i is attribute i.
+    The label of an example is the number of its combination of attributes, of which bit i is attribute i.
 
     Attributes:
-      weights: of the examples of each combination.
+      weights: Weight of the examples of each combination, [combinations].
     """
 
     weights: Float[Array, " combinations"]
@@ -40,7 +40,7 @@ class AttributeCrossEntropy:
     def __call__(
         self, key: Key[Array, "*keys"], model: Classifier, variables: Variables, batch: Batch, step: Int[Array, ""]
     ) -> Loss:
-        """The weighted loss of each example, and the share of attributes that are told right."""
+        """Weighted loss of each example, and the fraction of its attributes that are classified correctly."""
         if batch.label is None:
             raise InputError("the batch has no attributes; a classifier can't be trained without")
         logits = model.logits(variables, batch.x)
@@ -52,11 +52,11 @@ class AttributeCrossEntropy:
 
 @shape_repr
 class AttributePredictions(NamedTuple):
-    """What a trained classifier says of images.
+    """Outputs of a trained classifier of attributes.
 
     Attributes:
-      probabilities: of each attribute, independently.
-      features: its last hidden layer.
+      probabilities: Marginal probability of each attribute, [n, attributes].
+      features: Outputs of the last hidden layer, [n, features].
     """
 
     probabilities: Float[Any, "n attributes"]
@@ -70,12 +70,12 @@ def _predict(first: int | Array, x: Array, variables: Variables, classifier: Cla
 
 @dataclass(frozen=True, eq=False)
 class AttributeClassifier:
-    """A trained classifier of attributes: `classifier(x)` for any number of images in [0, 1], on the host.
+    """Trained classifier of attributes, called with any number of images in [0, 1].
 
     Attributes:
-      names: of the attributes.
-      classifier: with a logit for each.
-      variables: of the classifier.
+      names: Names of the attributes.
+      classifier: Classifier with one logit per attribute.
+      variables: Variables of the classifier.
     """
 
     names: tuple[str, ...]
@@ -83,13 +83,21 @@ class AttributeClassifier:
     variables: Variables
 
     def __call__(self, x: Float[Any, "n height width channels"]) -> AttributePredictions:
-        """Probabilities and features of images as the classifier was trained to see them."""
+        """Probabilities and features of images [n, height, width, channels] in [0, 1], on the host."""
         return in_blocks(partial(_predict, variables=self.variables, classifier=self.classifier), x)
 
     def accuracy(self, data: Split) -> dict[str, float]:
-        """Balanced accuracy on stored images: for each attribute, the mean of the accuracies with it and without it.
+        """Balanced accuracy of each attribute on stored images.
 
-        So a classifier that calls everything by the commoner side has 0.5.
+        It is the mean of the accuracies on images with and without the attribute. A classifier that always predicts
+        the more common value thus has 0.5.
+
+        Args:
+          data: Images with attributes.
+
+        Raises:
+          InputError: The images have no attributes.
+          DataError: An attribute is unknown, or all or none of the images have it.
         """
         told = self(data.images / np.float32(255)).probabilities > 0.5
         truth = _values(data, self.names)
@@ -107,24 +115,27 @@ def train_attribute_classifier(
     convolutions: tuple[int, ...] = (32, 64, 128, 256),
     progress: bool = True,
 ) -> AttributeClassifier:
-    """A classifier of attributes, trained on images, mirrored at random, as if the attributes were independent.
+    """Train a classifier of attributes on randomly mirrored images, weighted as if the attributes were independent.
 
-    In the data they are not, and a classifier that has learned that blond hair goes with women sees a woman where
-    hair was dyed. So each example has the weight prod_i p(attribute i) / p(all its attributes), at most
-    `GREATEST_WEIGHT`.
+    Attributes are correlated in the data. A classifier trained without weights may predict a woman from blond hair,
+    also if only the hair colour was edited. Therefore an example has the weight prod_i p(attribute i) / p(attributes),
+    limited to `GREATEST_WEIGHT`.
 
     Args:
-      key: of its parameters and of the order of its data.
-      data: images with attributes.
-      names: of the attributes, 16 at most.
-      steps: at least as many are taken, in whole epochs.
-      batch_size: images a step.
-      convolutions: channels after each convolution.
-      progress: whether to show a bar.
+      key: Key of the parameters and of the order of the data.
+      data: Images with attributes.
+      names: Names of the attributes, at most 16.
+      steps: Minimum number of training steps, which is rounded up to whole epochs.
+      batch_size: Number of images per step.
+      convolutions: Number of channels after each convolution.
+      progress: Whether to show a progress bar.
+
+    Returns:
+      The trained classifier.
 
     Raises:
-      InputError: no attributes, more than 16, or no steps.
-      DataError: an attribute that the images don't know, or that all or none of them have.
+      InputError: There are no attributes, more than 16 names, or no steps.
+      DataError: An attribute is unknown, or all or none of the images have it.
     """
     require_positive_int(steps=steps, batch_size=batch_size)
     if not 1 <= len(names) <= 16:
@@ -156,7 +167,7 @@ def _values(data: Split, names: Sequence[str]) -> Bool[np.ndarray, "n attributes
 def _independence_weights(
     attributes: Bool[np.ndarray, "n attributes"], codes: Int[np.ndarray, " n"]
 ) -> Float[Array, " combinations"]:
-    """By the number of the combination; mean 1 over the examples before the greatest weight is held down."""
+    """Weight of each combination of attributes; the mean over the examples is 1 before the weights are limited."""
     combinations = np.arange(2 ** attributes.shape[1])
     bits = (combinations[:, None] >> np.arange(attributes.shape[1])) & 1
     shares = attributes.mean(axis=0)
@@ -167,13 +178,13 @@ def _independence_weights(
 
 @shape_repr
 class Edits(NamedTuple):
-    """Faces decoded at steps along a vector, as a classifier sees them; step 0 is the first.
+    """Classification of faces that are decoded at steps along a vector.
 
     Attributes:
-      steps: multiples of the vector that were added.
-      probabilities: of the classifier's attributes.
-      distances: of the classifier's features from those of step 0, in units of the mean distance of two different faces
-        there.
+      steps: Multiples of the vector that are added, [steps]; the first is 0.
+      probabilities: Probabilities of the attributes, [steps, n, attributes].
+      distances: Distances of the classifier's features from those at step 0, [steps, n], in units of the mean distance
+        between two different faces at step 0.
     """
 
     steps: Float[np.ndarray, " steps"]
@@ -181,9 +192,9 @@ class Edits(NamedTuple):
     distances: Float[np.ndarray, "steps n"]
 
     def flipped(self, attribute: int) -> Float[np.ndarray, " steps"]:
-        """The share of faces that have the attribute (probability above 1/2), of those that lack it at step 0.
+        """Fraction of the faces without the attribute at step 0 that have it (probability above 1/2) at each step.
 
-        NaN where none lacks it.
+        The result is NaN if all faces have the attribute at step 0.
         """
         lacking = self.probabilities[0, :, attribute] <= 0.5
         if not lacking.any():
@@ -191,7 +202,7 @@ class Edits(NamedTuple):
         return np.mean(self.probabilities[:, lacking, attribute] > 0.5, axis=1)
 
     def mean_probability(self, attribute: int) -> Float[np.ndarray, " steps"]:
-        """Over the faces."""
+        """Probability of an attribute at each step, averaged over the faces, [steps]."""
         return self.probabilities[:, :, attribute].mean(axis=1)
 
 
@@ -205,8 +216,16 @@ def edit(
 ) -> Edits:
     """Decode z + step * vector for each step, and classify E[x|z].
 
+    Args:
+      vae: Model that decodes the latents.
+      variables: Variables of the model.
+      classifier: Classifier of the attributes.
+      z: Encodings of the faces, [n, latent].
+      vector: Vector to add, [latent].
+      steps: Multiples of the vector; the first is 0.
+
     Raises:
-      InputError: steps that don't begin with 0, or fewer than two faces, so that there is no distance between two.
+      InputError: The steps do not begin with 0, or there are fewer than two faces, which define the unit of distance.
     """
     if len(z) < 2:
         raise InputError(
@@ -224,7 +243,16 @@ def edit(
 
 
 def at_share(share: float, shares: Float[Any, " steps"], values: Float[Any, " steps"]) -> float | None:
-    """A value where a share that grows with the steps first reaches `share`, between two steps by interpolation."""
+    """Linearly interpolated value at the point where `shares` first reaches `share`.
+
+    Args:
+      share: Fraction to reach.
+      shares: Fractions that increase with the steps, [steps].
+      values: Values at the steps, [steps].
+
+    Returns:
+      The value, or None if `share` is not reached.
+    """
     reached = np.flatnonzero(np.asarray(shares) >= share)
     if len(reached) == 0:
         return None

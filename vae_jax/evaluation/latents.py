@@ -1,4 +1,4 @@
-"""The latent space: where the encodings lie, the circle that holds them, the lattice inscribed in it."""
+"""Geometry of the latent space: enclosing spheres, lattices, paths, attribute vectors and the aggregated posterior."""
 
 import math
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from vae_jax.errors import InputError, require_positive_int
 
 
 class Sphere(NamedTuple):
-    """A circle in two latent dimensions, a hypersphere in more.
+    """Circle in two latent dimensions, or hypersphere in more.
 
     Attributes:
-      centre: its centre.
-      radius: its radius, in the latent space's own unit.
+      centre: Centre, [latent].
+      radius: Radius, in the units of the latents.
     """
 
     centre: Float[np.ndarray, " latent"]
@@ -28,10 +28,14 @@ class Sphere(NamedTuple):
 
 
 def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
-    """The smallest sphere about the mean of the encodings that holds at least `share` of them.
+    """Smallest sphere around the mean of the encodings that contains at least the fraction `share` of them.
+
+    Args:
+      encodings: Encodings, [n, latent].
+      share: Fraction of the encodings, in (0, 1].
 
     Raises:
-      InputError: a share outside (0, 1], no encodings, or some that are not finite.
+      InputError: The share is outside (0, 1], there are no encodings, or some of them are not finite.
     """
     encodings = np.asarray(as_reals("encodings", encodings, "[n, latent]"), np.float64)
     if not 0 < share <= 1:
@@ -44,13 +48,20 @@ def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
 
 
 def inscribed_lattice(sphere: Sphere, size: int = 15) -> Float[np.ndarray, "size size latent"]:
-    """The square lattice, its corners on the circle, in the plane of the first two latent dimensions.
+    """Square lattice in the plane of the first two latent dimensions, with its corners on the circle.
 
-    In more than two dimensions the circle is the sphere's great circle, and the other coordinates are the centre's. The
-    first row is the top one: dimension 0 grows to the right, dimension 1 upwards, as in a plot.
+    In more than two dimensions, the circle is a great circle of the sphere, and the other coordinates are those of the
+    centre. The first row is at the top: dimension 0 increases to the right and dimension 1 upwards, as in a plot.
+
+    Args:
+      sphere: Sphere in which the lattice is inscribed.
+      size: Number of points per side.
+
+    Returns:
+      The points, [size, size, latent].
 
     Raises:
-      InputError: fewer than two latent dimensions, or a size below one.
+      InputError: There are fewer than two latent dimensions, or `size` is not a positive integer.
     """
     require_positive_int(size=size)
     half_side = _half_side(sphere)
@@ -62,7 +73,11 @@ def inscribed_lattice(sphere: Sphere, size: int = 15) -> Float[np.ndarray, "size
 
 
 def uniform_in_square(key: Key[Array, ""], sphere: Sphere, count: int) -> Float[np.ndarray, "count latent"]:
-    """Uniform draws from the square of `inscribed_lattice`."""
+    """Uniform samples from the square of `inscribed_lattice`, [count, latent].
+
+    Raises:
+      InputError: There are fewer than two latent dimensions.
+    """
     half_side = _half_side(sphere)
     draws = np.tile(sphere.centre, (count, 1))
     draws[:, :2] += jax.random.uniform(key, (count, 2), minval=-half_side, maxval=half_side)
@@ -78,7 +93,19 @@ def _half_side(sphere: Sphere) -> float:
 def straight_paths(
     start: Float[Any, "paths latent"], end: Float[Any, "paths latent"], steps: int
 ) -> Float[np.ndarray, "paths steps latent"]:
-    """Points at equal distances on the straight lines from each start to its end, both included."""
+    """Evenly spaced points on the line from each start to its end, including both.
+
+    Args:
+      start: First points, [paths, latent].
+      end: Last points, [paths, latent].
+      steps: Number of points per path.
+
+    Returns:
+      The points, [paths, steps, latent].
+
+    Raises:
+      InputError: `steps` is not a positive integer.
+    """
     require_positive_int(steps=steps)
     share = np.linspace(0, 1, steps)[:, None]
     start, end = np.asarray(start)[:, None], np.asarray(end)[:, None]
@@ -91,7 +118,17 @@ def nearest_mean_accuracy(
     test: Float[Any, "m latent"],
     test_labels: Int[Any, " m"],
 ) -> float:
-    """The share of test encodings whose nearest class mean, of the training encodings, is that of their own class."""
+    """Accuracy of nearest-mean classification of the test encodings by the class means of the training encodings.
+
+    Args:
+      train: Training encodings, [n, latent].
+      train_labels: Labels of the training encodings, [n].
+      test: Test encodings, [m, latent].
+      test_labels: Labels of the test encodings, [m].
+
+    Returns:
+      Fraction of the test encodings that are classified correctly.
+    """
     classes = np.unique(train_labels)
     means = np.stack([np.asarray(train)[train_labels == label].mean(axis=0) for label in classes])
     distances = np.linalg.norm(np.asarray(test)[:, None] - means[None], axis=-1)
@@ -99,7 +136,12 @@ def nearest_mean_accuracy(
 
 
 def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) -> float:
-    """The share of the encodings' variance that lies between the classes' means, from 0 to 1."""
+    """Between-class variance of the encodings as a fraction of their total variance, from 0 to 1.
+
+    Args:
+      encodings: Encodings, [n, latent].
+      labels: Labels, [n].
+    """
     encodings = np.asarray(encodings, np.float64)
     within = sum(
         np.sum((of_class - of_class.mean(axis=0)) ** 2)
@@ -113,20 +155,24 @@ def attribute_vector(
     attribute: Bool[Any, " n_attribute"],
     confounders: Bool[Any, "n_confounders confounders"] | None = None,
 ) -> Float[np.ndarray, " latent"]:
-    """The mean encoding of the images with an attribute minus that of those without it.
+    """Difference between the mean encodings of the images with and without an attribute.
 
-    With confounders the difference is taken within each of their combinations, so that what goes along with a
-    confounder cancels. The vector is the mean of these differences weighted by n1 n0 / (n1 + n0), n1 and n0 the images
-    of the combination with and without the attribute: by the inverse of each difference's variance, as in a regression
-    with an intercept for each combination (`attribute_counts` tells n1 and n0).
+    With confounders, the difference is computed within each combination of them, so that effects of the confounders
+    cancel. The vector is the mean of these differences weighted by n1 n0 / (n1 + n0), where n1 and n0 are the numbers
+    of images of the combination with and without the attribute (see `attribute_counts`). These weights are the inverse
+    variances of the differences, as in a regression with an intercept for each combination.
 
     Args:
-      encodings: of training images.
-      attribute: which of them have it.
-      confounders: other attributes of theirs; a combination in which all images or none have the attribute is left out.
+      encodings: Encodings of training images, [n, latent].
+      attribute: Whether each image has the attribute, [n].
+      confounders: Other attributes of the images, [n, confounders]. Combinations in which all images or none have the
+        attribute are left out.
+
+    Returns:
+      The vector, [latent].
 
     Raises:
-      InputError: numbers of examples that differ, or no combination in which some have the attribute and some have not.
+      InputError: The numbers of examples differ, or no combination has images with and without the attribute.
     """
     encodings, attribute = np.asarray(encodings, np.float64), np.asarray(attribute)
     if len(encodings) != len(attribute):
@@ -144,10 +190,14 @@ def attribute_vector(
 def attribute_counts(
     attribute: Bool[Any, " n_attribute"], confounders: Bool[Any, "n_confounders confounders"] | None = None
 ) -> list[tuple[int, int]]:
-    """Images with and without the attribute, for each combination of the confounders that occurs, in sorted order.
+    """Numbers of images with and without the attribute, for each combination of confounders that occurs, sorted.
+
+    Args:
+      attribute: Whether each image has the attribute, [n].
+      confounders: Other attributes of the images, [n, confounders].
 
     Raises:
-      InputError: numbers of examples that differ.
+      InputError: The numbers of examples differ.
     """
     return [counts for _, counts in _combinations(np.asarray(attribute), confounders)]
 
@@ -155,7 +205,7 @@ def attribute_counts(
 def _combinations(
     attribute: Bool[np.ndarray, " n_attribute"], confounders: Bool[Any, "n_confounders confounders"] | None
 ) -> Iterator[tuple[Bool[np.ndarray, " n_attribute"], tuple[int, int]]]:
-    """For each combination of the confounders: which images it holds, and how many with and without the attribute."""
+    """Mask of the images of each combination of confounders, and their numbers with and without the attribute."""
     others = np.zeros((len(attribute), 0), bool) if confounders is None else np.asarray(confounders)
     if len(attribute) != len(others):
         raise InputError(f"there are {len(attribute)} values of the attribute but {len(others)} of its confounders")
@@ -166,11 +216,11 @@ def _combinations(
 
 @dataclass(frozen=True)
 class AggregatedPosterior:
-    """Mean and covariance of q(z) = E[q(z|x)] over a data set, and how far a Gaussian of these is from the prior.
+    """Mean and covariance of the aggregated posterior q(z) = E[q(z|x)] over a data set.
 
     Attributes:
-      mean: of q(z).
-      covariance: of q(z): that of the encodings plus the mean posterior variance.
+      mean: Mean of q(z), [latent].
+      covariance: Covariance of q(z), [latent, latent]: covariance of the encodings plus the mean posterior variance.
     """
 
     mean: Float[np.ndarray, " latent"]
@@ -178,9 +228,9 @@ class AggregatedPosterior:
 
     @property
     def kl(self) -> float:
-        """KL(N(mean, covariance) || N(0, I)) in nats; infinite where the covariance is singular.
+        """KL(N(mean, covariance) || N(0, I)) in nats; infinite if the covariance is singular.
 
-        1/2 (tr C + |m|^2 - Z - log det C).
+        It is 1/2 (tr C + |m|^2 - Z - log det C), with mean m, covariance C and Z latent dimensions.
         """
         sign, log_det = np.linalg.slogdet(self.covariance)
         if sign <= 0:
@@ -188,15 +238,15 @@ class AggregatedPosterior:
         return float(0.5 * (np.trace(self.covariance) + self.mean @ self.mean - len(self.mean) - log_det))
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count latent"]:
-        """Draws from N(mean, covariance), which may be singular."""
+        """Samples of N(mean, covariance), [count, latent]; the covariance may be singular."""
         variances, directions = np.linalg.eigh(self.covariance)
-        root = directions * np.sqrt(np.maximum(variances, 0))  # in float64: rounding makes a variance of 0 negative
+        root = directions * np.sqrt(np.maximum(variances, 0))  # in float64; rounding can make a variance of 0 negative
         noise = np.asarray(jax.random.normal(key, (count, len(self.mean))))
         return jnp.asarray(self.mean + noise @ root.T, jnp.float32)
 
 
 def aggregate(posterior: Posterior) -> AggregatedPosterior:
-    """The aggregated posterior of the images encoded in `posterior`."""
+    """Aggregated posterior of the examples with posteriors `posterior`, [n, latent]."""
     mean = np.asarray(posterior.mean, np.float64)
     variance = np.asarray(posterior.variance, np.float64).mean(axis=0)
     return AggregatedPosterior(

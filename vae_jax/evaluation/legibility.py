@@ -1,7 +1,7 @@
-"""Legibility of generated images: the share that shows one class, by a classifier that may also reject an image.
+"""Legibility of generated images: the fraction that a classifier with a class "rejected" assigns to one class.
 
-A classifier that knows only the classes is confident about images of no class, such as the mean of all digits. This one
-has one more class, trained on images that are made from the data and show nothing legible.
+A classifier of only the classes of the data is confident about images of no class, such as the mean of all digits.
+This classifier has an additional class, trained on illegible images that are constructed from the data.
 """
 
 from dataclasses import dataclass
@@ -18,27 +18,27 @@ from vae_jax.evaluation.classifier import Classifier, CrossEntropy, Predictions,
 
 @dataclass(frozen=True, eq=False)
 class LegibilityClassifier:
-    """A trained classifier whose last class is "rejected".
+    """Trained classifier whose last class is "rejected".
 
     Attributes:
-      classifier: the trained classifier, with one class more than the data.
+      classifier: Trained classifier, with one class more than the data.
     """
 
     classifier: TrainedClassifier
 
     def __call__(self, images: Float[Any, "n height width channels"]) -> Predictions:
-        """Probabilities of the classes and of the rejected class, and features, of images in [0, 1]."""
+        """Probabilities of the classes and of the class "rejected", and features, of images in [0, 1]."""
         return self.classifier(images)
 
     def share(self, images: Float[Any, "n height width channels"], confidence: float = 0.9) -> float:
-        """The share of images for which one class of the data has a probability of at least `confidence`."""
+        """Fraction of the images for which one class of the data has a probability of at least `confidence`."""
         probabilities = self.classifier(images).probabilities[:, :-1]
         return float(np.mean(probabilities.max(axis=-1) >= confidence))
 
     def effective_classes(self, images: Float[Any, "n height width channels"]) -> float:
-        """The number of classes over which the images are spread, `exp` of the entropy of the mean probabilities.
+        """Effective number of classes of the images: `exp` of the entropy of the mean probabilities.
 
-        The rejected class is left out, and the others are normalised. The value is 1 if all images are of one class.
+        The class "rejected" is left out, and the others are normalised. The value is 1 if all images are of one class.
         """
         shares = np.asarray(self.classifier(images).probabilities[:, :-1], np.float64).mean(axis=0)
         shares = np.maximum(shares, np.finfo(np.float64).tiny)
@@ -49,17 +49,20 @@ class LegibilityClassifier:
 def train_legibility_classifier(
     key: Key[Array, ""], data: Split, *, steps: int = 3_000, batch_size: int = 256, progress: bool = True
 ) -> LegibilityClassifier:
-    """A `LegibilityClassifier` trained on labelled images and on rejected ones made from them.
+    """Train a `LegibilityClassifier` on labelled images and on `rejected_images` constructed from them.
 
     Args:
-      key: key of the parameters, the order of the data and the rejected images.
-      data: labelled grey images.
-      steps: least number of training steps; whole epochs are trained.
-      batch_size: number of images in a step.
-      progress: whether to show a progress bar.
+      key: Key of the parameters, the order of the data and the rejected images.
+      data: Labelled grey images.
+      steps: Minimum number of training steps, which is rounded up to whole epochs.
+      batch_size: Number of images per step.
+      progress: Whether to show a progress bar.
+
+    Returns:
+      The trained classifier.
 
     Raises:
-      InputError: the images have no labels or only one class, or there are no steps.
+      InputError: The images have no labels or only one class, or there are no steps.
     """
     if data.labels is None:
         raise InputError("the images have no labels; legibility is measured by a classifier, which needs them")
@@ -88,13 +91,21 @@ def train_legibility_classifier(
 
 
 def rejected_images(generator: np.random.Generator, data: Split, count: int) -> np.ndarray:
-    """Images made from the data that show no single class: `count` of uint8, in equal parts of four kinds.
+    """Images without a single class, constructed from the data in equal parts of four kinds.
 
     The kinds are means of 3 to 64 images, blends of two images of different classes (weights from 0.35 to 0.65), images
     with shuffled blocks of pixels, and uniform noise of random contrast.
 
+    Args:
+      generator: Random generator.
+      data: Labelled images, stored as bytes.
+      count: Number of images.
+
+    Returns:
+      The images, uint8 [count, height, width, channels].
+
     Raises:
-      InputError: the data have only one class, so there are no blends.
+      InputError: The data have no labels or only one class, so there are no blends.
     """
     if data.labels is None or len(np.unique(data.labels)) < 2:
         raise InputError("the images are of one class or have no labels; blends need images of two classes")
@@ -109,7 +120,7 @@ def rejected_images(generator: np.random.Generator, data: Split, count: int) -> 
 
 
 def _blurred(generator: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Images convolved with Gaussians of standard deviations from 0.3 to 1.2 pixels, each its own."""
+    """Images convolved with Gaussians, each of a random standard deviation from 0.3 to 1.2 pixels."""
     offsets = np.arange(-4, 5)
     weights = np.exp(-0.5 * (offsets / generator.uniform(0.3, 1.2, (len(images), 1))) ** 2)
     weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)[..., None, None, None]
@@ -139,7 +150,7 @@ def _blends(generator: np.random.Generator, data: Split, count: int) -> np.ndarr
 
 
 def _shuffled(generator: np.random.Generator, data: Split, count: int) -> np.ndarray:
-    """Images cut into blocks of a quarter of each side, in another order."""
+    """Images whose blocks of a quarter of each side are permuted."""
     _, height, width, channels = data.images.shape
     high, wide = max(1, height // 4), max(1, width // 4)
     rows, columns = height // high, width // wide
