@@ -54,7 +54,7 @@ def mlp_vae(
       The model, without variables; `init` creates them.
 
     Raises:
-      InputError: A size is not a positive integer, the activation is not a function, or a distribution is not a value
+      InputError: A size is not a positive integer, the activation is not a function, or a distribution is not
         of the expected kind.
     """
     event_shape = as_event_shape(event_shape)

@@ -131,7 +131,7 @@ class VAE:
         names and shapes of several arrays. Both networks receive the condition as their argument `condition`.
 
     Raises:
-      InputError: A size is not a positive integer, a distribution is not a value of the expected kind, or both
+      InputError: A size is not a positive integer, a distribution is not of the expected kind, or both
         `classes` and `condition_shape` are given.
     """
 
