@@ -52,7 +52,7 @@ def test_a_state_shows_its_step_and_its_size():
     [
         (
             lambda: vj.Batch(jnp.asarray(X), label=jnp.asarray(LABELS)),
-            "Batch(x=float32[9, 6, 6, 1], target=None, label=",
+            "Batch(x=float32[9, 6, 6, 1], label=int32[9])",
         ),
         (
             lambda: VAE.encode(STATE.variables, X, LABELS),
