@@ -54,7 +54,7 @@ def test_kl_does_not_cancel_near_the_prior():
 
 
 @pytest.mark.parametrize("raw", [-1e30, -1e4, -50.0, 0.0, 50.0, 1e4, 1e30])
-def test_whatever_the_network_emits_kl_and_its_gradient_are_finite(raw):
+def test_whatever_the_network_returns_kl_and_its_gradient_are_finite(raw):
     def kl(outputs):
         return DiagonalGaussian.from_network(outputs).kl().sum()
 

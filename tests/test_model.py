@@ -82,9 +82,9 @@ def test_sizes_that_make_no_network_are_refused(settings, name):
 @pytest.mark.parametrize(
     ("encoder", "decoder", "message"),
     [
-        (Normalised((2, 3)), Normalised((6, 6, 3)), r"the encoder emits shape \(1, 2, 3\).*expected \(1, 2, 2\)"),
-        (Normalised((4,)), Normalised((6, 6, 3)), r"the encoder emits shape \(1, 4\)"),
-        (Normalised((2, 2)), Normalised((6, 6, 1)), r"the decoder emits shape \(1, 6, 6, 1\).*\(1, 6, 6, 3\)"),
+        (Normalised((2, 3)), Normalised((6, 6, 3)), r"the encoder returns shape \(1, 2, 3\).*expected \(1, 2, 2\)"),
+        (Normalised((4,)), Normalised((6, 6, 3)), r"the encoder returns shape \(1, 4\)"),
+        (Normalised((2, 2)), Normalised((6, 6, 1)), r"the decoder returns shape \(1, 6, 6, 1\).*\(1, 6, 6, 3\)"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(encoder, decoder, message):

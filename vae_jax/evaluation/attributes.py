@@ -42,7 +42,7 @@ class AttributeCrossEntropy:
     ) -> Loss:
         """Weighted loss of each example, and the fraction of its attributes that are classified correctly."""
         if batch.label is None:
-            raise InputError("the batch has no attributes; a classifier can't be trained without")
+            raise InputError("the batch has no attributes; expected attributes of each image to train a classifier")
         logits = model.logits(variables, batch.x)
         attributes = (batch.label[:, None] >> jnp.arange(model.classes)[None]) & 1
         loss = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, attributes), axis=1)
@@ -160,7 +160,7 @@ def train_attribute_classifier(
 
 def _values(data: Split, names: Sequence[str]) -> Bool[np.ndarray, "n attributes"]:
     if data.attributes is None:
-        raise InputError("the images have no attributes; a classifier of attributes can't do without")
+        raise InputError("the images have no attributes; expected attributes of each image to train a classifier")
     return np.stack([data.attributes.require_both(name) for name in names], axis=1)
 
 
@@ -232,7 +232,7 @@ def edit(
             f"{len(z)} faces can't be edited and classified; the distance between two is the unit, so give 2"
         )
     if len(steps) == 0 or steps[0] != 0:
-        raise InputError(f"the steps begin with {list(steps[:1])}; expected 0, which the others are held against")
+        raise InputError(f"the steps begin with {list(steps[:1])}; expected 0, the step with which the others are compared")
     classified = [
         classifier(np.clip(decode_all(vae, variables, np.asarray(z + s * vector, np.float32)), 0, 1)) for s in steps
     ]

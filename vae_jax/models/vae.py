@@ -610,7 +610,7 @@ def _network_keys(key: Array, batch: int) -> Key[Array, " batch"]:
 
 def _require_shape(name: str, outputs: Any, expected: tuple[int, ...]) -> None:
     if outputs.shape != expected:
-        raise InputError(f"the {name} emits shape {outputs.shape} for a batch of 1; expected {expected}")
+        raise InputError(f"the {name} returns shape {outputs.shape} for a batch of 1; expected {expected}")
 
 
 def _apply(
