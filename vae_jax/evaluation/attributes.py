@@ -232,7 +232,7 @@ def edit(
             f"{len(z)} faces can't be edited and classified; the distance between two is the unit, so give 2"
         )
     if len(steps) == 0 or steps[0] != 0:
-        raise InputError(f"the steps begin with {list(steps[:1])}; expected 0, the step with which the others are compared")
+        raise InputError(f"the steps begin with {list(steps[:1])}; expected 0, the reference of the others")
     classified = [
         classifier(np.clip(decode_all(vae, variables, np.asarray(z + s * vector, np.float32)), 0, 1)) for s in steps
     ]

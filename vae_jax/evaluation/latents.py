@@ -41,7 +41,7 @@ def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
     if not 0 < share <= 1:
         raise InputError(f"share is {share}; expected a number above 0, at most 1")
     if len(encodings) == 0 or not np.isfinite(encodings).all():
-        raise InputError(f"there are {len(encodings)} encodings, or some are not finite; expected at least one, all finite")
+        raise InputError(f"there are {len(encodings)} encodings, or some are not finite; expected finite ones")
     centre = encodings.mean(axis=0)
     distances = np.sort(np.linalg.norm(encodings - centre, axis=1))
     return Sphere(centre, float(distances[math.ceil(share * len(distances)) - 1]))
