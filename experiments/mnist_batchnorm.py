@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 import vae_jax as vj
 from vae_jax.errors import require_positive
 
-OBSERVE = vj.Scale(-1.0, 1.0)
+TRANSFORM = vj.Scale(-1.0, 1.0)
 COLUMNS = 16  # number of images of each kind in the picture
 
 
@@ -47,7 +47,7 @@ def main(config: Config) -> Report:
         variables = vj.member(states.variables, number)
         sweep.append({"C": c, **measure(test_key, vae, variables, run, c)})
         shown = run.data.test[:COLUMNS]
-        posterior = vj.encode_all(test_key, vae, variables, shown, transform=OBSERVE)
+        posterior = vj.encode_all(test_key, vae, variables, shown, transform=TRANSFORM)
         same_key = jax.random.clone(draw_key)  # the same samples for each C
         from_prior = vae.prior_distribution(variables).sample(same_key, COLUMNS)
         z = jnp.concatenate([posterior.mean, from_prior])
@@ -55,8 +55,8 @@ def main(config: Config) -> Report:
         sheets.append((f"C = {c:g}", np.concatenate([shown.images / np.float32(255), images])))
     note = "squared error of pixels in [-1, 1] and KL in nats, means per test image at one sampled z"
     label = f"{run.where}; {note}"
-    text = f"{run.where}: test images, their reconstructions (posterior mean), draws from the prior"
-    run.save("images", vj.plot.sheets(sheets, COLUMNS, 1, text))
+    text = f"Reconstructions at the posterior mean and samples by the weight C, {run.where}"
+    run.save("images", vj.plot.sheets(sheets, COLUMNS, 1, text, ("test images", "reconstructions", "samples")))
     run.save("trade_off", trade_off(sweep, f"{run.where}: test images, one sampled z each"))
     print(label)
     for row in sweep:
@@ -82,7 +82,7 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
         vj.init_members(keys, model(run, 1.0), optimizer, settings=variances),
         vj.with_settings(lambda variance: vj.make_train_step(model(run, variance), vj.ELBO(), optimizer)),
         run.data.train,
-        transform=OBSERVE,
+        transform=TRANSFORM,
         epochs=run.epochs,
         batch_size=run.batch_size,
         store=run.checkpoints("sweep", c=config.c),
@@ -94,7 +94,7 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
 
 def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) -> dict[str, float]:
     """Compute the mean squared error, KL and negative ELBO over the test images."""
-    terms = vj.evaluate(key, vae, variables, run.data.test, transform=OBSERVE)
+    terms = vj.evaluate(key, vae, variables, run.data.test, transform=TRANSFORM)
     constant = 0.5 * np.prod(vae.event_shape) * np.log(np.pi / c)  # constant term of -log N(x; mean, 1 / (2C))
     return {
         "test_reconstruction": (vj.mean_and_stderr(-terms.log_px_z).mean - constant) / c,

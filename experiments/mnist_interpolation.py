@@ -61,14 +61,14 @@ def main(config: Config) -> Report:
             paths = vj.latents.straight_paths(encodings[starts], encodings[ends], config.steps)
             images = vj.decode_all(vae, trained.variables, paths.reshape(-1, dimensions))
             results[name][str(dimensions)] = {
-                "confidence": _along(classifier(images).probabilities.max(axis=-1), config),
-                "nearest_distance": _along(vj.nearest_distance(images, training), config),
+                **along("confidence", classifier(images).probabilities.max(axis=-1), config),
+                **along("nearest_distance", vj.nearest_distance(images, training), config),
             }
             rows.append((f"{title}, {dimensions}-D", images[: ROWS * config.steps]))
             if dimensions == 2:
                 clouds[title] = (encodings, paths[:ROWS])
     draw(run, config, results, rows, clouds)
-    note = "mean over pairs; confidence: the classifier's greatest probability; distance: Euclidean, pixels in [0, 1]"
+    note = "mean over pairs, with standard errors; confidence: the classifier's greatest probability; distance: Euclidean, pixels in [0, 1]"
     return run.report({"label": f"{run.where}; {note}", "classifier_accuracy": accuracy, **results})
 
 
@@ -87,21 +87,23 @@ def pairs_of(key: jax.Array, data: vj.Split, config: Config) -> tuple[np.ndarray
     return positions[0], positions[1]
 
 
-def _along(values: np.ndarray, config: Config) -> list[float]:
-    return values.reshape(config.pairs, config.steps).mean(axis=0).tolist()
+def along(name: str, values: np.ndarray, config: Config) -> dict[str, list[float]]:
+    """Compute the mean over the pairs, and its standard error, at each step."""
+    means = [vj.mean_and_stderr(at_step) for at_step in values.reshape(config.pairs, config.steps).T]
+    return {name: [each.mean for each in means], f"{name}_standard_error": [each.standard_error for each in means]}
 
 
 def draw(run: Run, config: Config, results: dict, rows: list[tuple[str, np.ndarray]], clouds: dict[str, Any]) -> None:
     """Write the pictures: decoded paths, the paths among the encodings, and the measurements along the paths."""
     where = f"from a {config.start} to a {config.end}, {run.where}"
     run.save("rows", vj.plot.sheets(rows, config.steps, 2, f"Decoded steps of straight paths {where}"))
-    run.save("paths", vj.plot.paths(clouds, run.data.test.labels, f"Straight paths {where}"))
+    run.save("paths", vj.plot.paths(clouds, run.data.test.labels, f"Straight paths {where}; dots: decoded steps"))
     curves = {
         f"{title}, {dimensions}-D": results[name][str(dimensions)]
         for dimensions in DIMENSIONS
         for name, (title, *_) in MODELS.items()
     }
-    run.save("numbers", along_the_path(curves, f"Mean over {config.pairs} paths {where}"))
+    run.save("numbers", along_the_path(curves, f"Mean over {config.pairs} paths {where}; bands: one standard error"))
     for name, values in curves.items():
         middle = config.steps // 2
         print(
@@ -119,8 +121,11 @@ def along_the_path(curves: Mapping[str, Mapping[str, Sequence[float]]], title: s
     }
     for axes, (part, ylabel) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for (name, values), colour in zip(curves.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
-            axes.plot(np.linspace(0, 1, len(values[part])), values[part], "-o", color=colour, markersize=3, label=name)
-        axes.set(xlabel="share of the way", ylabel=ylabel)
+            share, mean = np.linspace(0, 1, len(values[part])), np.asarray(values[part])
+            error = np.asarray(values[f"{part}_standard_error"])
+            axes.plot(share, mean, "-o", color=colour, markersize=3, label=name)
+            axes.fill_between(share, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+        axes.set(xlabel="position on the path", ylabel=ylabel)
         axes.grid(alpha=0.3)
     figure.legend(
         *figure.axes[0].get_legend_handles_labels(), title=title, loc="outside upper center", ncols=4, frameon=False

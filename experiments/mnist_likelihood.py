@@ -30,8 +30,12 @@ import vae_jax as vj
 from vae_jax.errors import require_positive_int
 from vae_jax.evaluation.units import warn_if_collapsed
 
-OBSERVE = vj.Binarize()
-PAPER = {1: 86.76, 5: 85.54, 50: 84.78}  # Burda et al. (2016), table 1: -log p(x), 5,000 samples, after 3,280 epochs
+TRANSFORM = vj.Binarize()
+PUBLISHED = {
+    1: 86.76,
+    5: 85.54,
+    50: 84.78,
+}  # Burda et al. (2016), table 1: -log p(x), 5,000 samples, after 3,280 epochs
 PAPER_BATCH = 20
 PAPER_STAGES = [3**stage for stage in range(8)]  # epochs per stage, 3,280 in total
 BOUNDS = (1, 5, 50, 500)  # numbers of samples at which the bound is plotted, besides `Config.samples`
@@ -76,9 +80,9 @@ def main(config: Config) -> Report:
     epochs, batch_size = (200, 100) if config.schedule == "short" else (sum(PAPER_STAGES), PAPER_BATCH)
     run = Run.start("mnist_likelihood", config, epochs=epochs, batch_size=batch_size)
     test_key, measure_key, draw_key, *train_keys = jax.random.split(run.key, 3 + len(config.k))
-    x = vj.transform_all(test_key, run.data.test, transform=OBSERVE)
+    x = vj.transform_all(test_key, run.data.test, transform=TRANSFORM)
     vae = vj.mlp_vae(run.data.event_shape, latent_dim=50, hidden=(200, 200), activation=nn.tanh)
-    paper = {k: PAPER[k] for k in config.k if k in PAPER and run.data.name == "mnist"}
+    published = {k: PUBLISHED[k] for k in config.k if k in PUBLISHED and run.data.name == "mnist"}
     models, sheets = [], []
     for k, train_key in zip(config.k, train_keys, strict=True):
         how = plan(k, run, config)
@@ -86,10 +90,10 @@ def main(config: Config) -> Report:
         models.append(measure(measure_key, vae, variables, k, run, config, x) | course(how, history))
         draws = vae.sample(jax.random.clone(draw_key), variables, DRAWS).px_z.mean  # the same latents for each model
         sheets.append((models[-1]["name"], np.asarray(draws)))
-        print(row(models[-1], paper))
-    label = f"{run.data.name}, {OBSERVE.label}, seed {config.seed}"
+        print(row(models[-1], published))
+    label = f"{run.data.name}, {TRANSFORM.label}, seed {config.seed}"
     run.save("samples", vj.plot.sheets(sheets, 8, len(sheets), f"{DRAWS} draws from the prior, E[x|z]; {label}"))
-    references = {f"paper, k = {k}": value for k, value in paper.items()}
+    references = {f"Burda et al. (2016), k = {k}": value for k, value in published.items()}
     run.save("bounds", bounds_by_samples({m["name"]: (m["k"], m["bounds"]) for m in models}, references, label))
     run.save("minutes", bounds_by_minutes({m["name"]: (m["minutes"], m["test_bound_by_epoch"]) for m in models}, label))
     digest = hashlib.sha256(x.astype(np.uint8).tobytes()).hexdigest()
@@ -154,7 +158,7 @@ def train(
         vj.init(train_key, vae, how.optimizer),
         step,
         run.data.train,
-        transform=OBSERVE,
+        transform=TRANSFORM,
         epochs=how.epochs,
         batch_size=how.batch_size,
         eval_fn=test_bound,
@@ -171,9 +175,9 @@ def measure(
     """Measure one model on the binarised test images, in nats per image."""
     # All models and all numbers of samples share one key, and thus the samples, which reduces the noise of differences.
     encode_key, terms_key, weight_key = (jax.random.fold_in(key, stream) for stream in range(3))
-    posterior = vj.encode_all(encode_key, vae, variables, run.data.test, transform=OBSERVE)
+    posterior = vj.encode_all(encode_key, vae, variables, run.data.test, transform=TRANSFORM)
     warn_if_collapsed(posterior)
-    terms = vj.evaluate(terms_key, vae, variables, run.data.test, transform=OBSERVE)
+    terms = vj.evaluate(terms_key, vae, variables, run.data.test, transform=TRANSFORM)
     estimates = {
         samples: vj.importance_estimate(weight_key, vae, variables, x, samples)
         for samples in sorted({*BOUNDS, k, config.samples})
@@ -182,7 +186,7 @@ def measure(
     return {
         "name": name(k),
         "k": k,
-        "binarisation": OBSERVE.label,
+        "binarisation": TRANSFORM.label,
         "samples": config.samples,
         "test_log_px": log_px.mean,
         "standard_error": log_px.standard_error,
@@ -215,7 +219,7 @@ def row(model: dict[str, Any], paper: dict[int, float]) -> str:
     beside = f"; published {paper[model['k']]:.2f} after 3,280" if model["k"] in paper else ""
     return (
         f"{model['name']}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
-        f"({model['samples']:,} samples, {OBSERVE.label}), bound at its k {-model['test_bound']:.2f}, "
+        f"({model['samples']:,} samples, {TRANSFORM.label}), bound at its k {-model['test_bound']:.2f}, "
         f"{model['active_units']} active units, {model['epochs']} epochs, {model['minutes'][-1]:.1f} min{beside}"
     )
 

@@ -22,7 +22,7 @@ import vae_jax as vj
 from vae_jax.errors import require_positive_int
 from vae_jax.evaluation import ImportanceEstimate
 
-OBSERVE = vj.Binarize()
+TRANSFORM = vj.Binarize()
 LATENT_DIM, HIDDEN = 40, (300, 300)
 COUPLING = vj.Coupling(layers=4, hidden=(100, 100))
 NAMES = {
@@ -61,7 +61,7 @@ def main(config: Config) -> Report:
     require_positive_int(samples=config.samples, components=config.components)
     run = Run.start("mnist_priors", config, epochs=100, batch_size=250)
     test_key, train_key, weight_key, draw_key = jax.random.split(run.key, 4)
-    x = vj.transform_all(test_key, run.data.test, transform=OBSERVE)
+    x = vj.transform_all(test_key, run.data.test, transform=TRANSFORM)
     models: dict[str, dict[str, Any]] = {}
     log_px: dict[str, np.ndarray] = {}
     sheets = []
@@ -81,7 +81,7 @@ def main(config: Config) -> Report:
         if name == "vamp":
             pseudo_inputs = np.asarray(variables["params"]["prior"]["pseudo_inputs"][:DRAWS])
             sheets.append(("VampPrior's pseudo-inputs", np.clip(pseudo_inputs, 0, 1)))
-    label = f"{run.data.name}, {OBSERVE.label}, seed {config.seed}"
+    label = f"{run.data.name}, {TRANSFORM.label}, seed {config.seed}"
     run.save("samples", vj.plot.sheets(sheets, 8, 3, f"{DRAWS} draws from each model, E[x|z]; {label}"))
     return run.report({"label": label, "models": models})
 
@@ -115,12 +115,12 @@ def train(
     init_key, data_key = jax.random.split(key)
     optimizer = averaged_adamw(config.training.learning_rate, config.training.weight_decay, run.steps)
     warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * run.steps)))
-    start = vj.transform_all(data_key, run.data.train, transform=OBSERVE) if name == "vamp" else None
+    start = vj.transform_all(data_key, run.data.train, transform=TRANSFORM) if name == "vamp" else None
     state, history = vj.fit(
         vj.init(init_key, vae, optimizer, data=start),
         vj.make_train_step(vae, vj.ELBO(beta=warm_up), optimizer),
         run.data.train,
-        transform=OBSERVE,
+        transform=TRANSFORM,
         epochs=run.epochs,
         batch_size=run.batch_size,
         store=run.checkpoints(name, model=vae, variables=vj.averaged_variables, kl_warm_up=config.kl_warm_up),
@@ -149,7 +149,7 @@ def row(name: str, model: Mapping[str, Any], config: Config) -> str:
     beside = "" if NAMES[name] == first else f", {gain}"
     return (
         f"{NAMES[name]}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
-        f"({config.samples:,} samples, {OBSERVE.label}){beside}; {model['minutes']:.1f} min"
+        f"({config.samples:,} samples, {TRANSFORM.label}){beside}; {model['minutes']:.1f} min"
     )
 
 

@@ -229,6 +229,7 @@ def test_mnist_interpolation(tiny, tmp_path, monkeypatch, capsys):
         for dimensions in ("2", "10"):
             numbers = report[model][dimensions]
             assert len(numbers["confidence"]) == len(numbers["nearest_distance"]) == 4
+            assert all(0 <= error < 1 for error in numbers["confidence_standard_error"])
             assert all(1 / 3 <= value <= 1 for value in numbers["confidence"])
             assert all(value > 0 for value in numbers["nearest_distance"])
     assert pictures_in(tmp_path, "mnist_interpolation") == {"rows", "paths", "numbers"}

@@ -56,7 +56,11 @@ def rows(images: Float[Any, "rows columns height width channels"], headings: Seq
 
 
 def sheets(
-    sheets: Sequence[tuple[str, Float[Any, "_ height width channels"]]], images_a_row: int, columns: int, title: str
+    sheets: Sequence[tuple[str, Float[Any, "_ height width channels"]]],
+    images_a_row: int,
+    columns: int,
+    title: str,
+    row_labels: Sequence[str] = (),
 ) -> Figure:
     """Several grids of images, each with a title.
 
@@ -65,6 +69,7 @@ def sheets(
       images_a_row: Number of images per row of a grid.
       columns: Number of grids side by side.
       title: Title of the figure.
+      row_labels: Labels of the rows of each grid, if given.
 
     Raises:
       InputError: A grid has no images, or its images have another number of axes.
@@ -79,6 +84,8 @@ def sheets(
     for (name, images), axes in zip(sheets, grid.flat, strict=False):
         draw_images(axes, images, images_a_row)
         axes.set_title(name, fontsize="medium")
+        axes.set_yticks(images.shape[1] * (np.arange(len(row_labels)) + 0.5), row_labels)
+        axes.tick_params(length=0)
     figure.suptitle(title)
     return figure
 
