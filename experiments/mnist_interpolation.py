@@ -68,7 +68,7 @@ def main(config: Config) -> Report:
             if dimensions == 2:
                 clouds[title] = (encodings, paths[:ROWS])
     draw(run, config, results, rows, clouds)
-    note = "mean over pairs, with standard errors; confidence: the classifier's greatest probability; distance: Euclidean, pixels in [0, 1]"
+    note = "means over pairs; confidence: greatest probability of the classifier; distance: Euclidean, pixels in [0, 1]"
     return run.report({"label": f"{run.where}; {note}", "classifier_accuracy": accuracy, **results})
 
 
