@@ -31,11 +31,7 @@ from vae_jax.errors import require_positive_int
 from vae_jax.evaluation.units import warn_if_collapsed
 
 TRANSFORM = vj.Binarize()
-PUBLISHED = {
-    1: 86.76,
-    5: 85.54,
-    50: 84.78,
-}  # Burda et al. (2016), table 1: -log p(x), 5,000 samples, after 3,280 epochs
+PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}  # -log p(x), 5,000 samples, 3,280 epochs: Burda et al. (2016), table 1
 PAPER_BATCH = 20
 PAPER_STAGES = [3**stage for stage in range(8)]  # epochs per stage, 3,280 in total
 BOUNDS = (1, 5, 50, 500)  # numbers of samples at which the bound is plotted, besides `Config.samples`
@@ -214,9 +210,9 @@ def name(k: int) -> str:
     return "VAE, k = 1" if k == 1 else f"IWAE, k = {k}"
 
 
-def row(model: dict[str, Any], paper: dict[int, float]) -> str:
+def row(model: dict[str, Any], published: dict[int, float]) -> str:
     """The line of a model in the printed table."""
-    beside = f"; published {paper[model['k']]:.2f} after 3,280" if model["k"] in paper else ""
+    beside = f"; published {published[model['k']]:.2f} after 3,280" if model["k"] in published else ""
     return (
         f"{model['name']}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
         f"({model['samples']:,} samples, {TRANSFORM.label}), bound at its k {-model['test_bound']:.2f}, "

@@ -447,7 +447,7 @@ def test_mnist_likelihood(tiny, tmp_path, monkeypatch, capsys, titles):
     pictures = {path.stem.removeprefix("mnist_likelihood_") for path in out.glob("*.png")}
     assert pictures == {"samples", "bounds", "minutes"}
     assert "dynamically binarised" in titles["bounds"]
-    assert "paper, k = 5: 85.54" in titles["bounds"]
+    assert "Burda et al. (2016), k = 5: 85.54" in titles["bounds"]
 
     others = ("--seed", 1, "--checkpoint-dir", kept, "--out", out)
     refusal = refused(monkeypatch, capsys, "mnist_likelihood", *options, *others)
