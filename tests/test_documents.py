@@ -1,5 +1,6 @@
 """The examples of the documents run, and print what the documents say."""
 
+import doctest
 import inspect
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -94,3 +96,13 @@ def test_the_readmes_fit_two_screens_and_their_links_exist():
 
 def test_every_public_name_has_a_docstring():
     assert [name for name in vj.__all__ if not getattr(vj, name).__doc__] == []
+
+
+def test_the_examples_of_the_docstrings_run():
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for name in vj.__all__:
+        for example in finder.find(getattr(vj, name), name, globs={"vj": vj, "jax": jax, "jnp": jnp, "np": np}):
+            runner.run(example)
+    results = runner.summarize()
+    assert results.failed == 0
+    assert results.attempted >= 19

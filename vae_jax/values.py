@@ -78,6 +78,10 @@ def axes(of: T, **mapped: Any) -> T:
     `jax.vmap(loss, in_axes=(axes(objective, beta=0),))(objective)` maps over the leading axis of `objective.beta`. For
     a parameter that is a value, give the `axes` of that value.
 
+    >>> objective = vj.ELBO(beta=jnp.array([0.5, 1.0, 2.0]))
+    >>> jax.vmap(lambda of_one: 10 * of_one.beta, in_axes=(vj.axes(objective, beta=0),))(objective).tolist()
+    [5.0, 10.0, 20.0]
+
     Args:
       of: Value, such as an objective or a model.
       **mapped: Axis, or tree of axes, of each parameter that is mapped over.

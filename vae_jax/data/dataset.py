@@ -204,6 +204,12 @@ class Dataset:
         or 3). All other examples are stored as float32 if they are real numbers [N, ...], and as int32 if they are
         whole numbers [N, columns], such as counts.
 
+        >>> counts = np.arange(12).reshape(6, 2)
+        >>> vj.Dataset.from_arrays("counts", counts[:4], test_images=counts[4:])
+        Dataset('counts', source='arrays given by the caller',
+          train=Split(images=int32[4, 2], 32 B),
+          test=Split(images=int32[2, 2], 16 B))
+
         Args:
           name: Name for titles and file names.
           train_images: Training examples.

@@ -20,6 +20,10 @@ def kl_divergence(
     There is a closed form of a `DiagonalGaussian` or a `FullGaussian` and N(0, I). The divergence of a `Delta` is 0,
     because a plain autoencoder has no prior.
 
+    >>> q = vj.DiagonalGaussian(mean=jnp.array([[1.0, 0.0]]), log_variance=jnp.zeros((1, 2)))
+    >>> vj.kl_divergence(q, vj.StandardNormal()({}, 2, None), q.mean).tolist()
+    [[0.5, 0.0]]
+
     Args:
       q: Posterior.
       p: Prior.

@@ -24,6 +24,9 @@ def _nearest(first: int | Array, images: Array, references: Array) -> Array:
 def nearest_distance(images: Any, references: Any) -> Float[Any, " n"]:
     """Euclidean distance, over all pixels, of each image to the nearest of the references.
 
+    >>> vj.nearest_distance(np.zeros((1, 2, 2, 1)), np.ones((5, 2, 2, 1))).tolist()
+    [2.0]
+
     Args:
       images: Images, [n, height, width, channels].
       references: Images of the same shape, [m, height, width, channels].
@@ -50,6 +53,10 @@ def frechet_distance(a: Any, b: Any) -> float:
     |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in float64. With C = R'R from a QR decomposition of the centred
     features, the trace of the square root is the sum of the singular values of R_a R_b', which is accurate for singular
     covariances too.
+
+    >>> features = np.random.default_rng(0).normal(size=(100, 3))
+    >>> round(vj.frechet_distance(features, features + 2.0), 6)
+    12.0
 
     Args:
       a: Features of one set, [n, features], with n of at least 2.

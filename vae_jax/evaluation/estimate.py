@@ -19,6 +19,9 @@ class Estimate(NamedTuple):
 def mean_and_stderr(values: Any) -> Estimate:
     """The mean of one number per example, and the standard error of that mean over the examples.
 
+    >>> vj.mean_and_stderr([1.0, 2.0, 3.0, 4.0])
+    Estimate(mean=2.5, standard_error=0.6454972243679028)
+
     Args:
       values: Numbers, [n]; the computation is in float64.
 

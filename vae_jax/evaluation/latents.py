@@ -30,6 +30,9 @@ class Sphere(NamedTuple):
 def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
     """Smallest sphere around the mean of the encodings that contains at least the fraction `share` of them.
 
+    >>> vj.latents.circle(np.array([[-1.0, 0.0], [1.0, 0.0]]), share=1.0).radius
+    1.0
+
     Args:
       encodings: Encodings, [n, latent].
       share: Fraction of the encodings, in (0, 1].
@@ -52,6 +55,10 @@ def inscribed_lattice(sphere: Sphere, size: int = 15) -> Float[np.ndarray, "size
 
     In more than two dimensions, the circle is a great circle of the sphere, and the other coordinates are those of the
     centre. The first row is at the top: dimension 0 increases to the right and dimension 1 upwards, as in a plot.
+
+    >>> sphere = vj.latents.circle(np.array([[-1.0, 0.0], [1.0, 0.0]]), share=1.0)
+    >>> vj.latents.inscribed_lattice(sphere, 2).round(3).tolist()
+    [[[-0.707, 0.707], [0.707, 0.707]], [[-0.707, -0.707], [0.707, -0.707]]]
 
     Args:
       sphere: Sphere in which the lattice is inscribed.
@@ -94,6 +101,9 @@ def straight_paths(
     start: Float[Any, "paths latent"], end: Float[Any, "paths latent"], steps: int
 ) -> Float[np.ndarray, "paths steps latent"]:
     """Evenly spaced points on the line from each start to its end, including both.
+
+    >>> vj.latents.straight_paths(np.zeros((1, 2)), np.ones((1, 2)), 3)[0].tolist()
+    [[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]]
 
     Args:
       start: First points, [paths, latent].

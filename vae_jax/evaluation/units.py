@@ -73,6 +73,10 @@ def kl_by_unit(
 def active_units(of: Any, threshold: float = 0.01) -> Any:
     """Which latent units are active.
 
+    >>> means = jnp.array([[-1.0, 0.0], [1.0, 0.0]])
+    >>> vj.active_units(vj.DiagonalGaussian(means, jnp.zeros((2, 2)))).tolist()
+    [True, False]
+
     Args:
       of: q(z|x) of two or more examples, from `encode_all`: a dimension is active if the variance of E[z|x] over the
         examples is above `threshold` (Burda et al., 2016, section 5.1). Or the KL by layer, from `kl_by_unit`: a unit

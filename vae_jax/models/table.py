@@ -10,6 +10,9 @@ from jaxtyping import PyTree
 def parameter_table(model: Any = None, variables: PyTree = None) -> str:
     """Text table of the path, shape, dtype and size of each array, with their total.
 
+    >>> print(vj.parameter_table(vj.mlp_vae((4,), latent_dim=1, hidden=(2,))).splitlines()[-1].split())
+    ['total', '32']
+
     Args:
       model: Model whose `init(key)` creates the variables; only their shapes are computed.
       variables: Variables of a model, or any tree of arrays, in place of `model`.
