@@ -21,7 +21,8 @@ def kl_divergence(
     because a plain autoencoder has no prior.
 
     >>> q = vj.DiagonalGaussian(mean=jnp.array([[1.0, 0.0]]), log_variance=jnp.zeros((1, 2)))
-    >>> vj.kl_divergence(q, vj.StandardNormal()({}, 2, None), q.mean).tolist()
+    >>> vae = vj.mlp_vae((4,), latent_dim=2)
+    >>> vj.kl_divergence(q, vae.prior_distribution(vae.init(jax.random.key(0))), q.mean).tolist()
     [[0.5, 0.0]]
 
     Args:
