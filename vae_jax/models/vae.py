@@ -252,7 +252,7 @@ class VAE:
             raise InputError(
                 "x is uint8; expected real numbers: apply a transform by vj.encode_all, or divide by 255 as vj.Scale"
             )
-        x = as_reals("x", x)
+        x = jnp.asarray(as_reals("x", x))
         with jax.ensure_compile_time_eval():
             if not is_traced(x) and not jnp.isfinite(x).all():
                 raise InputError(
@@ -276,7 +276,7 @@ class VAE:
           InputError: The latents do not have the shape of the model or are not numbers, the model does not accept the
             condition, or the variables are those of another model.
         """
-        z = as_reals("z", z)
+        z = jnp.asarray(as_reals("z", z))
         if z.ndim < 2 or z.shape[-1] != self.latent_dim:
             raise InputError(f"z has shape {z.shape}; expected [batch, {self.latent_dim}]")
         outputs, _ = self._decode(variables, z, self._given(condition, z.shape[-2]), False, None, None)
