@@ -39,14 +39,7 @@ def main(config: Config) -> Report:
 
 
 def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, LatentSpace]]:
-    """Train both models, then plot and measure their latent spaces.
-
-    Returns:
-      The numbers for the report, and the latent spaces by title.
-
-    Raises:
-      InputError: `latent_dim` is less than 2.
-    """
+    """Train both models, plot and measure their latent spaces; return the numbers, and the spaces by title."""
     if latent_dim < 2:
         raise vj.InputError(f"latent_dim is {latent_dim}; a lattice needs at least 2")
     classifier, accuracy = run.classifier()
@@ -92,7 +85,6 @@ def latent_space(
     circle = vj.latents.circle(posterior.mean, share=0.99)
     lattice = vj.latents.inscribed_lattice(circle, size)
     decoded = vj.decode_all(model, variables, lattice.reshape(-1, model.latent_dim))
-
     aggregated = vj.latents.aggregate(vj.encode_all(keys[3], model, variables, data.train))
     count = len(data.test)
     draws_of_z = {
