@@ -1,5 +1,6 @@
 """The step, the compiled chunk and `fit`: same bits however they are cut up, mapped or spread over devices."""
 
+import gc
 from dataclasses import dataclass, replace
 
 import jax
@@ -150,6 +151,7 @@ class Counting(Scale):
 
 def test_one_compilation_serves_a_whole_run():
     step = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
+    gc.collect()  # the cache loses the entries of functions that earlier tests have left as garbage
     before = run_chunk._cache_size()
     state, _ = vj.fit(fresh(), step, DATA, transform=Counting(), epochs=5, batch_size=16, progress=False)
     traces = len(Counting.traces)
