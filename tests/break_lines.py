@@ -409,6 +409,7 @@ LINES = [
             ),
             ("with jax.ensure_compile_time_eval():\n            if", "if True:\n            if", "test_model decoded"),
             ("not jnp.isfinite(x).all()", "False", "test_newcomers mistake"),
+            ("condition = as_condition(self, condition)", "pass", "test_newcomers list"),
             ("z.ndim < 2 or z.shape[-1]", "z.shape[-1]", "test_newcomers mistake"),
             ("if not isinstance(variables, Mapping):", "if False:", "test_newcomers mistake"),
             ("(1 - share) * first[None]", "share * first[None]", "test_model decoded"),

@@ -1,6 +1,7 @@
 """Mistakes of a newcomer: each is answered by one sentence that names the value, the expectation and the remedy."""
 
 import jax
+import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import optax
@@ -15,6 +16,9 @@ VAE = vj.mlp_vae((6, 6, 1), hidden=(8,))
 OPTIMIZER = optax.adam(1e-3)
 STATE = vj.init(jax.random.key(0), VAE, OPTIMIZER)
 OTHER = vj.mlp_vae((6, 6, 1), hidden=(9,)).init(jax.random.key(0))
+CONDITIONAL = vj.mlp_vae((6, 6, 1), hidden=(8,), classes=3)
+LABELLED = CONDITIONAL.init(jax.random.key(0))
+ON_ARRAYS = vj.mlp_vae((6, 6, 1), hidden=(8,), condition_shape=(2,))
 KEYS = jax.random.split(jax.random.key(0))
 X = SPLIT.images / np.float32(255)
 STEP = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
@@ -103,6 +107,21 @@ def evaluate(data=SPLIT, **settings):
         (lambda: vj.transform_all(None, SPLIT), "key is None; expected a typed key"),
         (lambda: vj.importance_estimate(KEYS, VAE, STATE.variables, X), r"key has shape \(2,\); expected one key"),
         (lambda: vj.elbo_terms(jax.random.key(0), VAE, STATE.variables, [[0.0], [1.0, 2.0]]), "x is .*"),
+        (
+            lambda: CONDITIONAL.sample(jax.random.key(0), LABELLED, 2, ["a", "b"]),
+            "labels has dtype <U1 .*numbers the classes",
+        ),
+        (lambda: CONDITIONAL.encode(LABELLED, X[:2], [0.5, 1.0]), "labels have dtype float64; expected class numbers"),
+        (lambda: CONDITIONAL.decode(LABELLED, np.zeros((2, 2)), [0, 3]), "labels run from 0 to 3; expected 0 to 2"),
+        (lambda: vj.decode_all(CONDITIONAL, LABELLED, np.zeros((2, 2)), [[0, 1]]), r"labels have shape \(1, 2\)"),
+        (
+            lambda: vj.elbo_terms(jax.random.key(0), CONDITIONAL, LABELLED, X[:2], [0.5, 1.0]),
+            "labels have dtype float64",
+        ),
+        (
+            lambda: ON_ARRAYS.sample(jax.random.key(0), STATE.variables, 2, [0.5, 1.0]),
+            r"the condition has shape \[\(\), \(\)\]",
+        ),
         (lambda: vj.latents.circle(np.zeros(3)), r"encodings has shape \(3,\); expected \[n, latent\]"),
         (lambda: vj.plot.images(np.zeros((3, 4)), 2, ""), r"images have shape \(3, 4\); expected \[n, height, width"),
         (lambda: vj.plot.images(np.zeros((3, 4, 4, 1)), 0, ""), "columns is 0"),
@@ -128,3 +147,18 @@ def test_old_names_work_and_warn():
             assert getattr(vj, old) is getattr(vj, new)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = vj.nonsense
+
+
+def test_labels_may_be_a_list():
+    x, labels = X[:3], np.array([2, 0, 1])
+    z = CONDITIONAL.encode(LABELLED, x, labels).mean
+    for of in (
+        lambda labels: CONDITIONAL.encode(LABELLED, x, labels).mean,
+        lambda labels: CONDITIONAL.decode(LABELLED, z, labels).mean,
+        lambda labels: CONDITIONAL.sample(jax.random.key(0), LABELLED, 3, labels).px_z.mean,
+        lambda labels: vj.decode_all(CONDITIONAL, LABELLED, z, labels),
+        lambda labels: vj.elbo_terms(jax.random.key(0), CONDITIONAL, LABELLED, x, labels).kl,
+        lambda labels: vj.log_likelihood(jax.random.key(0), CONDITIONAL, LABELLED, x, 2, labels),
+    ):
+        np.testing.assert_array_equal(of(labels.tolist()), of(labels))
+        np.testing.assert_array_equal(of(labels.tolist()), of(jnp.asarray(labels)))

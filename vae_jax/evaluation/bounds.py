@@ -15,7 +15,7 @@ from vae_jax.distributions import Delta, example_keys
 from vae_jax.distributions.likelihoods.base import require_values
 from vae_jax.errors import InputError, renamed, require_finite, require_key, require_positive_int
 from vae_jax.evaluation.blocks import block_of, in_blocks, on_host
-from vae_jax.evaluation.passes import condition_of, inputs_of
+from vae_jax.evaluation.passes import inputs_of
 from vae_jax.models import VAE, LatentVariableModel, Variables
 from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
 from vae_jax.values import jit, shape_repr
@@ -163,7 +163,7 @@ def importance_estimate(
     require_key(key)
     require_positive_int(samples=samples, block=block, rows=rows)
     require_finite(variables)
-    batch = as_batch(model, x, condition_of(model, condition))
+    batch = as_batch(model, x, condition)
     if batch.x.shape[1:] != model.event_shape:
         raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")
     if isinstance(model, VAE):

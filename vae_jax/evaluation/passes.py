@@ -3,30 +3,23 @@
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.data import Split
-from vae_jax.data.arrays import as_array, as_reals
+from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Posterior, example_keys
 from vae_jax.errors import InputError, renamed, require_key
 from vae_jax.evaluation.blocks import block_of, in_blocks
 from vae_jax.models import VAE, Variables
+from vae_jax.models.protocol import as_condition
 from vae_jax.values import jit
 
 
 def inputs_of(data: Split) -> list[np.ndarray]:
     """The examples, and the labels if there are any."""
     return [data.images] if data.labels is None else [data.images, np.asarray(data.labels)]
-
-
-def condition_of(model: Any, condition: PyTree) -> PyTree:
-    """The condition; labels of a model made with `classes` are converted to an array."""
-    if condition is None or isinstance(condition, jax.Array) or getattr(model, "classes", None) is None:
-        return condition
-    return as_array("the labels", condition)
 
 
 @jit
@@ -106,7 +99,7 @@ def decode_all(
     Raises:
       InputError: There are no latents, or the model does not take the latents or the condition.
     """
-    z, condition = as_reals("z", z, "[n, latent]"), condition_of(vae, condition)
+    z, condition = as_reals("z", z, "[n, latent]"), as_condition(vae, condition)
     if z.shape[1] != vae.latent_dim:
         raise InputError(f"z has shape {z.shape}; expected [n, {vae.latent_dim}]: the model's latents")
     vae.require_condition(condition, len(z))

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from vae_jax.data import Split
+from vae_jax.data.arrays import as_array
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions.likelihoods import Distribution, Likelihood
+from vae_jax.errors import InputError
 from vae_jax.networks import identity
 from vae_jax.values import shape_repr
 
@@ -132,3 +136,18 @@ class LatentVariableModel(Protocol):
         Returns:
           The latents of each layer and p(x|z).
         """
+
+
+def as_condition(model: Any, condition: PyTree) -> PyTree:
+    """The condition; labels of a model made with `classes` are converted to an array.
+
+    Raises:
+      InputError: The labels are not whole numbers.
+    """
+    if condition is None or getattr(model, "classes", None) is None:
+        return condition
+    remedy = "np.unique(labels, return_inverse=True)[1] numbers the classes"
+    labels = condition if isinstance(condition, jax.Array) else as_array("labels", condition, remedy)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputError(f"labels have dtype {labels.dtype}; expected class numbers from 0: {remedy}")
+    return labels

@@ -42,7 +42,7 @@ from vae_jax.errors import (
     require_not_negative,
     require_positive_int,
 )
-from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
+from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, as_condition, merged
 from vae_jax.models.table import parameter_count
 from vae_jax.networks import NNXNetwork, identity, takes
 from vae_jax.values import parameter, shape_repr, value
@@ -564,12 +564,13 @@ class VAE:
             return {}
         if self.classes is None:
             expected = self._blank_condition()
-            found = None if condition is None else jax.tree.map(lambda leaf: tuple(leaf.shape), condition)
+            found = None if condition is None else jax.tree.map(jnp.shape, condition)
             if found != jax.tree.map(lambda leaf: (batch, *leaf.shape[1:]), expected):
                 raise InputError(
                     f"the condition has shape {found}; expected [batch = {batch}, ...] of {self.condition_shape}"
                 )
             return {"condition": condition}
+        condition = as_condition(self, condition)
         if condition is None:
             raise InputError(f"the model is conditional on {self.classes} classes, but no labels were given")
         if condition.shape != (batch,):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch
 from vae_jax.errors import InputError, renamed, require_finite, require_positive_int
-from vae_jax.models.protocol import LatentVariableModel, Terms, Variables
+from vae_jax.models.protocol import LatentVariableModel, Terms, Variables, as_condition
 from vae_jax.values import shape_repr
 
 
@@ -116,5 +116,5 @@ def as_batch(model: Any, x: Any, condition: PyTree) -> Batch:
     if condition is None:
         return Batch(x)
     if getattr(model, "classes", None) is not None:
-        return Batch(x, label=condition)
+        return Batch(x, label=as_condition(model, condition))
     return Batch(x, condition=condition)
