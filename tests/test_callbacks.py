@@ -80,7 +80,7 @@ def test_the_best_is_chosen_among_evaluated_epochs(tmp_path):
     ],
 )
 def test_early_stopping(values, settings, stops):
-    stopping = EarlyStopping(**settings)
+    stopping = EarlyStopping("test_negative_elbo", **settings)
     for _ in range(2):  # an object serves several runs
         state, history = fit(fresh(), 6, eval_fn=Scripted(*values), callback=stopping)
         assert len(history) == stops
@@ -89,7 +89,9 @@ def test_early_stopping(values, settings, stops):
 
 def test_early_stopping_counts_evaluated_epochs():
     values = (0.0, 2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 2.0)
-    _, history = fit(fresh(), 8, eval_fn=Scripted(*values), eval_every=2, callback=EarlyStopping(patience=2))
+    _, history = fit(
+        fresh(), 8, eval_fn=Scripted(*values), eval_every=2, callback=EarlyStopping("test_negative_elbo", patience=2)
+    )
     assert len(history) == 6
 
 
@@ -98,7 +100,8 @@ def test_a_run_that_was_stopped_early_is_resumed_as_it_would_have_gone_on(tmp_pa
 
     def run(epochs, patience, folder=tmp_path / "kept"):
         store = vj.Checkpoints(folder, {}, every_seconds=0.0)
-        return fit(fresh(), epochs, eval_fn=Scripted(*values), callback=EarlyStopping(patience=patience), store=store)
+        stopping = EarlyStopping("test_negative_elbo", patience=patience)
+        return fit(fresh(), epochs, eval_fn=Scripted(*values), callback=stopping, store=store)
 
     whole, history = run(8, 3)
     assert len(history) == 5

@@ -47,7 +47,7 @@ def test_the_examples_of_the_library_run(tmp_path, monkeypatch):
     examples = (
         re.sub(
             r"epochs=\d+",
-            lambda found: "epochs=3" if found[0] == "epochs=100" else "epochs=1",
+            "epochs=1",
             text.replace("5_000", "20").replace("500)", "20)"),
         )
         for text in blocks("vae_jax/README.md")
@@ -58,7 +58,7 @@ def test_the_examples_of_the_library_run(tmp_path, monkeypatch):
     optimizer = names["optimizer"]
     assert np.all(names["estimates"].log_px < 0)
     assert len(names["records"][0]["kl"]) == 3
-    assert names["history"][-1]["test_negative_elbo"] > 0
+    assert names["history"][-1]["validation_negative_elbo"] > 0
     assert names["loaded"].model == names["vae"]
     assert (tmp_path / "runs/mine_exported/decoder.bin").exists()
 

@@ -25,9 +25,9 @@ class EarlyStopping:
     `fit` resets the object when it starts. If it resumes from a store, it passes the stored records first. A resumed
     run thus stops at the same epoch as an uninterrupted one, and a run that was stopped trains no further unless
     `patience` or `min_delta` has changed. The final state is the last one, not the best: keep that with
-    `Checkpoints(..., best="test_negative_elbo")`.
+    `Checkpoints(..., best="validation_negative_elbo")`.
 
-        state, history = vj.fit(..., eval_fn=eval_fn, callback=vj.EarlyStopping("test_negative_elbo", patience=5))
+        state, history = vj.fit(..., eval_fn=eval_fn, callback=vj.EarlyStopping("validation_negative_elbo", patience=5))
 
     Any other function of the record is a callback too. A CSV file:
 
@@ -62,7 +62,7 @@ class EarlyStopping:
       InputError: `patience` is not a whole number of at least 1, or `min_delta` is negative.
     """
 
-    def __init__(self, monitor: Any = "test_negative_elbo", patience: int = 5, min_delta: float = 0.0) -> None:
+    def __init__(self, monitor: Any, patience: int = 5, min_delta: float = 0.0) -> None:
         if not isinstance(monitor, str):
             raise InputError(f"monitor is {monitor!r}; expected the name of a number in the records")
         require_positive_int(patience=patience)
