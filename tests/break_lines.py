@@ -411,7 +411,7 @@ LINES = [
             ("not jnp.isfinite(x).all()", "False", "test_newcomers mistake"),
             ("condition = as_condition(self, condition)", "pass", "test_newcomers list"),
             ("z.ndim < 2 or z.shape[-1]", "z.shape[-1]", "test_newcomers mistake"),
-            ("if not isinstance(variables, Mapping):", "if False:", "test_newcomers mistake"),
+            ("    require_variables(variables)\n", "", "test_newcomers mistake"),
             ("(1 - share) * first[None]", "share * first[None]", "test_model decoded"),
             ("jnp.where(is_set, values.astype", "jnp.where(~is_set, values.astype", "test_model decoded"),
             ("0 <= low <= high < classes", "0 <= low <= high <= classes", "test_evaluate conditional"),

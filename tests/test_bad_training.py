@@ -172,7 +172,7 @@ def test_a_folder_that_can_not_be_written_is_refused_before_training(folder):
 def test_a_state_that_is_trained_already_gives_a_warning():
     state, _ = run(epochs=2)
     expected = (
-        "nothing is trained: the state has 2 epochs behind it, and epochs=2 counts from the first, "
+        "nothing is trained: the state was trained for 2 epochs, and epochs=2 counts from the first, "
         "so pass epochs=4 to train 2 more"
     )
     with pytest.warns(UserWarning, match="nothing is trained") as caught:
@@ -198,7 +198,7 @@ def test_a_state_of_another_batch_size_gives_a_warning(tmp_path):
     state, _ = run(epochs=3, batch_size=32)  # one step an epoch
     for store in (vj.NoCheckpoints(), vj.Checkpoints(tmp_path, {})):
         with pytest.warns(
-            UserWarning, match=r"has 3 steps behind it, which are 1 epoch of 2 steps and 1 more.*replace\("
+            UserWarning, match=r"was trained for 3 steps, which are 1 epoch of 2 steps and 1 more.*replace\("
         ):
             _, history = run(state, epochs=2, batch_size=16, store=store)
         assert [record["epoch"] for record in history] == [2]

@@ -140,9 +140,18 @@ def test_no_folder_of_a_run_or_of_other_files_is_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((VAE, variables_of(), "path"), r"path is a VAE; expected a folder: vj\.save\(path, model, variables\)"),
-        (("{}", variables_of(), VAE), r"variables is a VAE; expected variables from model.init"),
-        (("{}", VAE, vj.init(jax.random.key(0), VAE, optax.sgd(0.1))), r"is a TrainState; expected state\.variables"),
+        (
+            (VAE, variables_of(), "path"),
+            r"path is an object of type VAE; expected a folder: vj\.save\(path, model, variables\)",
+        ),
+        (
+            ("{}", variables_of(), VAE),
+            r"variables is an object of type VAE; expected a dict of collections: the variables of model.init",
+        ),
+        (
+            ("{}", VAE, vj.init(jax.random.key(0), VAE, optax.sgd(0.1))),
+            r"is an object of type TrainState; .*: state\.variables",
+        ),
         (("{}", {"params": {}}, variables_of()), r"model is a dict; expected a model"),
         (("{}", VAE, {"params": {}}), r"variable params\.decoder\.Dense_0\.bias is missing, but the model has one"),
         (
@@ -396,9 +405,12 @@ class Unmeant:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((Unmeant(), {"params": {}}), "model is a Unmeant, which has no methods encode and decode; expected a VAE"),
+        (
+            (Unmeant(), {"params": {}}),
+            "model is an object of type Unmeant without the methods encode and decode; expected a VAE",
+        ),
         ((VAE, {"params": {}}), "variable params.decoder.Dense_0.bias is missing"),
-        ((VAE, variables_of(), 3), r"folder is a int; expected a path: vj\.export\(model, variables, folder\)"),
+        ((VAE, variables_of(), 3), r"folder is 3; expected a path: vj\.export\(model, variables, folder\)"),
         ((VAE, variables_of(), "/dev/null/x"), "cannot write to the folder /dev/null/x"),
     ],
 )

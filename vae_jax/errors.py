@@ -5,7 +5,7 @@ Each message is one sentence: the value found, the expected values, the remedy.
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from signal import Signals
@@ -180,6 +180,13 @@ def require_key(key: Any, remedy: str = "") -> None:
     require_typed_key(key, f"expected a typed key, such as jax.random.key(0){remedy}")
     if key.shape:
         raise InputError(f"key has shape {key.shape}; expected one key{remedy}")
+
+
+def require_variables(variables: Any) -> None:
+    """Raise `InputError` unless the argument is a dictionary, as the variables of a model are."""
+    if not isinstance(variables, Mapping):
+        remedy = "state.variables" if hasattr(variables, "variables") else "the variables of model.init or of a state"
+        raise InputError(f"variables is {named(variables)}; expected a dict of collections: {remedy}")
 
 
 def named(value: Any) -> str:

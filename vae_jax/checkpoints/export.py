@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from vae_jax.checkpoints.models import leaves_of_model, variables_of
-from vae_jax.errors import InputError, require_writable_folder
+from vae_jax.errors import InputError, named, require_writable_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """The platforms on which an exported file runs."""
@@ -59,11 +59,11 @@ def export(model: Any, variables: Any, folder: Any, platforms: Sequence[str] = P
         the model has no methods `encode` and `decode`, its distributions have no mean, or a network can't be exported.
     """
     if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"folder is a {type(folder).__name__}; expected a path: vj.export(model, variables, folder)")
+        raise InputError(f"folder is {named(folder)}; expected a path: vj.export(model, variables, folder)")
     if importlib.util.find_spec("flatbuffers") is None:
         raise InputError("jax.export needs the package flatbuffers to serialise; install it: pip install flatbuffers")
     if not all(callable(getattr(model, name, None)) for name in ("encode", "decode")):
-        raise InputError(f"model is a {type(model).__name__}, which has no methods encode and decode; expected a VAE")
+        raise InputError(f"model is {named(model)} without the methods encode and decode; expected a VAE")
     own = variables_of(model)
     variables = jax.tree.unflatten(jax.tree.structure(own), leaves_of_model(model, variables).values())
     event, latent = tuple(model.event_shape), model.latent_dim

@@ -16,7 +16,7 @@ from vae_jax.checkpoints.differences import difference
 from vae_jax.checkpoints.lock import FolderLock
 from vae_jax.checkpoints.sealed import SealedFolder, by_name, newest_whole, refuse_broken
 from vae_jax.distributions.likelihoods.base import Variables
-from vae_jax.errors import CheckpointError, CheckpointWarning, InputError
+from vae_jax.errors import CheckpointError, CheckpointWarning, InputError, named, require_variables
 
 BEST = "best"
 """The folder of the best checkpoint, within that of the newest ones."""
@@ -61,7 +61,7 @@ def save(path: Any, model: Any, variables: Any, transform: Any = None) -> None:
       CheckpointError: The write failed.
     """
     if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path is a {type(path).__name__}; expected a folder: vj.save(path, model, variables)")
+        raise InputError(f"path is {named(path)}; expected a folder: vj.save(path, model, variables)")
     leaves = leaves_of_model(model, variables)
     description, of_transform = describe(model), describe(transform)
     warn_unless_built(description, "load_model", Path(path))
@@ -198,11 +198,9 @@ def leaves_of_model(model: Any, variables: Any) -> dict[str, Any]:
     Raises:
       InputError: The variables are not those of one model of this kind.
     """
-    if not isinstance(variables, Mapping):
-        remedy = "state.variables" if hasattr(variables, "variables") else "variables from model.init or a train state"
-        raise InputError(f"variables is a {type(variables).__name__}; expected {remedy}")
+    require_variables(variables)
     if isinstance(model, Mapping) or not callable(getattr(model, "init", None)):
-        raise InputError(f"model is a {type(model).__name__}; expected a model: vj.save(path, model, variables)")
+        raise InputError(f"model is {named(model)}; expected a model: vj.save(path, model, variables)")
     found, expected = by_name(variables), by_name(variables_of(model))
     for name, leaf in expected.items():
         shape = tuple(jnp.shape(found[name])) if name in found else None

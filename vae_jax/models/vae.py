@@ -36,11 +36,11 @@ from vae_jax.distributions.likelihoods import Bernoulli, Distribution
 from vae_jax.errors import (
     InputError,
     is_traced,
-    named,
     renamed,
     require_key,
     require_not_negative,
     require_positive_int,
+    require_variables,
 )
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, as_condition, merged
 from vae_jax.models.table import parameter_count
@@ -698,9 +698,7 @@ def as_event_shape(shape: Any) -> tuple[int, ...]:
 
 
 def _of(variables: Variables, part: str) -> Variables:
-    if not isinstance(variables, Mapping):
-        remedy = "state.variables" if hasattr(variables, "variables") else "the variables of vj.init or of the model"
-        raise InputError(f"variables is {named(variables)}; expected a dict of collections: {remedy}")
+    require_variables(variables)
     return {collection: parts[part] for collection, parts in variables.items() if part in parts}
 
 

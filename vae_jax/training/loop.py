@@ -133,8 +133,8 @@ def fit(
 ) -> tuple[TrainState, list[Record]]:
     """Train until `epochs` epochs are done, counted from the first epoch of the state or of its checkpoint.
 
-    A state with two epochs behind it thus needs `epochs=4` for two more. If nothing is left to train, a warning says
-    so, unless a store has resumed a run that is complete. A state of several members (see
+    A state that was trained for two epochs thus needs `epochs=4` for two more. If nothing is left to train, a warning
+    says so, unless a store has resumed a run that is complete. A state of several members (see
     `vae_jax.training.ensemble`) trains each of them as it would be trained alone.
 
     The bound of another split after each epoch, and a run that stops when it no longer decreases:
@@ -338,15 +338,15 @@ def _warn_of_steps(done: int, steps_per_epoch: int, epochs: int) -> None:
     count = f"{behind} epoch{'' if behind == 1 else 's'}"
     if within:
         text = (
-            f"the state has {done} steps behind it, which are {count} of {steps_per_epoch} steps and {within} more, so "
-            f"training resumes within an epoch; if its steps had another batch size or other data, start with its step "
+            f"the state was trained for {done} steps, which are {count} of {steps_per_epoch} steps and {within} more, "
+            f"so training resumes within an epoch; if its steps had another batch size or other data, start with its step "
             "at 0: dataclasses.replace(state, step=jnp.zeros_like(state.step))"
         )
         warnings.warn(text, UserWarning, stacklevel=4)
     if behind >= epochs:
         text = (
-            f"nothing is trained: the state has {count} behind it, and epochs={epochs} counts from the first, so pass "
-            f"epochs={behind + epochs} to train {epochs} more"
+            f"nothing is trained: the state was trained for {count}, and epochs={epochs} counts from the first, so "
+            f"pass epochs={behind + epochs} to train {epochs} more"
         )
         warnings.warn(text, UserWarning, stacklevel=4)
 
