@@ -63,7 +63,7 @@ def main(config: Config) -> Report:
     run = Run.start(
         "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_000
     )
-    default_steps = run.classifier_steps(1_000 if run.data.name == "faces" else 2_000)
+    default_steps = run.classifier_steps(1_000 if run.data.name.startswith("faces") else 2_000)
     classifier_steps = default_steps if config.classifier_steps is None else config.classifier_steps
     require_positive_int(classifier_steps=classifier_steps)
     ae_key, vae_key, encode_key, classifier_key, draw_key = jax.random.split(run.key, 5)

@@ -74,6 +74,15 @@ def test_neither_transform_may_leave_the_range_of_the_likelihood(transforms, dat
         run.train(jax.random.key(0), VAE, vj.ELBO(), transform=transforms[0], train_transform=transforms[1])
 
 
+@pytest.mark.parametrize(
+    ("flat", "native", "epochs"), [({}, "mnist", 3), ({"hold_out": 16}, "mnist", 3), ({}, "other", 10)]
+)
+def test_a_part_of_the_native_data_is_trained_for_its_epochs(flat, native, epochs, data_dir, tmp_path):
+    given = options(tmp_path, dataset="mnist", data_dir=data_dir, batch_size=10, **flat)
+    run = Run.start("any", given, native=native, epochs=3, small=0, stand_in_steps=90)
+    assert run.epochs == epochs
+
+
 def test_the_schedule_ends_with_the_run_and_the_transform_of_training_is_for_training_alone(
     data_dir, tmp_path, monkeypatch
 ):

@@ -109,16 +109,8 @@ class Run:
         counts = {"batch_size": training.batch_size, "epochs": training.epochs}
         require_positive_int(**{name: value for name, value in counts.items() if value is not None})
         require_positive_int(checkpoints_kept=checkpoints.checkpoints_kept)
-        if options.data.dataset == "auto":
-            data, sentence = load_or_stand_in(native, options.data.data_dir)
-            if sentence:
-                print(sentence)
-        else:
-            data = vj.load(options.data.dataset, options.data.data_dir)
-        if options.data.hold_out:
-            data = data.hold_out(options.data.hold_out)
+        data, is_native = _load(options, native)
         if options.smoke:
-            data = replace(data, name=f"{data.name}_smoke", train=data.train[:2_000], test=data.test[:500])
             epochs, small, stand_in_steps = 1, 0, None
         is_small = len(data.train) < small
         batch_size = training.batch_size or min(len(data.train), batch_size // 4 if is_small else batch_size)
@@ -131,7 +123,7 @@ class Run:
         require_writable_folder(options.out)
         require_same(options=options.shared_by_processes(), data=data.train.digest)
         steps_per_epoch = len(data.train) // batch_size
-        if stand_in_steps is not None and data.name != native:
+        if stand_in_steps is not None and not is_native:
             epochs = -(-stand_in_steps // steps_per_epoch)
         elif is_small:
             epochs = max(epochs, -(-2_000 // steps_per_epoch))
@@ -328,6 +320,22 @@ class Run:
         if failures := [store.failure for store in self.stores if store.failure is not None]:
             raise vj.CheckpointError("; ".join(failures))
         return report
+
+
+def _load(options: Options, native: str) -> tuple[Dataset, bool]:
+    """Load the data set that the options select, and whether it is, or is a part of, the native one."""
+    if options.data.dataset == "auto":
+        data, sentence = load_or_stand_in(native, options.data.data_dir)
+        if sentence:
+            print(sentence)
+    else:
+        data = vj.load(options.data.dataset, options.data.data_dir)
+    is_native = data.name == native
+    if options.data.hold_out:
+        data = data.hold_out(options.data.hold_out)
+    if options.smoke:
+        data = replace(data, name=f"{data.name}_smoke", train=data.train[:2_000], test=data.test[:500])
+    return data, is_native
 
 
 Config = TypeVar("Config")

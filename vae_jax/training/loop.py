@@ -339,8 +339,8 @@ def _warn_of_steps(done: int, steps_per_epoch: int, epochs: int) -> None:
     if within:
         text = (
             f"the state was trained for {done} steps, which are {count} of {steps_per_epoch} steps and {within} more, "
-            f"so training resumes within an epoch; if its steps had another batch size or other data, start with its step "
-            "at 0: dataclasses.replace(state, step=jnp.zeros_like(state.step))"
+            "so training resumes within an epoch; if its steps had another batch size or other data, start with its "
+            "step at 0: dataclasses.replace(state, step=jnp.zeros_like(state.step))"
         )
         warnings.warn(text, UserWarning, stacklevel=4)
     if behind >= epochs:
