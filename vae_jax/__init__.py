@@ -87,8 +87,19 @@ from vae_jax.evaluation import (
     train_legibility_classifier,
     transform_all,
 )
-from vae_jax.models import VAE, Draws, LatentVariableModel, Terms, batch_norm_vae, conv_vae, mlp_vae, parameter_table
-from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, from_nnx
+from vae_jax.models import (
+    VAE,
+    Draws,
+    LatentVariableModel,
+    Terms,
+    batch_norm_vae,
+    conv_vae,
+    mlp_vae,
+    parameter_table,
+    resnet_vae,
+    start_at_pca,
+)
+from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, ResNetDecoder, ResNetEncoder, from_nnx
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
 from vae_jax.training import (
     EarlyStopping,
@@ -165,6 +176,8 @@ __all__ = [
     "PosteriorCollapseWarning",
     "Raw",
     "Reconstruction",
+    "ResNetDecoder",
+    "ResNetEncoder",
     "SampledKL",
     "SavedModel",
     "Scale",
@@ -214,9 +227,11 @@ __all__ = [
     "parameter",
     "parameter_table",
     "plot",
+    "resnet_vae",
     "restore_model",
     "save",
     "sharding",
+    "start_at_pca",
     "train_classifier",
     "train_legibility_classifier",
     "transform_all",

@@ -125,7 +125,13 @@ def _write(folder: Path, dataset: Dataset) -> None:
         if split.attributes is not None:
             _replace(folder / f"{split_name}_attributes.npy", split.attributes.values)
             attribute_names[split_name] = split.attributes.names
-    manifest = {"name": dataset.name, "source": dataset.source, "sha256": digests, "attributes": attribute_names}
+    manifest = {
+        "name": dataset.name,
+        "source": dataset.source,
+        "sha256": digests,
+        "attributes": attribute_names,
+        "class_names": dataset.class_names,
+    }
     temporary = folder / f"{_MANIFEST}.{os.getpid()}.tmp"
     temporary.write_text(json.dumps(manifest))
     os.replace(temporary, folder / _MANIFEST)  # last, because an entry without it is ignored
@@ -144,7 +150,8 @@ def _read(folder: Path) -> Dataset | None:
         names = manifest.get("attributes", {})
         splits: dict[str, Any] = {split: _read_split(folder, split, names.get(split)) for split in manifest["sha256"]}
         if {name: split.digest for name, split in splits.items()} == manifest["sha256"]:
-            return Dataset(manifest["name"], **splits, source=manifest["source"])
+            classes = manifest.get("class_names")
+            return Dataset(manifest["name"], **splits, source=manifest["source"], class_names=classes and tuple(classes))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         pass  # missing or damaged, so that it is decoded again
     return None

@@ -5,7 +5,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from vae_jax.data import idx, tfds
+from vae_jax.data import cifar, idx, tfds
 from vae_jax.data.cache import cache_dir, cached
 from vae_jax.data.celeba import load_celeba
 from vae_jax.data.dataset import Dataset
@@ -16,18 +16,24 @@ _REMEDIES = (
     "Three ways to supply it: put its four IDX files in a folder and give that folder as the data folder; "
     "prepare it with TFDS (file_format='array_record'); or run once with network access."
 )
+_CIFAR_REMEDIES = (
+    f"Two ways to supply it: put {cifar.FOLDER}/ or {cifar.ARCHIVE} in a folder and give that folder as the data "
+    "folder; or prepare cifar10 with TFDS (file_format='array_record')."
+)
 
 
 def load(name: str, data_dir: str | Path | None = None) -> Dataset:
     """Load a data set by name, from the first place that has it.
 
     With `data_dir`: IDX files (in `data_dir` or its sub-folder `name`), or a data set that TFDS prepared there.
-    Without: a data set in the default folder of TFDS, or a download through TFDS. `digits` is part of scikit-learn,
-    `faces` are synthetic (see `vae_jax.data.synthetic`), `celeba` has a format of its own (see `load_celeba`). Decoded,
-    downloaded and synthetic data are cached (see `vae_jax.data.cache`).
+    Without: a data set in the default folder of TFDS, or a download through TFDS. `celeba` and `cifar10` are read from
+    their published files (see `load_celeba` and `vae_jax.data.cifar`). `digits` is part of scikit-learn; `faces` and
+    `faces32` are synthetic (see `vae_jax.data.synthetic`). Decoded, downloaded and synthetic data are cached (see
+    `vae_jax.data.cache`).
 
     Args:
-      name: Name of a data set of TFDS, `celeba`, `digits`, `faces`, or any name for IDX files in `data_dir`.
+      name: Name of a data set of TFDS, `celeba`, `cifar10`, `digits`, `faces`, `faces32`, or any name for IDX files in
+        `data_dir`.
       data_dir: Folder with the data, or None.
 
     Returns:
@@ -43,7 +49,8 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
 def load_or_stand_in(name: str, data_dir: str | Path | None = None) -> tuple[Dataset, str | None]:
     """As `load`, with a stand-in if `data_dir` is None and the data set is not found.
 
-    The stand-in for CelebA is the synthetic faces, for all others the handwritten digits of scikit-learn.
+    The stand-in for CelebA is the synthetic faces, for CIFAR-10 the same faces at 32 x 32 pixels, for all others the
+    handwritten digits of scikit-learn.
 
     Returns:
       The data set; and None, or for a stand-in a text that lists the places that were searched.
@@ -73,6 +80,14 @@ def _load_labelled(name: str, folder: Path | None) -> Dataset:
     return first_found(name, places, _REMEDIES)
 
 
+def _load_cifar10(folder: Path | None) -> Dataset:
+    """Load CIFAR-10 from its binary files, or as TFDS has prepared it."""
+    places: list[Callable[[], Dataset]] = [lambda: _from_prepared("cifar10", folder)]
+    if folder is not None:
+        places.insert(0, lambda: _from_cifar(folder))
+    return first_found("cifar10", places, _CIFAR_REMEDIES)
+
+
 def _load_synthetic(name: str, folder: Path | None) -> Dataset:
     """Load a stand-in, whose module is imported by name, so that no other module depends on it."""
     if folder is not None:
@@ -83,18 +98,28 @@ def _load_synthetic(name: str, folder: Path | None) -> Dataset:
 # Loaders of data sets that are not images with labels from IDX files or TFDS.
 _LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
     "celeba": load_celeba,
+    "cifar10": _load_cifar10,
     "digits": partial(_load_synthetic, "digits"),
     "faces": partial(_load_synthetic, "faces"),
+    "faces32": partial(_load_synthetic, "faces32"),
 }
 
 
 # Stand-ins other than the handwritten digits: name and description.
-_STAND_INS = {"celeba": ("faces", "synthetic faces")}
+_STAND_INS = {
+    "celeba": ("faces", "synthetic faces"),
+    "cifar10": ("faces32", "synthetic faces of 32 x 32 pixels"),
+}
 
 
 def _from_idx(name: str, folder: Path) -> Dataset:
     files = idx.find_files(name, folder)
     return cached(name, files.values(), lambda: idx.read_dataset(name, files))
+
+
+def _from_cifar(folder: Path) -> Dataset:
+    files = cifar.find_files(folder)
+    return cached("cifar10", files, lambda: cifar.read_dataset(files))
 
 
 def _from_prepared(name: str, data_dir: Path | None) -> Dataset:

@@ -12,14 +12,21 @@ from vae_jax.networks.conv import ConvDecoder, ConvEncoder
 from vae_jax.networks.convolution import Downsample, Upsample
 from vae_jax.networks.dense import MLP, Gated, identity
 from vae_jax.networks.nnx import NNXNetwork, from_nnx, takes
+from vae_jax.networks.residual import NORMS, Conv3x3, DecoderBlock, EncoderBlock, ResNetDecoder, ResNetEncoder
 
 __all__ = [
     "MLP",
+    "NORMS",
+    "Conv3x3",
     "ConvDecoder",
     "ConvEncoder",
+    "DecoderBlock",
     "Downsample",
+    "EncoderBlock",
     "Gated",
     "NNXNetwork",
+    "ResNetDecoder",
+    "ResNetEncoder",
     "Upsample",
     "from_nnx",
     "identity",

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 from vae_jax.networks.convolution import Downsample, Upsample
 from vae_jax.networks.dense import joined
 
-_LINEAR_SCALE = 4.0
+LINEAR_SCALE = 4.0  # see `_scaled`
 
 
 class ConvEncoder(nn.Module):
@@ -26,6 +26,11 @@ class ConvEncoder(nn.Module):
     output_shape: tuple[int, ...]
     linear: bool = False
 
+    @property
+    def last_layer(self) -> str:
+        """Name of the layer of the outputs, apart from the linear path."""
+        return "Dense_0"
+
     @nn.compact
     def __call__(
         self, inputs: Float[Array, "batch height width channels"], train: bool = False, condition: PyTree = None
@@ -36,10 +41,7 @@ class ConvEncoder(nn.Module):
             h = nn.relu(Downsample(features)(h))
         outputs = nn.Dense(math.prod(self.output_shape))(joined(h, condition))
         if self.linear:
-            # Approximately centred, because a common mean of the pixels would dominate the gradient of the weights.
-            pixels = _scaled(inputs.reshape(len(inputs), -1) - 0.5)
-            kernel_init = nn.initializers.normal(1 / _LINEAR_SCALE)
-            outputs += nn.Dense(outputs.shape[1], use_bias=False, kernel_init=kernel_init, name="linear")(pixels)
+            outputs += linear_outputs(inputs, outputs.shape[1])
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 
 
@@ -56,6 +58,11 @@ class ConvDecoder(nn.Module):
     output_shape: tuple[int, ...]
     linear: bool = False
 
+    @property
+    def last_layer(self) -> str:
+        """Name of the layer of the outputs, apart from the linear path."""
+        return f"Upsample_{len(self.features) - 1}"
+
     @nn.compact
     def __call__(
         self, inputs: Float[Array, "batch latent"], train: bool = False, condition: PyTree = None
@@ -69,10 +76,23 @@ class ConvDecoder(nn.Module):
         for features in (*self.features[1:], math.prod(channels)):
             h = Upsample(features)(nn.relu(h))
         if self.linear:
-            zeros, grey = nn.initializers.zeros, nn.initializers.constant(0.5)
-            pixels = nn.Dense(math.prod(self.output_shape), kernel_init=zeros, bias_init=grey, name="linear")
-            h += pixels(_scaled(inputs)).reshape(h.shape)
+            h += linear_pixels(inputs, self.output_shape).reshape(h.shape)
         return h.reshape(-1, *self.output_shape)
+
+
+def linear_outputs(inputs: Float[Array, "batch ..."], size: int) -> Float[Array, "batch {size}"]:
+    """Linear map of the pixels minus 1/2, as the layer "linear" of the network in whose compact method it is called."""
+    # Approximately centred, because a common mean of the pixels would dominate the gradient of the weights.
+    pixels = _scaled(inputs.reshape(len(inputs), -1) - 0.5)
+    kernel_init = nn.initializers.normal(1 / LINEAR_SCALE)
+    return nn.Dense(size, use_bias=False, kernel_init=kernel_init, name="linear")(pixels)
+
+
+def linear_pixels(inputs: Float[Array, "batch latent"], shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
+    """Linear map of the latents with a bias initialised at 1/2, [batch, *shape], as the layer "linear" of a network."""
+    zeros, grey = nn.initializers.zeros, nn.initializers.constant(0.5)
+    pixels = nn.Dense(math.prod(shape), kernel_init=zeros, bias_init=grey, name="linear")(_scaled(inputs))
+    return pixels.reshape(-1, *shape)
 
 
 def _scaled(inputs: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
@@ -81,4 +101,4 @@ def _scaled(inputs: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
     The size of Adam's steps does not depend on the scale of the weights. With weights of order 1/sqrt(n), one step at a
     learning rate of 2e-3 would change a sum over 12,288 pixels by several units and move encodings far from the prior.
     """
-    return inputs * (_LINEAR_SCALE / math.sqrt(inputs.shape[1]))
+    return inputs * (LINEAR_SCALE / math.sqrt(inputs.shape[1]))

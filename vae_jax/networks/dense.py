@@ -53,25 +53,43 @@ class MLP(nn.Module):
           InputError: A mask is given, but the batch statistics are computed over an axis of `pmap`.
         """
         h = joined(inputs, condition)  # [B, entries] or [B, Z]
+        axis_name = None if self.is_initializing() else self.axis_name  # there is no axis while variables are made
         kernel_init = nn.initializers.he_normal() if self.activation is nn.relu else nn.initializers.glorot_uniform()
         for width in self.hidden:
             h = nn.Dense(width, kernel_init=kernel_init)(h)
             if self.batch_norm is not None:
-                h = self._normalised(h, train, self.batch_norm, mask)
+                h = batch_norm(h, train, mask, self.batch_norm, axis_name)
             h = self.activation(h)
         outputs = self.output_activation(nn.Dense(math.prod(self.output_shape))(h))
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 
-    def _normalised(self, h: Array, train: bool, momentum: float, mask: Array | None) -> Array:
-        # The axis of pmap does not exist while the variables are initialised.
-        axis_name = None if self.is_initializing() else self.axis_name
-        if axis_name is not None and mask is not None:
-            raise InputError(
-                "batch norm under pmap takes the mean of the devices' means, so it can't leave masked examples out; "
-                "drop the mask, or share the batch by fit(mesh=vj.device_mesh())"
-            )
-        normalise = nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=axis_name)
-        return normalise(h, mask=None if mask is None else mask[:, None] > 0)
+
+def batch_norm(
+    h: Float[Array, "batch *rest"],
+    train: bool,
+    mask: Shaped[Array, " batch"] | None,
+    momentum: float,
+    axis_name: str | None = None,
+) -> Float[Array, "batch *rest"]:
+    """Batch-normalised activations, with statistics of all axes but the last; called in a compact method.
+
+    Args:
+      h: Activations, [batch, ..., channels].
+      train: Whether the statistics of the batch are used, and the running ones updated.
+      mask: Examples whose mask is 0 are left out of the statistics.
+      momentum: Weight of the old running statistics in an update.
+      axis_name: Axis of `pmap` over which the batch is distributed.
+
+    Raises:
+      InputError: A mask is given, but the batch statistics are computed over an axis of `pmap`.
+    """
+    if axis_name is not None and mask is not None:
+        raise InputError(
+            "batch norm under pmap takes the mean of the devices' means, so it can't leave masked examples out; "
+            "drop the mask, or share the batch by fit(mesh=vj.device_mesh())"
+        )
+    normalise = nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=axis_name)
+    return normalise(h, mask=None if mask is None else mask.reshape(-1, *[1] * (h.ndim - 1)) > 0)
 
 
 def joined(inputs: Float[Array, "batch ..."], condition: PyTree) -> Float[Array, "batch n"]:

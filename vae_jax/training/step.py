@@ -17,7 +17,15 @@ from vae_jax.checkpoints.description import describe
 from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import example_keys
-from vae_jax.errors import InputError, is_traced, named, require_key, require_positive, require_positive_int
+from vae_jax.errors import (
+    InputError,
+    is_traced,
+    named,
+    require_key,
+    require_positive,
+    require_positive_int,
+    require_variables,
+)
 from vae_jax.models import Variables, merged
 from vae_jax.models.table import parameter_count
 from vae_jax.objectives import Loss, Objective
@@ -129,6 +137,7 @@ def init(
     settings: PyTree = (),
     *,
     data: Any = None,
+    variables: Any = None,
     objective: Objective | None = None,
     frozen: PyTree = None,
 ) -> TrainState:
@@ -140,18 +149,25 @@ def init(
       optimizer: Optimizer of optax.
       settings: See `TrainState`.
       data: Training examples as the encoder takes them, [n, *event], for a model that starts from some (`VampPrior`).
+      variables: Variables of the model to start from, such as those of a trained model; by default `model.init` makes
+        them.
       objective: Objective, if it has variables.
       frozen: See `TrainState`.
 
     Raises:
-      InputError: The key is not one typed key, the model or the optimizer is none, or the variables of the objective
-        have the name of a part of the model.
+      InputError: The key is not one typed key, the model or the optimizer is none, `variables` are not those of a model
+        or are given together with `data`, or the variables of the objective have the name of a part of the model.
     """
     require_key(key, f"{INIT}; vj.init_members takes several keys")
     require_model(model, INIT)
     require_optimizer(optimizer, INIT)
     variables_key, run_key = jax.random.split(key)
-    variables = model.init(variables_key) if data is None else model.init(variables_key, data)
+    if variables is None:
+        variables = model.init(variables_key) if data is None else model.init(variables_key, data)
+    else:
+        require_variables(variables)
+        if data is not None:
+            raise InputError("data and variables are given; give one: data are for the variables that model.init makes")
     if isinstance(objective, HasVariables):
         own = objective.init(jax.random.fold_in(run_key, OBJECTIVE), model)
         if both := own["params"].keys() & variables["params"].keys():

@@ -91,23 +91,31 @@ class LearnedGaussian(Likelihood):
     Attributes:
       scale: Initial standard deviation, in the unit of the entries.
       per_element: Whether each entry of the event, such as a column of a table, has a separate standard deviation.
+      per_channel: Whether each channel, an index of the last axis of the event, has a separate standard deviation.
+
+    Raises:
+      InputError: The scale is not positive, or both `per_element` and `per_channel` are set.
     """
 
     scale: Any = parameter(default=1.0)
     per_element: bool = False
+    per_channel: bool = False
 
     support: ClassVar[Support] = REAL
 
     def __post_init__(self) -> None:
         require_positive(scale=self.scale)
+        if self.per_element and self.per_channel:
+            raise InputError("per_element and per_channel are both set; expected one of them")
 
     def label(self, values: Support) -> str:
         """Name of -log p(x|z), a negative log-density in nats."""
         return "Gaussian negative log-density of a learned scale"
 
     def init(self, event_shape: tuple[int, ...] = ()) -> Variables:
-        """Initial variables {"params": {"log_scale": [] or [*event]}}."""
-        return scale_variables(self.scale, event_shape if self.per_element else ())
+        """Initial variables {"params": {"log_scale": [], [channels] or [*event]}}."""
+        shape = event_shape if self.per_element else event_shape[-1:] if self.per_channel else ()
+        return scale_variables(self.scale, shape)
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3

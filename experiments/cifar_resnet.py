@@ -1,0 +1,226 @@
+"""ResNet-18 VAEs of CIFAR-10 with four likelihoods, in bits per dimension beside probabilistic PCA.
+
+The networks are those of `VAE` in lightning-bolts at an eighth or a quarter of their width: the ResNet-18 of He et al.
+(2016) without pooling before the blocks, its mirror image as decoder, and 256 latents. The likelihoods are Gaussians
+with one scale learned by gradient, one per channel, or the optimal one in closed form (Rybkin et al., 2021), and a
+mixture of discretised logistics (Salimans et al., 2017). Probabilistic PCA (Tipping and Bishop, 1999) with the same
+number of latents is fitted to the same dequantised pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+from harness.options import Options, TrainingOptions
+from harness.run import Report, Run, run_script
+from matplotlib.figure import Figure
+
+import vae_jax as vj
+
+GAUSSIAN = {
+    "shared": vj.LearnedGaussian(0.1),
+    "channels": vj.LearnedGaussian(0.1, per_channel=True),
+    "optimal": vj.OptimalGaussian(),
+}
+LIKELIHOODS: dict[str, vj.Likelihood] = GAUSSIAN | {"mixture": vj.ColourMixtureOfLogistics(10)}
+NAMES = {
+    "shared": "one learned scale",
+    "channels": "a learned scale per channel",
+    "optimal": "optimal scale",
+    "mixture": "mixture of logistics",
+}
+SHOWN = 16  # number of images of each model in the pictures
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of this experiment."""
+
+    models: tuple[str, ...] = tuple(LIKELIHOODS)
+    """Likelihoods with which a model is trained."""
+    width: int = 16
+    """Number of channels of the first stage. A ResNet-18 has 64, which takes hours per epoch on two cores."""
+    latent_dim: int = 256
+    """Number of latent dimensions, also of probabilistic PCA."""
+    norm: Literal["batch", "group"] = "group"
+    """Batch normalisation or group normalisation."""
+    pool: bool = False
+    """Whether the encoder takes the mean over the pixels of its last stage, as ResNet-18 does, or all of them."""
+    linear: bool = True
+    """Whether linear maps from pixels to latents and back are added to the networks of the Gaussian models, which then
+    start at probabilistic PCA."""
+    out: Path = Path("runs/cifar_resnet")
+    """Folder for the report and the pictures."""
+    training: TrainingOptions = TrainingOptions(learning_rate=1e-3)
+
+
+def main(config: Config) -> Report:
+    """Train a model with each likelihood, fit probabilistic PCA, and write the pictures and the report."""
+    if not config.models or set(config.models) - LIKELIHOODS.keys():
+        raise vj.InputError(
+            f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(LIKELIHOODS)}"
+        )
+    run = Run.start(
+        "cifar_resnet", config, native="cifar10", epochs=8, batch_size=64, small=0, stand_in_steps=500
+    )
+    train_key, eval_key, pca_key, draw_key = jax.random.split(run.key, 4)
+    models = {name: model(run, config, name) for name in config.models}
+    pixels = vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize())
+    of_pca = pca_bits_per_dim(jax.random.fold_in(pca_key, 1), pixels, run.data.test, config.latent_dim)
+    title = f"{run.where}, width {config.width}, {config.latent_dim} latents"
+    print(f"{title}; bits per dimension of the {len(run.data.test):,} test images")
+    print(f"  probabilistic PCA: {of_pca[0]:.3f} +- {of_pca[1]:.3f}, exact")
+    shown = run.data.test[:SHOWN]
+    reconstructions, draws = [("test images", shown.images / np.float32(255))], []
+    numbers: dict[str, dict[str, Any]] = {}
+    curves = {}
+    for name, vae in models.items():
+        init_key, fit_key = jax.random.split(jax.random.clone(train_key))
+        start = vae.init(init_key)
+        if config.linear and name in GAUSSIAN:
+            start = vj.start_at_pca(vae, start, pixels)
+        variables, history = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name)
+        numbers[name] = {
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+            **{key: history[-1][key] for key in history[-1] if key.startswith(("test", "scale"))},
+            "minutes": sum(record["seconds"] for record in history) / 60,
+            "curves": {key: [record[key] for record in history] for key in ("test_bits_per_dim", *scales(vae))},
+        }
+        curves[NAMES[name]] = numbers[name]["curves"]
+        print(row(name, numbers[name]))
+        posterior = vj.encode_all(jax.random.clone(eval_key), vae, variables, shown, transform=transform_of(name))
+        from_prior = vae.prior_distribution(variables).sample(jax.random.clone(draw_key), 2 * SHOWN)
+        for sheet, z in ((reconstructions, posterior.mean), (draws, np.asarray(from_prior))):
+            sheet.append((NAMES[name], np.clip(vj.decode_all(vae, variables, z), 0, 1)))
+    run.save(
+        "reconstructions", vj.plot.sheets(reconstructions, SHOWN, 1, f"E[x|z] at the mean of q(z|x)\n{title}")
+    )
+    run.save("draws", vj.plot.sheets(draws, SHOWN, 1, f"E[x|z] of draws from N(0, I)\n{title}"))
+    run.save("curves", bits_and_scales(curves, of_pca[0], title))
+    pca = {"test_bits_per_dim": of_pca[0], "standard_error": of_pca[1]}
+    return run.report({"label": title, "probabilistic_pca": pca, "models": numbers})
+
+
+def transform_of(name: str) -> vj.Dequantize | vj.Scale:
+    """Dequantised pixels for densities, levels for the mixture, whose probabilities are those of bytes."""
+    return vj.Dequantize() if name in GAUSSIAN else vj.Scale()
+
+
+def model(run: Run, config: Config, name: str) -> vj.VAE:
+    """The VAE with the likelihood of this name."""
+    return vj.resnet_vae(
+        run.data.event_shape,
+        config.latent_dim,
+        config.width,
+        LIKELIHOODS[name],
+        norm=config.norm,
+        pool=config.pool,
+        linear=config.linear and name in GAUSSIAN,
+    )
+
+
+def train(
+    key: jax.Array, eval_key: jax.Array, vae: vj.VAE, start: dict[str, Any], run: Run, config: Config, name: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Train a model from the variables `start`.
+
+    Returns:
+      The variables and the history, which has the ELBO of the test images and the scales after each epoch.
+    """
+    optimizer = optax.adam(vj.warm_up_then_cosine(config.training.learning_rate, run.steps))
+    transform = transform_of(name)
+    vae.require_data(run.data.train, transform)
+
+    def eval_fn(state: vj.TrainState) -> dict[str, float]:
+        terms = vj.evaluate(jax.random.clone(eval_key), vae, state.variables, run.data.test, transform=transform)
+        bits = vj.bits_per_dim(terms.log_px_z - terms.kl, vae, transform)
+        mean = vj.mean_and_stderr(bits)
+        return {
+            "test_bits_per_dim": mean.mean,
+            "test_standard_error": mean.standard_error,
+            "test_kl": vj.mean_and_stderr(terms.kl).mean,
+        } | scales(vae, state.variables)
+
+    state, history = vj.fit(
+        vj.init(key, vae, optimizer, variables=start),
+        vj.make_train_step(vae, vj.ELBO(), optimizer),
+        run.data.train,
+        transform=transform,
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        eval_fn=eval_fn,
+        store=run.checkpoints(name, model=vae),
+        title=NAMES[name],
+        **run.devices,
+    )
+    return state.variables, history
+
+
+def scales(vae: vj.VAE, variables: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """The standard deviations of the Gaussian likelihood, in pixels from 0 to 1; none for the mixture."""
+    if not isinstance(vae.likelihood, vj.LearnedGaussian | vj.OptimalGaussian):
+        return {}
+    per_channel = isinstance(vae.likelihood, vj.LearnedGaussian) and vae.likelihood.per_channel
+    names = ("scale_red", "scale_green", "scale_blue") if per_channel else ("scale",)
+    if variables is None:
+        return dict.fromkeys(names, 0.0)
+    own = {collection: parts["likelihood"] for collection, parts in variables.items() if "likelihood" in parts}
+    variance = vae.likelihood(np.zeros((1, *vae.event_shape), np.float32), own).variance
+    return dict(zip(names, np.sqrt(np.atleast_1d(variance)).tolist(), strict=True))
+
+
+def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, components: int) -> tuple[float, float]:
+    """Bits per dimension of the dequantised test images under probabilistic PCA, and the standard error.
+
+    Args:
+      key: Key of the noise of the test images.
+      pixels: Dequantised training images, [n, height, width, channels].
+      test: Test images.
+      components: Number of latent dimensions.
+    """
+    from sklearn.decomposition import PCA  # imported here, because it takes a second to load
+
+    pca = PCA(components, svd_solver="covariance_eigh").fit(pixels.reshape(len(pixels), -1))
+    log_px = pca.score_samples(vj.transform_all(key, test, transform=vj.Dequantize()).reshape(len(test), -1))
+    any_gaussian = vj.mlp_vae(test.event_shape, likelihood=vj.Gaussian())
+    mean = vj.mean_and_stderr(vj.bits_per_dim(log_px, any_gaussian, vj.Dequantize()))
+    return mean.mean, mean.standard_error
+
+
+def row(name: str, found: Mapping[str, Any]) -> str:
+    """The line of a model in the printed table."""
+    scale = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in found.items() if key.startswith("scale"))
+    return (
+        f"  {NAMES[name]}: {found['test_bits_per_dim']:.3f} +- {found['test_standard_error']:.3f}, KL "
+        f"{found['test_kl']:.0f} nats{', ' + scale if scale else ''}; {found['minutes']:.1f} min of training"
+    )
+
+
+def bits_and_scales(curves: Mapping[str, Mapping[str, list[float]]], of_pca: float, title: str) -> Figure:
+    """Plot the bits per dimension and the scales of the Gaussian models against the epoch."""
+    figure = Figure(figsize=(9.2, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (name, numbers), colour in zip(curves.items(), vj.plot.COLOURS, strict=False):
+        for key, values in numbers.items():
+            axes = left if key == "test_bits_per_dim" else right
+            channel = key.removeprefix("scale").removeprefix("_")
+            style = {"red": "-", "green": "--", "blue": ":"}.get(channel, "-")
+            label = f"{name}, {channel}" if channel and axes is right else name
+            axes.plot(np.arange(1, len(values) + 1), values, style, marker="o", markersize=3, color=colour, label=label)
+    left.axhline(of_pca, color="black", linewidth=1, linestyle="--", label="probabilistic PCA")
+    left.set(xlabel="epoch", ylabel="bits per dimension of test images")
+    right.set(xlabel="epoch", ylabel="standard deviation, pixels from 0 to 1")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

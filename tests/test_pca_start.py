@@ -1,0 +1,82 @@
+"""Variables at which a VAE with linear paths is probabilistic PCA, against scikit-learn's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.decomposition import PCA
+
+import vae_jax as vj
+from vae_jax.errors import InputError
+
+SHAPE, LATENTS = (4, 4, 3), 5
+MODELS = {
+    "residual": vj.resnet_vae(SHAPE, LATENTS, 4, blocks=(1, 1), linear=True),
+    "residual, group norm": vj.resnet_vae(SHAPE, LATENTS, 4, blocks=(1, 1), linear=True, norm="group", pool=False),
+    "residual, scale per channel": vj.resnet_vae(
+        SHAPE, LATENTS, 4, vj.LearnedGaussian(per_channel=True), blocks=(1, 1), linear=True
+    ),
+    "residual, optimal scale": vj.resnet_vae(SHAPE, LATENTS, 4, vj.OptimalGaussian(), blocks=(1, 1), linear=True),
+    "convolutional": vj.conv_vae(SHAPE, LATENTS, (4, 4), vj.LearnedGaussian(), linear=True),
+}
+
+
+def correlated(count, seed=0):
+    """Examples on a low-dimensional plane, with noise."""
+    generator = np.random.default_rng(seed)
+    plane = np.random.default_rng(9).normal(size=(8, 48)) * np.linspace(0.3, 0.05, 8)[:, None]
+    rows = 0.4 + generator.normal(size=(count, 8)) @ plane + 0.1 * generator.normal(size=(count, 48))
+    return rows.reshape(-1, *SHAPE).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_bound_is_the_likelihood_of_probabilistic_pca(name):
+    vae = MODELS[name]
+    train, test = correlated(400), correlated(300, seed=1)
+    initial = vae.init(jax.random.key(0))
+    variables = vj.start_at_pca(vae, initial, train)
+    assert jax.tree.structure(variables) == jax.tree.structure(initial)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), initial
+    )
+    found = vj.log_likelihood(jax.random.key(1), vae, variables, test, samples=50)
+    # scikit-learn's covariance is divided by n - 1.
+    expected = PCA(LATENTS).fit(train.reshape(400, -1)).score_samples(test.reshape(300, -1))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.3)
+    # The posterior is exact, so that each importance weight is the likelihood, whatever z.
+    terms = vj.log_weights(jax.random.key(2), vae, variables, jnp.asarray(test[:20]), 8)
+    np.testing.assert_allclose(np.asarray(terms).std(axis=0), 0, atol=2e-3)
+
+
+def test_training_goes_on_from_there():
+    vae = MODELS["residual"]
+    train, optimizer = correlated(64), optax.adam(1e-3)
+    start = vj.start_at_pca(vae, vae.init(jax.random.key(0)), train)
+    state = vj.init(jax.random.key(0), vae, optimizer, variables=start)
+    step = jax.jit(vj.make_train_step(vae, vj.ELBO(), optimizer))
+    losses = []
+    for _ in range(30):
+        state, metrics = step(state, vj.Batch(jnp.asarray(train)))
+        losses.append(float(metrics["loss"]))
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("vae", "data", "message"),
+    [
+        (vj.resnet_vae(SHAPE, 2, 4, blocks=(1, 1)), correlated(9), "the model has no linear paths; make it by conv_vae"),
+        (vj.mlp_vae(SHAPE, 2, (4,), vj.LearnedGaussian()), correlated(9), "the model has no linear paths"),
+        (
+            vj.resnet_vae(SHAPE, 2, 4, blocks=(1, 1), linear=True, prior=vj.GaussianMixture(3)),
+            correlated(9),
+            "probabilistic PCA is a model of the posterior DiagonalGaussian and the prior StandardNormal",
+        ),
+        (vj.conv_vae(SHAPE, 2, (4,), linear=True), correlated(9), r"likelihood is Gaussian\(variance=1.0\); prob"),
+        (MODELS["residual"], correlated(5), r"data has shape \(5, 4, 4, 3\) for 5 latents; expected \[n, 4, 4, 3\] with"),
+        (MODELS["residual"], correlated(9)[:, :2], r"data has shape \(9, 2, 4, 3\) for 5 latents"),
+    ],
+)
+def test_bad_input_is_answered_by_a_sentence(vae, data, message):
+    with pytest.raises(InputError, match=message):
+        vj.start_at_pca(vae, vae.init(jax.random.key(0)), data)

@@ -1,0 +1,320 @@
+"""3 x 3 convolutions and residual networks, against Linen's own layers and the published sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from jax import export
+
+import vae_jax as vj
+from vae_jax.errors import InputError
+from vae_jax.networks.conv3x3 import conv3x3
+from vae_jax.networks.residual import Conv3x3, DecoderBlock, EncoderBlock, doubled
+
+# batch, height, width, channels, features: the two of many channels by Winograd's filtering, the others natively.
+SIZES = [(2, 4, 6, 24, 32), (3, 8, 2, 16, 64), (2, 6, 4, 3, 5), (1, 5, 4, 24, 24), (1, 4, 7, 32, 24)]
+SMALL = {"event_shape": (8, 8, 3), "latent_dim": 4, "width": 4, "blocks": (1, 2)}
+
+
+def draws(batch, height, width, channels, features):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (batch, height, width, channels))
+    kernel = jax.random.normal(keys[1], (3, 3, channels, features)) / (3 * channels**0.5)
+    return x, kernel, jax.random.normal(keys[2], (batch, height, width, features))
+
+
+def native(x, kernel):
+    axes = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=axes)
+
+
+def assert_same(ours, expected):
+    """Equal to 1e-5 of the largest value."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max()), ours, expected)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_same_values_and_gradients_as_the_native_convolution(sizes):
+    x, kernel, y = draws(*sizes)
+    values, pullback = jax.vjp(jax.jit(conv3x3), x, kernel)
+    native_values, native_pullback = jax.vjp(native, x, kernel)
+    assert_same(values, native_values)
+    assert_same(pullback(y), native_pullback(y))
+
+
+@pytest.mark.parametrize("sizes", SIZES[1:3])
+def test_gradients_of_gradients(sizes):
+    x, kernel, _ = draws(*sizes)
+
+    def penalty(convolution):
+        """The squared norm of a gradient, as discriminators are regularised by."""
+        return lambda x, kernel: (jax.grad(lambda x: (convolution(x, kernel) ** 3).sum())(x) ** 2).sum()
+
+    assert_same(jax.grad(penalty(conv3x3), (0, 1))(x, kernel), jax.grad(penalty(native), (0, 1))(x, kernel))
+
+
+@pytest.mark.parametrize("sizes", SIZES[:3])
+def test_under_scan_and_vmap(sizes):
+    x, kernel, y = draws(*sizes)
+    gradient = jax.grad(lambda kernel, x: jnp.vdot(conv3x3(x, kernel), y))
+    kernels = jnp.stack([kernel, -2 * kernel])
+    assert_same(jax.vmap(conv3x3, (None, 0))(x, kernels), jnp.stack([native(x, of) for of in kernels]))
+    assert_same(jax.vmap(gradient, (0, None))(kernels, x), jnp.stack([gradient(of, x) for of in kernels]))
+    _, together = jax.lax.scan(lambda carry, of: (carry, gradient(of, x)), None, kernels)
+    assert_same(together, jnp.stack([gradient(of, x) for of in kernels]))
+
+
+@pytest.mark.parametrize(("sizes", "on_cpu"), [(SIZES[0], 0), (SIZES[2], 2)])
+def test_the_native_convolution_and_gradients_on_accelerators(sizes, on_cpu):
+    x, kernel, y = draws(*sizes)
+
+    def pulled_back(x, kernel):
+        return jax.vjp(conv3x3, x, kernel)[1](y)
+
+    def count(platform):
+        lowered = export.export(jax.jit(pulled_back), platforms=[platform])(x, kernel).mlir_module()
+        return lowered.count("stablehlo.convolution"), "optimization_barrier" in lowered
+
+    assert count("cpu") == (on_cpu, on_cpu > 0)
+    assert count("cuda") == count("tpu") == (2, False)
+
+
+@pytest.mark.parametrize("sizes", SIZES[:3])
+def test_types_are_kept_where_float64_is_enabled(sizes):
+    with jax.enable_x64(True):
+        x, kernel, y = (array.astype(jnp.float64) for array in draws(*sizes))
+        values, pullback = jax.vjp(conv3x3, x, kernel)
+        native_values, native_pullback = jax.vjp(native, x, kernel)
+        assert {leaf.dtype for leaf in (values, *pullback(y))} == {np.dtype(np.float64)}
+        np.testing.assert_allclose(values, native_values, rtol=0, atol=1e-12)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-11), pullback(y), native_pullback(y))
+        wide = Conv3x3(5, "double").apply({"params": {"kernel": kernel[..., :5]}}, x.astype(jnp.float32))
+        assert wide.dtype == jnp.float64
+
+
+@pytest.mark.parametrize("channels", [3, 24])
+def test_halving_and_doubling_convolutions(channels):
+    x, kernel, _ = draws(2, 4, 6, channels, 24)
+    variables = {"params": {"kernel": kernel}}
+    for layer in (Conv3x3(24), Conv3x3(24, "halve"), Conv3x3(24, "double")):
+        assert jax.tree.map(jnp.shape, layer.init(jax.random.key(1), x)) == jax.tree.map(jnp.shape, variables)
+    strided = nn.Conv(24, (3, 3), strides=2, padding=1, use_bias=False)
+    assert_same(Conv3x3(24, "halve").apply(variables, x), strided.apply(variables, x))
+    np.testing.assert_array_equal(doubled(x), jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
+    assert_same(Conv3x3(24, "double").apply(variables, x), native(doubled(x), kernel))
+
+    def of_kernel(layer):
+        return jax.grad(lambda kernel: (layer(kernel) ** 2).sum())(kernel)
+
+    ours = of_kernel(lambda kernel: Conv3x3(24, "double").apply({"params": {"kernel": kernel}}, x))
+    assert_same(ours, of_kernel(lambda kernel: native(doubled(x), kernel)))
+
+
+class Block(nn.Module):
+    """The residual block of lightning-bolts by Linen's own layers, for both networks."""
+
+    middle: int
+    features: int
+    stride: int = 1
+    upsample: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        def norm(h):
+            return nn.BatchNorm(use_running_average=False, momentum=0.9)(h)
+
+        def conv(features, size, stride=1):
+            return nn.Conv(features, (size, size), strides=stride, padding=size // 2, use_bias=False)
+
+        h = nn.relu(norm(conv(self.middle, 3, self.stride)(x)))
+        h = norm(conv(self.features, 3)(doubled(h) if self.upsample else h))
+        if self.upsample or self.stride == 2 or x.shape[-1] != self.features:
+            x = norm(conv(self.features, 1, self.stride)(doubled(x) if self.upsample else x))
+        return nn.relu(h + x)
+
+
+def batch_normalised(h):
+    return nn.BatchNorm(use_running_average=False, momentum=0.9)(h)
+
+
+@pytest.mark.parametrize(
+    ("ours", "published"),
+    [
+        (EncoderBlock(5, False, batch_normalised), Block(5, 5)),
+        (EncoderBlock(3, False, batch_normalised), Block(3, 3)),
+        (EncoderBlock(6, True, batch_normalised), Block(6, 6, stride=2)),
+        (EncoderBlock(3, True, batch_normalised), Block(3, 3, stride=2)),
+        (DecoderBlock(3, False, batch_normalised), Block(3, 3)),
+        (DecoderBlock(2, False, batch_normalised), Block(3, 2)),
+        (DecoderBlock(2, True, batch_normalised), Block(3, 2, upsample=True)),
+        (DecoderBlock(3, True, batch_normalised), Block(3, 3, upsample=True)),
+    ],
+)
+def test_blocks_are_those_of_linens_layers(ours, published):
+    x = jax.random.normal(jax.random.key(0), (4, 4, 6, 3))
+    variables = ours.init(jax.random.key(1), x)
+    other = published.init(jax.random.key(2), x)
+    # The layers are called in the same order, so their parameters are too; a Dense layer is a 1 x 1 convolution.
+    params = {"kernel": [], "scale": [], "bias": []}
+    for name, layer in variables["params"].items():
+        for part, leaf in layer.items():
+            params[part].append((name.split("_")[0] == "Dense", leaf))
+    kernels = [leaf for _, leaf in sorted(params["kernel"], key=lambda pair: pair[0])]
+    for name, layer in other["params"].items():
+        if name.startswith("Conv"):
+            layer["kernel"] = kernels[int(name.split("_")[1])].reshape(layer["kernel"].shape)
+    expected, statistics = published.apply(other, x, mutable="batch_stats")
+    found, updates = ours.apply(variables, x, mutable="batch_stats")
+    assert_same(found, expected)
+    assert_same(updates["batch_stats"], statistics["batch_stats"])
+
+
+def sizes_of(vae):
+    params = jax.eval_shape(vae.init, jax.random.key(0))["params"]
+    return {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in params.items()}
+
+
+def test_the_numbers_of_parameters_are_those_of_lightning_bolts():
+    """Counted in PyTorch with the layers of `pl_bolts.models.autoencoders.components`."""
+    vae = vj.resnet_vae()
+    assert sizes_of(vae) == {"encoder": 11_168_832 + 2 * 131_328, "decoder": 8_625_600, "likelihood": 1}
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize(
+    ("settings", "likelihood"),
+    [
+        ({"linear": True}, vj.LearnedGaussian()),
+        ({"pool": False}, vj.ColourMixtureOfLogistics(2)),
+        ({"prior": vj.GaussianMixture(3), "classes": 3}, vj.OptimalGaussian()),
+        ({"posterior": vj.Delta, "condition_shape": (2,)}, vj.LearnedGaussian(per_channel=True)),
+        ({"event_shape": (4, 8, 1)}, vj.HeteroscedasticGaussian()),
+    ],
+)
+def test_a_model_of_any_parts_trains_evaluates_and_draws(norm, settings, likelihood):
+    vae = vj.resnet_vae(**SMALL | {"norm": norm, "likelihood": likelihood} | settings)
+    state = vj.init(jax.random.key(0), vae, optimizer := optax.adam(1e-2))
+    plain = settings.get("posterior") is vj.Delta
+    step = jax.jit(vj.make_train_step(vae, vj.Reconstruction() if plain else vj.ELBO(), optimizer))
+    images = np.random.default_rng(0).integers(0, 256, (6, *vae.event_shape), np.uint8)
+    batch = vj.Scale()(jax.random.split(jax.random.key(1), 6), jnp.asarray(images), jnp.arange(6) % 3)
+    if "condition_shape" in settings:
+        batch = vj.Batch(batch.x, condition=jnp.ones((6, 2)))
+    losses = []
+    for _ in range(12):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+    condition = batch.label if "classes" in settings else batch.condition
+    draws = vae.sample(jax.random.key(2), state.variables, 6, condition)
+    assert draws.px_z.mean.shape == batch.x.shape
+    assert np.isfinite(draws.px_z.log_prob(batch.x)).all()
+
+
+def trained_once(vae, batch):
+    optimizer = optax.sgd(0.1)
+    state = vj.init(jax.random.key(0), vae, optimizer)
+    return jax.jit(vj.make_train_step(vae, vj.ELBO(), optimizer))(state, batch)[0].variables
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_padding_changes_nothing(norm):
+    vae = vj.resnet_vae(**SMALL | {"blocks": (1, 1)}, norm=norm)
+    x = jax.random.uniform(jax.random.key(3), (6, *vae.event_shape))
+    padded = jnp.concatenate([x, 9 * jnp.ones((2, *vae.event_shape))])
+    whole, masked = (
+        trained_once(vae, batch) for batch in (vj.Batch(x), vj.Batch(padded, mask=jnp.arange(8) < 6))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), masked, whole)
+
+
+def test_group_norm_does_not_couple_examples_and_batch_norm_does():
+    x = jax.random.uniform(jax.random.key(3), (6, *SMALL["event_shape"]))
+    for norm, coupled in (("group", False), ("batch", True)):
+        vae = vj.resnet_vae(**SMALL, norm=norm)
+        variables = vae.init(jax.random.key(0))
+        alone, together = (vae.code(variables, vj.Batch(of), train=True).posterior.mean[0] for of in (x[:3], x))
+        assert (np.abs(alone - together).max() > 1e-3) == coupled
+
+
+def test_group_norm_has_groups_of_sixteen_channels():
+    vae = vj.resnet_vae((4, 4, 3), 2, 24, blocks=(1, 1), norm="group")
+    encoder = vae.encoder.apply(
+        {"params": vae.init(jax.random.key(0))["params"]["encoder"]},
+        jnp.ones((1, 4, 4, 3)),
+        capture_intermediates=lambda module, _: isinstance(module, nn.GroupNorm),
+        mutable="intermediates",
+    )[1]["intermediates"]
+    norms = jax.tree.leaves(encoder)
+    # 24 channels are three groups of 8, 48 channels are three groups of 16; each group has mean 0 over its pixels.
+    for of in norms:
+        groups = of.reshape(1, -1, 3, of.shape[-1] // 3)
+        np.testing.assert_allclose(groups.mean(axis=(1, 3)), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_members_are_the_models_of_their_keys(norm):
+    vae, optimizer = vj.resnet_vae((4, 4, 3), 2, 4, blocks=(1, 1), norm=norm), optax.adam(1e-2)
+    step = vj.make_train_step(vae, vj.ELBO(), optimizer)
+    batch = vj.Batch(jax.random.uniform(jax.random.key(3), (4, *vae.event_shape)))
+    keys = jax.random.split(jax.random.key(0), 2)
+    together, _ = jax.jit(jax.vmap(step, (0, None)))(vj.init_members(keys, vae, optimizer), batch)
+    for number, key in enumerate(keys):
+        alone, _ = jax.jit(step)(vj.init(key, vae, optimizer), batch)
+        of_member = vj.member(together.variables, number)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), of_member, alone.variables)
+
+
+def test_a_saved_model_is_loaded(tmp_path):
+    vae = vj.resnet_vae(**SMALL, pool=False, likelihood=vj.LearnedGaussian(per_channel=True))
+    variables = vae.init(jax.random.key(0))
+    vj.save(tmp_path / "model", vae, variables)
+    loaded = vj.load_model(tmp_path / "model")
+    assert loaded.model == vae
+    x = jax.random.uniform(jax.random.key(3), (2, *vae.event_shape))
+    np.testing.assert_array_equal(loaded.model.encode(loaded.variables, x).mean, vae.encode(variables, x).mean)
+
+
+def test_a_scale_per_channel():
+    likelihood = vj.LearnedGaussian(0.5, per_channel=True)
+    variables = likelihood.init((2, 2, 3))
+    assert variables["params"]["log_scale"].shape == (3,)
+    scales = jnp.asarray([0.1, 0.2, 0.4])
+    x, mean = jax.random.normal(jax.random.key(0), (5, 2, 2, 3)), jnp.zeros((5, 2, 2, 3))
+    p = likelihood(mean, {"params": {"log_scale": jnp.log(scales)}})
+    expected = sum(vj.Gaussian(float(s) ** 2)(mean[..., :1]).log_prob(x[..., i : i + 1]) for i, s in enumerate(scales))
+    np.testing.assert_allclose(p.log_prob(x), expected, rtol=1e-5)
+    many = likelihood(jnp.zeros((4_000, 2, 2, 3)), {"params": {"log_scale": jnp.log(scales)}}).sample(jax.random.key(1))
+    np.testing.assert_allclose(np.asarray(many).std(axis=(0, 1, 2)), scales, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: vj.resnet_vae((28, 28, 3)), "images of 28 x 28 pixels cannot be halved 3 times; .*multiples of 8"),
+        (lambda: vj.resnet_vae((32, 20, 3)), "images of 32 x 20 pixels cannot be halved 3 times"),
+        (lambda: vj.resnet_vae((32,)), r"event_shape is \(32,\); a convolutional VAE takes \(height, width, channels\)"),
+        (lambda: vj.resnet_vae(width=0), "width is 0; expected a whole number of at least 1"),
+        (lambda: vj.resnet_vae(latent_dim=0), "latent_dim is 0; expected a whole number of at least 1"),
+        (lambda: vj.resnet_vae(blocks=(2, 0)), r"blocks\[1\] is 0; expected a whole number of at least 1"),
+        (lambda: vj.resnet_vae(blocks=(2,)), "cannot be halved 0 times; expected one convolution or more"),
+        (lambda: vj.resnet_vae(norm="layer"), "norm is 'layer'; expected one of 'batch', 'group'"),
+        (
+            lambda: vj.resnet_vae((32, 32, 1), likelihood=vj.ColourMixtureOfLogistics()),
+            r"events of shape \(32, 32, 1\) are no colour images; expected \(height, width, 3\)",
+        ),
+        (
+            lambda: vj.resnet_vae(linear=True, likelihood=vj.MixtureOfLogistics()),
+            "linear paths go to means of pixels, but the likelihood takes outputs of shape",
+        ),
+        (
+            lambda: vj.LearnedGaussian(per_element=True, per_channel=True),
+            "per_element and per_channel are both set; expected one of them",
+        ),
+    ],
+)
+def test_bad_input_is_answered_by_a_sentence(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
