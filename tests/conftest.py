@@ -14,7 +14,6 @@ os.environ["XLA_FLAGS"] = (
     + ("" if os.environ["TESTS_OF_USUAL_CODE"] else " --xla_cpu_use_fusion_emitters=false")
 )
 
-import functools
 import gzip
 from pathlib import Path
 
@@ -22,7 +21,6 @@ import jax
 import numpy as np
 import pytest
 
-import vae_jax as vj
 from vae_jax.data import Split
 from vae_jax.data.idx import FILES
 
@@ -39,11 +37,9 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _classifier_of_few_steps(monkeypatch):
-    """In scripts: on so few images each step is an epoch, and 2,000 epochs take longer than all the rest."""
-    monkeypatch.setattr("harness.run.train_classifier", functools.partial(vj.train_classifier, steps=50))
-    few = functools.partial(vj.train_legibility_classifier, steps=50)
-    monkeypatch.setattr("harness.run.train_legibility_classifier", few)
+def _classifiers_of_few_steps(monkeypatch):
+    """In scripts, which otherwise train their classifiers for thousands of steps."""
+    monkeypatch.setattr("harness.run.Run.classifier_steps", lambda run, default: 5)
 
 
 def small_split(count: int = 96, size: int = 6, seed: int = 0) -> Split:

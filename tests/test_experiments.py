@@ -1,5 +1,6 @@
 """Each script, tiny, end to end; and what it answers to options that can't be used."""
 
+import dataclasses
 import io
 import json
 import re
@@ -23,6 +24,7 @@ from sklearn.datasets import load_wine
 from sklearn.model_selection import KFold
 
 import vae_jax as vj
+from vae_jax.data.synthetic.digits import load as load_digits
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -62,6 +64,7 @@ def titles(monkeypatch):
     return found
 
 
+CLASSIFIER_STEPS = Run.classifier_steps  # before a test replaces it
 PICTURES = {f"{model}_{part}" for model in ("ae", "vae") for part in ("encodings", "lattice", "digits")}
 
 
@@ -103,6 +106,7 @@ def test_a_smoke_run_is_short_and_marked(tmp_path, monkeypatch, titles):
 
     original = vj.train_classifier
     monkeypatch.setattr("harness.run.train_classifier", train_classifier)
+    monkeypatch.setattr(Run, "classifier_steps", CLASSIFIER_STEPS)
     options = ("--smoke", "--start", 0, "--end", 2, "--pairs", 2)
     run(monkeypatch, "mnist_interpolation", "--data-dir", data, "--out", tmp_path, *options)
     report = json.loads((tmp_path / "mnist_interpolation_mnist_smoke.json").read_text())
@@ -118,7 +122,10 @@ def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch,
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    run(monkeypatch, "mnist_lattice", "--out", tmp_path, "--epochs", 1, "--batch-size", 512)
+    digits = load_digits()
+    few = dataclasses.replace(digits, train=digits.train[:64], test=digits.test[:32])
+    monkeypatch.setattr("vae_jax.data.synthetic.digits.load", lambda: few)
+    run(monkeypatch, "mnist_lattice", "--out", tmp_path, "--epochs", 1, "--batch-size", 32)
     assert json.loads((tmp_path / "mnist_lattice_digits.json").read_text())["dataset"] == "digits"
     assert all(path.name.startswith("mnist_lattice_digits") for path in tmp_path.iterdir())
     assert "scikit-learn" in capsys.readouterr().out
