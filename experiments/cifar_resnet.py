@@ -1,15 +1,15 @@
 """ResNet-18 VAEs of CIFAR-10 with four likelihoods, in bits per dimension beside probabilistic PCA.
 
-The networks are those of `VAE` in lightning-bolts at an eighth or a quarter of their width: the ResNet-18 of He et al.
-(2016) without pooling before the blocks, its mirror image as decoder, and 256 latents. The likelihoods are Gaussians
-with one scale learned by gradient, one per channel, or the optimal one in closed form (Rybkin et al., 2021), and a
-mixture of discretised logistics (Salimans et al., 2017). Probabilistic PCA (Tipping and Bishop, 1999) with the same
-number of latents is fitted to the same dequantised pixels.
+The networks are those of `VAE` in lightning-bolts at a quarter of their width: the ResNet-18 of He et al. (2016)
+without pooling before the blocks, its mirror image as decoder, and 256 latents. By default they have group
+normalisation, and the encoder keeps the pixels of its last stage. The likelihoods are Gaussians with one scale learned
+by gradient, one per channel, or the optimal one in closed form (Rybkin et al., 2021), and a mixture of discretised
+logistics (Salimans et al., 2017). Probabilistic PCA (Tipping and Bishop, 1999) with the same number of latents is
+fitted to the same dequantised pixels; the Gaussian models have linear paths that start there.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ class Config(Options):
     """Likelihoods with which a model is trained."""
     width: int = 16
     """Number of channels of the first stage. A ResNet-18 has 64, which takes hours per epoch on two cores."""
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    """Number of residual blocks of each stage of the encoder; the decoder reverses their order."""
     latent_dim: int = 256
     """Number of latent dimensions, also of probabilistic PCA."""
     norm: Literal["batch", "group"] = "group"
@@ -65,9 +67,7 @@ def main(config: Config) -> Report:
         raise vj.InputError(
             f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(LIKELIHOODS)}"
         )
-    run = Run.start(
-        "cifar_resnet", config, native="cifar10", epochs=8, batch_size=64, small=0, stand_in_steps=500
-    )
+    run = Run.start("cifar_resnet", config, native="cifar10", epochs=8, batch_size=64, small=0, stand_in_steps=500)
     train_key, eval_key, pca_key, draw_key = jax.random.split(run.key, 4)
     models = {name: model(run, config, name) for name in config.models}
     pixels = vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize())
@@ -76,7 +76,8 @@ def main(config: Config) -> Report:
     print(f"{title}; bits per dimension of the {len(run.data.test):,} test images")
     print(f"  probabilistic PCA: {of_pca[0]:.3f} +- {of_pca[1]:.3f}, exact")
     shown = run.data.test[:SHOWN]
-    reconstructions, draws = [("test images", shown.images / np.float32(255))], []
+    reconstructions = [("test images", shown.images / np.float32(255))]
+    draws: list[tuple[str, np.ndarray]] = []
     numbers: dict[str, dict[str, Any]] = {}
     curves = {}
     for name, vae in models.items():
@@ -85,11 +86,12 @@ def main(config: Config) -> Report:
         if config.linear and name in GAUSSIAN:
             start = vj.start_at_pca(vae, start, pixels)
         variables, history = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name)
+        measured = [key for key in history[-1] if key.startswith(("test", "scale"))]
         numbers[name] = {
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-            **{key: history[-1][key] for key in history[-1] if key.startswith(("test", "scale"))},
             "minutes": sum(record["seconds"] for record in history) / 60,
-            "curves": {key: [record[key] for record in history] for key in ("test_bits_per_dim", *scales(vae))},
+            **{key: history[-1][key] for key in measured},
+            "curves": {key: [record[key] for record in history] for key in measured},
         }
         curves[NAMES[name]] = numbers[name]["curves"]
         print(row(name, numbers[name]))
@@ -97,9 +99,7 @@ def main(config: Config) -> Report:
         from_prior = vae.prior_distribution(variables).sample(jax.random.clone(draw_key), 2 * SHOWN)
         for sheet, z in ((reconstructions, posterior.mean), (draws, np.asarray(from_prior))):
             sheet.append((NAMES[name], np.clip(vj.decode_all(vae, variables, z), 0, 1)))
-    run.save(
-        "reconstructions", vj.plot.sheets(reconstructions, SHOWN, 1, f"E[x|z] at the mean of q(z|x)\n{title}")
-    )
+    run.save("reconstructions", vj.plot.sheets(reconstructions, SHOWN, 1, f"E[x|z] at the mean of q(z|x)\n{title}"))
     run.save("draws", vj.plot.sheets(draws, SHOWN, 1, f"E[x|z] of draws from N(0, I)\n{title}"))
     run.save("curves", bits_and_scales(curves, of_pca[0], title))
     pca = {"test_bits_per_dim": of_pca[0], "standard_error": of_pca[1]}
@@ -118,6 +118,7 @@ def model(run: Run, config: Config, name: str) -> vj.VAE:
         config.latent_dim,
         config.width,
         LIKELIHOODS[name],
+        blocks=config.blocks,
         norm=config.norm,
         pool=config.pool,
         linear=config.linear and name in GAUSSIAN,
@@ -161,17 +162,13 @@ def train(
     return state.variables, history
 
 
-def scales(vae: vj.VAE, variables: Mapping[str, Any] | None = None) -> dict[str, float]:
-    """The standard deviations of the Gaussian likelihood, in pixels from 0 to 1; none for the mixture."""
+def scales(vae: vj.VAE, variables: dict[str, Any]) -> dict[str, float]:
+    """The standard deviations of a Gaussian likelihood, for pixels from 0 to 1; an empty dict for other likelihoods."""
     if not isinstance(vae.likelihood, vj.LearnedGaussian | vj.OptimalGaussian):
         return {}
-    per_channel = isinstance(vae.likelihood, vj.LearnedGaussian) and vae.likelihood.per_channel
-    names = ("scale_red", "scale_green", "scale_blue") if per_channel else ("scale",)
-    if variables is None:
-        return dict.fromkeys(names, 0.0)
-    own = {collection: parts["likelihood"] for collection, parts in variables.items() if "likelihood" in parts}
-    variance = vae.likelihood(np.zeros((1, *vae.event_shape), np.float32), own).variance
-    return dict(zip(names, np.sqrt(np.atleast_1d(variance)).tolist(), strict=True))
+    px_z = vae.decode(variables, np.zeros((1, vae.latent_dim), np.float32))
+    found = np.sqrt(np.atleast_1d(px_z.variance)).tolist()  # type: ignore[attr-defined]
+    return dict(zip(("scale",) if len(found) == 1 else ("scale_red", "scale_green", "scale_blue"), found, strict=True))
 
 
 def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, components: int) -> tuple[float, float]:
@@ -185,7 +182,8 @@ def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, compone
     """
     from sklearn.decomposition import PCA  # imported here, because it takes a second to load
 
-    pca = PCA(components, svd_solver="covariance_eigh").fit(pixels.reshape(len(pixels), -1))
+    rows = pixels.reshape(len(pixels), -1)
+    pca = PCA(components, svd_solver="covariance_eigh" if len(rows) > rows.shape[1] else "full").fit(rows)
     log_px = pca.score_samples(vj.transform_all(key, test, transform=vj.Dequantize()).reshape(len(test), -1))
     any_gaussian = vj.mlp_vae(test.event_shape, likelihood=vj.Gaussian())
     mean = vj.mean_and_stderr(vj.bits_per_dim(log_px, any_gaussian, vj.Dequantize()))
@@ -206,18 +204,19 @@ def bits_and_scales(curves: Mapping[str, Mapping[str, list[float]]], of_pca: flo
     figure = Figure(figsize=(9.2, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     for (name, numbers), colour in zip(curves.items(), vj.plot.COLOURS, strict=False):
-        for key, values in numbers.items():
-            axes = left if key == "test_bits_per_dim" else right
-            channel = key.removeprefix("scale").removeprefix("_")
-            style = {"red": "-", "green": "--", "blue": ":"}.get(channel, "-")
-            label = f"{name}, {channel}" if channel and axes is right else name
-            axes.plot(np.arange(1, len(values) + 1), values, style, marker="o", markersize=3, color=colour, label=label)
+        epochs = np.arange(1, len(numbers["test_bits_per_dim"]) + 1)
+        left.plot(epochs, numbers["test_bits_per_dim"], "-o", markersize=3, color=colour, label=name)
+        for key, style in (("scale", "-"), ("scale_red", "-"), ("scale_green", "--"), ("scale_blue", ":")):
+            if key in numbers:
+                channel = key.removeprefix("scale").replace("_", ", ")
+                right.plot(epochs, numbers[key], style, marker="o", markersize=3, color=colour, label=name + channel)
     left.axhline(of_pca, color="black", linewidth=1, linestyle="--", label="probabilistic PCA")
     left.set(xlabel="epoch", ylabel="bits per dimension of test images")
     right.set(xlabel="epoch", ylabel="standard deviation, pixels from 0 to 1")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize="small")
+        if axes.lines:
+            axes.legend(frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from vae_jax.data import Split
+from vae_jax.data.cifar import TEST, TRAIN
 from vae_jax.data.idx import FILES
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -68,4 +69,14 @@ def write_idx(folder: Path, train: Split, test: Split, suffix: str = ".gz") -> P
     for part, array in arrays.items():
         content = idx_bytes(array)
         (folder / f"{FILES[part]}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+    return folder
+
+
+def write_cifar(folder: Path, train: Split, test: Split) -> Path:
+    """CIFAR-10's six binary files of two splits of 32 x 32 colour images; a record is a label and three planes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fifths = np.array_split(np.arange(len(train)), 5)
+    for name, split in zip((*TRAIN, TEST), (*(train[rows] for rows in fifths), test), strict=True):
+        planes = split.images.transpose(0, 3, 1, 2).reshape(len(split), -1)
+        (folder / name).write_bytes(np.column_stack([split.labels.astype(np.uint8), planes]).tobytes())
     return folder

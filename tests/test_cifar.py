@@ -22,7 +22,9 @@ def records(images, labels):
     return out
 
 
-CONTENTS = {name: records(IMAGES[2 * i : 2 * i + 2], LABELS[2 * i : 2 * i + 2]) for i, name in enumerate((*TRAIN, TEST))}
+CONTENTS = {
+    name: records(IMAGES[2 * i : 2 * i + 2], LABELS[2 * i : 2 * i + 2]) for i, name in enumerate((*TRAIN, TEST))
+}
 
 
 def write_files(folder, contents=CONTENTS):
@@ -78,7 +80,10 @@ def test_unpacked_files_come_before_the_archive(tmp_path):
 BAD_FILES = {
     "a byte is missing": ({TRAIN[0]: CONTENTS[TRAIN[0]][:-1]}, "has 6,145 bytes; expected a multiple of 3,073"),
     "an empty file": ({TEST: b""}, f"{TEST} has 0 bytes; expected a multiple of 3,073"),
-    "a label above 9": ({TRAIN[4]: records(IMAGES[:1], [10])}, f"{TRAIN[4]} has the label 10; expected labels from 0 to 9"),
+    "a label above 9": (
+        {TRAIN[4]: records(IMAGES[:1], [10])},
+        f"{TRAIN[4]} has the label 10; expected labels from 0 to 9",
+    ),
 }
 
 
@@ -124,7 +129,9 @@ def test_a_link_in_an_archive_is_not_followed(tmp_path):
         vj.load("cifar10", tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:40] + b"\xff" * 40 + b[80:], lambda b: b"no"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:40] + b"\xff" * 40 + b[80:], lambda b: b"no"]
+)
 def test_a_damaged_archive(tmp_path, damage):
     write_archive(tmp_path / ARCHIVE, MEMBERS)
     path = tmp_path / ARCHIVE
@@ -141,7 +148,9 @@ def test_pickles_are_refused_with_the_remedy(tmp_path, name):
 
 
 def test_no_files_at_all(tmp_path):
-    with pytest.raises(DataNotFoundError, match=rf"no CIFAR-10 files.*Two ways to supply it: put {FOLDER}/ or {ARCHIVE}"):
+    with pytest.raises(
+        DataNotFoundError, match=rf"no CIFAR-10 files.*Two ways to supply it: put {FOLDER}/ or {ARCHIVE}"
+    ):
         vj.load("cifar10", tmp_path)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import small_split, write_idx
+from conftest import small_split, write_cifar, write_idx
 from flax import linen as nn
 from harness.options import CheckpointOptions, DataOptions, Options, TrainingOptions
 from harness.run import Run
@@ -331,6 +331,67 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     assert all("celeba, seed 0" in title for title in titles.values())
 
 
+def colours(count, seed):
+    """Images in which neighbouring pixels are alike, as in photographs."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 200, (count, 4, 4, 3))
+    images = coarse.repeat(8, axis=1).repeat(8, axis=2) + generator.integers(0, 50, (count, 32, 32, 3))
+    return vj.Split(images.astype(np.uint8), np.arange(count, dtype=np.int32) % 10)
+
+
+def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
+    data = write_cifar(tmp_path / "data", colours(60, 0), colours(20, 1))
+    small = ("--width", 4, "--blocks", 1, 1, "--latent-dim", 5, "--batch-size", 20, "--epochs", 2, "--out", tmp_path)
+    run(monkeypatch, "cifar_resnet", "--data-dir", data, *small, "--checkpoint-dir", tmp_path / "kept")
+    report = json.loads((tmp_path / "cifar_resnet.json").read_text())
+    printed = capsys.readouterr().out
+    assert report["label"] == "cifar10, seed 0, width 4, 5 latents"
+    assert list(report["models"]) == ["shared", "channels", "optimal", "mixture"]
+    for model in report["models"].values():
+        assert np.isfinite(model["test_bits_per_dim"])
+        assert model["test_kl"] > 0
+        assert f"{model['test_bits_per_dim']:.3f} +- {model['test_standard_error']:.3f}, KL" in printed
+        assert len(model["curves"]["test_bits_per_dim"]) == 2
+        assert model["curves"]["test_bits_per_dim"][-1] == model["test_bits_per_dim"]
+    scales = {name: [key for key in model if key.startswith("scale")] for name, model in report["models"].items()}
+    channels = ["scale_red", "scale_green", "scale_blue"]
+    assert scales == {"shared": ["scale"], "channels": channels, "optimal": ["scale"], "mixture": []}
+    assert pictures_in(tmp_path, "cifar_resnet") == {"reconstructions", "draws", "curves"}
+    assert all("width 4" in text for text in titles.values())
+    others = ("--data-dir", data, *small, "--checkpoint-dir", tmp_path / "kept", "--width", 8)
+    assert "model.decoder.width is 4 there and 8 here" in refused(monkeypatch, capsys, "cifar_resnet", *others)
+
+
+def test_cifar_resnet_starts_at_probabilistic_pca(tmp_path, monkeypatch):
+    data = write_cifar(tmp_path / "data", colours(60, 0), colours(20, 1))
+    options = ("--models", "shared", "--learning-rate", 1e-9, "--width", 4, "--blocks", 1, 1, "--epochs", 1)
+    run(monkeypatch, "cifar_resnet", "--data-dir", data, "--out", tmp_path, "--latent-dim", 5, *options)
+    report = json.loads((tmp_path / "cifar_resnet.json").read_text())
+    found, expected = (
+        numbers["test_bits_per_dim"] for numbers in (report["models"]["shared"], report["probabilistic_pca"])
+    )
+    assert found == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--models", "shared", "own"), "models are shared, own; expected some of shared, channels, optimal, mixture"),
+        (("--width", 0), "width is 0"),
+        (("--latent-dim", 0), "latent_dim is 0"),
+    ],
+)
+def test_cifar_resnet_refuses(tmp_path, monkeypatch, capsys, options, message):
+    data = write_cifar(tmp_path / "data", colours(10, 0), colours(5, 1))
+    given = ("--data-dir", data, "--out", tmp_path)
+    assert message in refused(monkeypatch, capsys, "cifar_resnet", *given, *options)
+
+
+def test_cifar_resnet_refuses_grey_images(tiny, tmp_path, monkeypatch, capsys):
+    options = ("--dataset", "mnist", "--data-dir", tiny, "--out", tmp_path)
+    assert "cannot be halved 3 times" in refused(monkeypatch, capsys, "cifar_resnet", *options)
+
+
 def test_celeba_attributes_refuses(tiny, monkeypatch, capsys):
     options = ("--dataset", "mnist", "--data-dir", tiny)
     assert "take celeba or faces" in refused(monkeypatch, capsys, "celeba_attributes", *options)
@@ -355,6 +416,11 @@ def test_benchmark_convolution(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     rate, ratio = (float(re.search(p, printed)[1]) for p in (r"epochs': ([\d.]+)", r"epochs, ours / torch: ([\d.]+)"))
     assert ratio == pytest.approx(rate / 20, abs=0.006)
+    peer.write_text(
+        CONVOLUTIONAL_PEER.replace("assert ", 'assert sys.argv[-2:] == ["--width", "4"]; sys.argv[-2:] = []; assert ')
+    )
+    run(monkeypatch, "benchmarks/convolution", "--model", "resnet", "--width", 4, *options)
+    assert "one step at a time, ours / torch" in capsys.readouterr().out
 
 
 PEER = """

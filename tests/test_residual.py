@@ -224,9 +224,7 @@ def test_padding_changes_nothing(norm):
     vae = vj.resnet_vae(**SMALL | {"blocks": (1, 1)}, norm=norm)
     x = jax.random.uniform(jax.random.key(3), (6, *vae.event_shape))
     padded = jnp.concatenate([x, 9 * jnp.ones((2, *vae.event_shape))])
-    whole, masked = (
-        trained_once(vae, batch) for batch in (vj.Batch(x), vj.Batch(padded, mask=jnp.arange(8) < 6))
-    )
+    whole, masked = (trained_once(vae, batch) for batch in (vj.Batch(x), vj.Batch(padded, mask=jnp.arange(8) < 6)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), masked, whole)
 
 
@@ -295,7 +293,10 @@ def test_a_scale_per_channel():
     [
         (lambda: vj.resnet_vae((28, 28, 3)), "images of 28 x 28 pixels cannot be halved 3 times; .*multiples of 8"),
         (lambda: vj.resnet_vae((32, 20, 3)), "images of 32 x 20 pixels cannot be halved 3 times"),
-        (lambda: vj.resnet_vae((32,)), r"event_shape is \(32,\); a convolutional VAE takes \(height, width, channels\)"),
+        (
+            lambda: vj.resnet_vae((32,)),
+            r"event_shape is \(32,\); a convolutional VAE takes \(height",
+        ),
         (lambda: vj.resnet_vae(width=0), "width is 0; expected a whole number of at least 1"),
         (lambda: vj.resnet_vae(latent_dim=0), "latent_dim is 0; expected a whole number of at least 1"),
         (lambda: vj.resnet_vae(blocks=(2, 0)), r"blocks\[1\] is 0; expected a whole number of at least 1"),

@@ -1,4 +1,4 @@
-"""Images per second of the convolutional VAE for 64 x 64 pixels and of the same model in PyTorch.
+"""Images per second of the convolutional VAE for 64 x 64 pixels, or of the ResNet VAE, and of the same in PyTorch.
 
 The benchmark runs the peer script (see --peer) with a Python that has PyTorch, then this library, in alternation
 (A B A B). This library trains in two ways: by compiled epochs, as in `fit`, and by single compiled steps. The benchmark
@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -30,11 +31,16 @@ from harness.run import run_script
 class Config:
     """Options of this benchmark."""
 
+    model: Literal["conv", "resnet"] = "conv"
+    """`vj.conv_vae` of 64 x 64 pixels, or `vj.resnet_vae` of 32 x 32 pixels."""
+    width: int = 16
+    """Number of channels of the first stage of the ResNet VAE."""
     torch_python: Path | None = None
     """Python interpreter that has PyTorch. Without it, only this library is measured."""
-    peer: Path = Path("../shared/bench/torch_conv.py")
-    """Peer script, called as `peer --batch B --steps N --repeats R`. It prints a JSON line with "images_per_s" for each
-    repetition."""
+    peer: Path | None = None
+    """Peer script, called as `peer --batch B --steps N --repeats R`, and with `--width W` for the ResNet VAE. It prints
+    a JSON line with "images_per_s" for each repetition. The default is ../shared/bench/torch_conv.py, or
+    torch_resnet.py beside this script."""
     rounds: int = 3
     """Number of runs of each side."""
     batch_size: int = 64
@@ -46,12 +52,15 @@ class Config:
 def main(config: Config) -> None:
     """Run both sides in alternation, then print the medians and the ratios."""
     require_positive_int(rounds=config.rounds, batch_size=config.batch_size, steps=config.steps)
-    peer = torch_command(config.torch_python, config.peer)
+    require_positive_int(width=config.width)
+    peers = {"conv": Path("../shared/bench/torch_conv.py"), "resnet": Path(__file__).with_name("torch_resnet.py")}
+    peer = torch_command(config.torch_python, config.peer or peers[config.model])
+    of_model = {"width": config.width} if config.model == "resnet" else {}
     rates: dict[str, list[float]] = {"torch": []} if peer else {}
     rates |= {"compiled epochs": [], "one step at a time": []}
     for turn in range(config.rounds):
         if peer:
-            lines = peer_lines(peer, batch=config.batch_size, steps=config.steps, repeats=2)
+            lines = peer_lines(peer, batch=config.batch_size, steps=config.steps, repeats=2, **of_model)
             rates["torch"] += [line["images_per_s"] for line in lines]
         for name, seconds in (("compiled epochs", by_epochs), ("one step at a time", by_steps)):
             rates[name] += [config.steps * config.batch_size / s for s in seconds(config)]
@@ -62,16 +71,19 @@ def main(config: Config) -> None:
         print(f"{name}, ours / torch: {medians[name] / medians['torch']:.2f}")
 
 
-def model() -> tuple[vj.VAE, optax.GradientTransformation, Step]:
-    """The model of the peer: four convolutions each way, 100 latent dimensions, squared error / 2, and Adam."""
-    vae, optimizer = vj.conv_vae(), optax.adam(1e-3)
-    return vae, optimizer, vj.make_train_step(vae, vj.ELBO(), optimizer)
+def model(config: Config) -> tuple[vj.VAE, optax.GradientTransformation, Step]:
+    """The model of the peer: squared error / 2 and Adam, or a learned scale, the sampled KL and Adam."""
+    if config.model == "conv":
+        vae, optimizer, objective = vj.conv_vae(), optax.adam(1e-3), vj.ELBO()
+    else:
+        vae, optimizer, objective = vj.resnet_vae(width=config.width), optax.adam(1e-4), vj.ELBO(kl=vj.SampledKL())
+    return vae, optimizer, vj.make_train_step(vae, objective, optimizer)
 
 
 def by_epochs(config: Config) -> list[float]:
     """Measure the seconds of each of two epochs in `fit`."""
-    vae, optimizer, step = model()
-    images = np.random.default_rng(0).integers(0, 256, (config.steps * config.batch_size, *vae.image_shape), np.uint8)
+    vae, optimizer, step = model(config)
+    images = np.random.default_rng(0).integers(0, 256, (config.steps * config.batch_size, *vae.event_shape), np.uint8)
     state = vj.init(jax.random.key(0), vae, optimizer)
     _, history = vj.fit(state, step, vj.Split(images), epochs=3, batch_size=config.batch_size, progress=False)
     return [record["seconds"] for record in history[1:]]
@@ -79,8 +91,8 @@ def by_epochs(config: Config) -> list[float]:
 
 def by_steps(config: Config) -> list[float]:
     """Measure the seconds of the same number of steps twice, with a separate call for each step."""
-    vae, optimizer, step = model()
-    batch = vj.Batch(jax.random.uniform(jax.random.key(0), (config.batch_size, *vae.image_shape)))
+    vae, optimizer, step = model(config)
+    batch = vj.Batch(jax.random.uniform(jax.random.key(0), (config.batch_size, *vae.event_shape)))
     compiled = jax.jit(step, donate_argnums=0)
     state, _ = compiled(vj.init(jax.random.key(0), vae, optimizer), batch)
     seconds = []

@@ -201,10 +201,12 @@ def resnet_vae(
 
     The defaults are those of `VAE` in lightning-bolts for CIFAR-10: a 3 x 3 convolution and no pooling before the
     blocks, 512 features, 256 latents, and one learned scale for all pixels. Its encoder has 11,168,832 parameters
-    besides the dense layer of 2 x 131,328, its decoder 8,625,600.
+    besides the dense layer of 2 x 131,328, its decoder 8,625,600. The training there is that of
+    `ELBO(kl=SampledKL())` by `optax.adam(1e-4)`.
 
     Args:
-      event_shape: Shape of one example, (height, width, channels); each stage of blocks but one halves height and width.
+      event_shape: Shape of one example, (height, width, channels); each stage of blocks but one halves height and
+        width.
       latent_dim: Number of latent dimensions.
       width: Number of channels of the first stage of the encoder; it doubles with each stage.
       likelihood: Likelihood p(x|z) of the decoder's outputs, which are unbounded.

@@ -92,8 +92,13 @@ def _principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.
     """Mean [D], leading eigenvectors [D, count] and eigenvalues [count] of the covariance, and the mean of the rest."""
     mean = rows.mean(axis=0, dtype=np.float64)
     centred = rows - mean.astype(np.float32)
-    eigenvalues, eigenvectors = np.linalg.eigh((centred.T @ centred).astype(np.float64) / len(rows))
-    return mean, eigenvectors[:, -count:], eigenvalues[-count:], float(eigenvalues[:-count].mean())
+    if len(rows) > len(mean):
+        eigenvalues, eigenvectors = np.linalg.eigh((centred.T @ centred).astype(np.float64) / len(rows))
+    else:
+        _, singular, transposed = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+        eigenvalues, eigenvectors = singular[::-1] ** 2 / len(rows), transposed[::-1].T
+    rest = eigenvalues[:-count].sum() / (len(mean) - count)
+    return mean, eigenvectors[:, -count:], eigenvalues[-count:], float(rest)
 
 
 def _zeros(layer: Variables) -> Variables:

@@ -6,7 +6,6 @@ the minimal filtering of Winograd, which needs 16 multiplications for 2 x 2 pixe
 consists of matrix products; for narrow layers each gradient is written as a convolution with the usual order of axes.
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

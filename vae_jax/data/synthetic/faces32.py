@@ -1,5 +1,7 @@
 """The stand-in for CIFAR-10: the synthetic faces, averaged over blocks of 2 x 2 pixels."""
 
+from typing import Any
+
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, Split
@@ -9,7 +11,9 @@ from vae_jax.data.synthetic import faces
 def load() -> Dataset:
     """The 20,000 faces of `vae_jax.data.synthetic.faces`, uint8 [N, 32, 32, 3], with attributes and without labels."""
     whole = faces.load()
-    splits = {name: Split(_halved(split.images), attributes=split.attributes) for name, split in whole.splits.items()}
+    splits: dict[str, Any] = {
+        name: Split(_halved(split.images), attributes=split.attributes) for name, split in whole.splits.items()
+    }
     return Dataset("faces32", **splits, source=f"{whole.source}, averaged over blocks of 2 x 2 pixels")
 
 
