@@ -183,7 +183,10 @@ def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, compone
     from sklearn.decomposition import PCA  # imported here, because it takes a second to load
 
     rows = pixels.reshape(len(pixels), -1)
-    pca = PCA(components, svd_solver="covariance_eigh" if len(rows) > rows.shape[1] else "full").fit(rows)
+    count, entries = rows.shape
+    pca = PCA(components, svd_solver="covariance_eigh" if count > entries else "full").fit(rows)
+    if count <= entries:  # scikit-learn's mean of the other eigenvalues then leaves out those that are 0
+        pca.noise_variance_ *= (count - components) / (entries - components)
     log_px = pca.score_samples(vj.transform_all(key, test, transform=vj.Dequantize()).reshape(len(test), -1))
     any_gaussian = vj.mlp_vae(test.event_shape, likelihood=vj.Gaussian())
     mean = vj.mean_and_stderr(vj.bits_per_dim(log_px, any_gaussian, vj.Dequantize()))

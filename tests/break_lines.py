@@ -491,7 +491,7 @@ LINES = [
             ("h = self.activation(h)", "h = nn.relu(h)", "test_model activation"),
             ("= self.output_activation(", "= (", "test_model batch_norm"),
             ("if self.is_initializing() else self.axis_name", "", "test_train under_pmap"),
-            ("mask[:, None] > 0", "mask[:, None] >= 0", "test_model padding"),
+            ("(h.ndim - 1)) > 0", "(h.ndim - 1)) >= 0", "test_model padding"),
             ("if axis_name is not None and mask is not None:", "if False:", "test_model padding_out"),
         ],
         "vae_jax/objectives/bounds.py": [

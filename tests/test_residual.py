@@ -228,6 +228,24 @@ def test_padding_changes_nothing(norm):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), masked, whole)
 
 
+def test_batch_norm_under_pmap_is_that_of_the_whole_batch():
+    settings = SMALL | {"blocks": (1, 1)}
+    apart = vj.resnet_vae(**settings, axis_name="devices")
+    x = jax.random.uniform(jax.random.key(3), (8, *apart.event_shape))
+    optimizer = optax.sgd(0.1)
+    step = jax.pmap(
+        vj.make_train_step(apart, vj.ELBO(), optimizer, axis_name="devices"),
+        axis_name="devices",
+        devices=jax.devices()[:2],
+    )
+    state = vj.init(jax.random.key(0), apart, optimizer)
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), state)
+    together, _ = step(states, vj.Batch(x.reshape(2, 4, *apart.event_shape)))
+    whole = trained_once(vj.resnet_vae(**settings), vj.Batch(x))
+    of_first = jax.tree.map(lambda leaf: leaf[0], together.variables)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), of_first, whole)
+
+
 def test_group_norm_does_not_couple_examples_and_batch_norm_does():
     x = jax.random.uniform(jax.random.key(3), (6, *SMALL["event_shape"]))
     for norm, coupled in (("group", False), ("batch", True)):
