@@ -86,6 +86,12 @@ def test_training_goes_on_from_there():
             correlated(5),
             r"data has shape \(5, 4, 4, 3\) for 5 latents; expected \[n, 4",
         ),
+        (MODELS["residual"], np.full((9, *SHAPE), np.nan, np.float32), "the data hold NaN or infinite values"),
+        (
+            MODELS["residual"],
+            np.tile(correlated(3), (3, 1, 1, 1)),
+            "the variance outside of the first 5 principal components is .*take fewer latent dimensions",
+        ),
         (MODELS["residual"], correlated(9)[:, :2], r"data has shape \(9, 2, 4, 3\) for 5 latents"),
     ],
 )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.data.arrays import as_reals
+from vae_jax.data.arrays import as_reals, require_finite
 from vae_jax.distributions import DiagonalGaussian, StandardNormal
 from vae_jax.distributions.likelihoods import LearnedGaussian, OptimalGaussian
 from vae_jax.errors import InputError
@@ -18,6 +18,8 @@ from vae_jax.networks.conv import LINEAR_SCALE
 
 def start_at_pca(vae: VAE, variables: Variables, data: Any) -> Variables:
     """Variables at which a VAE with linear paths is the probabilistic PCA of the data (Tipping and Bishop, 1999).
+
+    It is computed by NumPy in double precision, and cannot be traced.
 
     The optimum of a VAE whose networks are linear is probabilistic PCA (Lucas et al., 2019), where the bound is tight.
     The linear paths and the scale are set to it, and the weights of the last layers of both networks to 0, so that the
@@ -38,8 +40,8 @@ def start_at_pca(vae: VAE, variables: Variables, data: Any) -> Variables:
       The variables.
 
     Raises:
-      InputError: The model has no linear paths, or another posterior, prior or likelihood; or there are too few
-        examples or too many latent dimensions.
+      InputError: The model has no linear paths, or another posterior, prior or likelihood; there are too few examples
+        or too many latent dimensions; or the data have no variance outside of the principal components.
     """
     _require_linear_gaussian(vae)
     rows = np.asarray(as_reals("data", data), np.float32)
@@ -48,7 +50,13 @@ def start_at_pca(vae: VAE, variables: Variables, data: Any) -> Variables:
             f"data has shape {rows.shape} for {vae.latent_dim} latents; expected [n, "
             f"{', '.join(map(str, vae.event_shape))}] with more examples and more entries than latents"
         )
+    require_finite("the data", rows, has_missing=False)
     mean, directions, kept, noise = _principal_components(rows.reshape(len(rows), -1), vae.latent_dim)
+    if not noise > 1e-9 * kept[-1]:
+        raise InputError(
+            f"the variance outside of the first {vae.latent_dim} principal components is {noise:g}; expected more than "
+            "rounding errors: take fewer latent dimensions, or dequantised examples"
+        )
     gains = np.sqrt(kept - noise)
     encoding, decoding = directions * (gains / kept), (directions * gains).T  # [D, Z] and [Z, D]
     # The encoder returns the means, then the logarithms of the variances, which do not depend on the pixels.

@@ -16,7 +16,7 @@ Kernel = Float[Array, "3 3 channels features"]
 
 # Transforms of F(2 x 2, 3 x 3), Lavin and Gray (2016), section 4.1. Those of images consist of sums only.
 _KERNEL_TRANSFORM = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-_LEAST_CHANNELS = 10  # Half the harmonic mean of channels and features from which on Winograd's filtering is faster
+_LEAST_CHANNELS = 10  # half the harmonic mean of channels and features from which on Winograd's filtering is faster
 
 
 @jax.custom_vjp

@@ -124,8 +124,8 @@ class ResNetEncoder(nn.Module):
       output_shape: Shape of the outputs of one example.
       blocks: Number of blocks of each stage.
       norm: "batch" (Ioffe and Szegedy, 2015) or "group" (Wu and He, 2018), with 16 channels a group.
-      pool: Whether the dense layer takes the mean over the pixels of the last stage, which forgets where things are;
-        otherwise it takes all of these pixels.
+      pool: Whether the dense layer takes the mean over the pixels of the last stage, which does not depend on their
+        positions; otherwise it takes all of these pixels.
       linear: Whether a linear map of the pixels minus 1/2 is added to the outputs (see `ConvEncoder`).
       axis_name: Axis of `pmap` over which the batch is distributed; batch statistics are those of the whole batch.
     """
