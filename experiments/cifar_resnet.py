@@ -1,8 +1,8 @@
 """ResNet-18 VAEs of CIFAR-10 with four likelihoods, in bits per dimension beside probabilistic PCA.
 
-The networks are those of `VAE` in lightning-bolts at a quarter of their width: the ResNet-18 of He et al. (2016)
-without pooling before the blocks, its mirror image as decoder, and 256 latents. By default they have group
-normalisation, and the encoder keeps the pixels of its last stage. The likelihoods are Gaussians with one scale learned
+The networks follow `VAE` in lightning-bolts: the ResNet-18 of He et al. (2016) without pooling before the blocks, its
+mirror image as decoder, and 256 latents. By default they have a quarter of the width, group normalisation, and an
+encoder that keeps the pixels of its last stage. The likelihoods are Gaussians with one scale learned
 by gradient, one per channel, or the optimal one in closed form (Rybkin et al., 2021), and a mixture of discretised
 logistics (Salimans et al., 2017). Probabilistic PCA (Tipping and Bishop, 1999) with the same number of latents is
 fitted to the same dequantised pixels; the Gaussian models have linear paths that start there.
@@ -44,7 +44,7 @@ class Config(Options):
     models: tuple[str, ...] = tuple(LIKELIHOODS)
     """Likelihoods with which a model is trained."""
     width: int = 16
-    """Number of channels of the first stage. A ResNet-18 has 64, which takes hours per epoch on two cores."""
+    """Number of channels of the first stage. A ResNet-18 has 64, which needs a GPU."""
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     """Number of residual blocks of each stage of the encoder; the decoder reverses their order."""
     latent_dim: int = 256
@@ -68,6 +68,11 @@ def main(config: Config) -> Report:
             f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(LIKELIHOODS)}"
         )
     run = Run.start("cifar_resnet", config, native="cifar10", epochs=8, batch_size=64, small=0, stand_in_steps=500)
+    most = min(len(run.data.train), int(np.prod(run.data.event_shape))) - 1
+    if config.latent_dim > most:
+        raise vj.InputError(
+            f"latent_dim is {config.latent_dim}; probabilistic PCA of these images takes from 1 to {most} latents"
+        )
     train_key, eval_key, pca_key, draw_key = jax.random.split(run.key, 4)
     models = {name: model(run, config, name) for name in config.models}
     pixels = vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize())

@@ -53,9 +53,12 @@ LINES = [
         "vae_jax/data/synthetic/faces32.py": [
             ("dtype=np.uint16) + 2) // 4", "dtype=np.uint16)) // 4", "test_cifar stand_in"),
         ],
-        "vae_jax/models/principal_components.py": [
+        "vae_jax/training/principal_components.py": [
             ("np.log(noise / kept)", "np.log(noise * kept)", "test_pca_start likelihood"),
             ("[(0.5 - mean) @ encoding", "[mean @ encoding", "test_pca_start likelihood"),
+            ("np.maximum(kept - noise, 0)", "kept - noise", "test_pca_start equal"),
+            ("if not noise > 1e-9 * kept[-1]:", "if not noise > 0:", "test_pca_start bad_input"),
+            ("    leaves_of_model(vae, variables)\n", "", "test_pca_start other_models"),
             ("sum() / (len(mean) - count)", "sum() / len(mean)", "test_pca_start likelihood"),
         ],
         "vae_jax/networks/conv3x3.py": [
@@ -70,7 +73,8 @@ LINES = [
             ("(doubled(x) if self.double else x)", "x", "test_residual linens_layers"),
             ('if network.norm == "group":', 'if network.norm != "group":', "test_residual couple"),
             ("lambda h: batch_norm(h, train, mask,", "lambda h: batch_norm(h, train, None,", "test_residual padding"),
-            ("math.gcd(_CHANNELS_PER_GROUP, h.shape[-1])", "h.shape[-1]", "test_residual groups"),
+            ("_CHANNELS_PER_GROUP = 16", "_CHANNELS_PER_GROUP = 8", "test_residual groups"),
+            ("_CHANNELS_PER_GROUP = 16", "_CHANNELS_PER_GROUP = 48", "test_residual groups"),
         ],
         "vae_jax/checkpoints/allowed.py": [
             ('if "." in qualname or any(', "if any(", "test_allowed"),

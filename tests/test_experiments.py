@@ -379,11 +379,12 @@ def test_cifar_resnet_starts_at_probabilistic_pca(tmp_path, monkeypatch):
         (("--models", "shared", "own"), "models are shared, own; expected some of shared, channels, optimal, mixture"),
         (("--width", 0), "width is 0"),
         (("--latent-dim", 0), "latent_dim is 0"),
+        (("--latent-dim", 10), "latent_dim is 10; probabilistic PCA of these images takes from 1 to 9 latents"),
     ],
 )
 def test_cifar_resnet_refuses(tmp_path, monkeypatch, capsys, options, message):
     data = write_cifar(tmp_path / "data", colours(10, 0), colours(5, 1))
-    given = ("--data-dir", data, "--out", tmp_path)
+    given = ("--data-dir", data, "--out", tmp_path, "--latent-dim", 5)
     assert message in refused(monkeypatch, capsys, "cifar_resnet", *given, *options)
 
 
@@ -400,7 +401,7 @@ def test_celeba_attributes_refuses(tiny, monkeypatch, capsys):
 
 CONVOLUTIONAL_PEER = """
 import json, sys
-assert sys.argv[1:] == ["--batch", "2", "--steps", "3", "--repeats", "2"]
+assert sys.argv[1:] == ["--batch", "2", "--steps", "3", "--repeats", "2", "--mode", "eager", "--device", "cpu"]
 for rate in (10.0, 30.0):
     print(json.dumps({"images_per_s": rate}))
 """

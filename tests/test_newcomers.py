@@ -55,9 +55,9 @@ def evaluate(data=SPLIT, **settings):
             r"transform is the class Binarize; .*: make an object of it by Binarize\(\)",
         ),
         (lambda: evaluate(transform="binary"), "transform is 'binary'; expected a transform, such as vj.Binarize"),
-        (lambda: vj.mlp_vae(hidden=500), r"hidden is 500; expected a tuple of widths, such as \(500,\)"),
-        (lambda: vj.conv_vae(features=32), r"features is 32; expected a tuple of widths, such as \(32,\)"),
-        (lambda: vj.batch_norm_vae(hidden=49), r"hidden is 49; expected a tuple of widths, such as \(49,\)"),
+        (lambda: vj.mlp_vae(hidden=500), r"hidden is 500; expected a tuple of whole numbers, such as \(500, 500\)"),
+        (lambda: vj.conv_vae(features=32), r"features is 32; expected a tuple of whole numbers, such as \(32, 32\)"),
+        (lambda: vj.batch_norm_vae(hidden=49), r"hidden is 49; expected a tuple of whole numbers, such as \(49, 49\)"),
         (lambda: vj.mlp_vae(activation="relu"), "activation is 'relu'; expected a function, such as flax.linen.relu"),
         (
             lambda: vj.mlp_vae(likelihood=vj.Bernoulli),

@@ -84,17 +84,59 @@ def test_training_goes_on_from_there():
         (
             MODELS["residual"],
             correlated(5),
-            r"data has shape \(5, 4, 4, 3\) for 5 latents; expected \[n, 4",
+            r"data have shape \(5, 4, 4, 3\) for 5 latents; expected \[n, 4",
         ),
         (MODELS["residual"], np.full((9, *SHAPE), np.nan, np.float32), "the data hold NaN or infinite values"),
+        (MODELS["residual"], correlated(0), r"data have shape \(0, 4, 4, 3\) for 5 latents"),
+        (MODELS["residual"], np.zeros((9, *SHAPE), np.uint8), "data are uint8; expected examples after the transform"),
+        (
+            MODELS["residual"],
+            np.tile(correlated(3), (30, 1, 1, 1)),
+            "the variance outside of the first 5 principal components is .*take fewer latent dimensions",
+        ),
         (
             MODELS["residual"],
             np.tile(correlated(3), (3, 1, 1, 1)),
             "the variance outside of the first 5 principal components is .*take fewer latent dimensions",
         ),
-        (MODELS["residual"], correlated(9)[:, :2], r"data has shape \(9, 2, 4, 3\) for 5 latents"),
+        (MODELS["residual"], correlated(9)[:, :2], r"data have shape \(9, 2, 4, 3\) for 5 latents"),
     ],
 )
 def test_bad_input_is_answered_by_a_sentence(vae, data, message):
     with pytest.raises(InputError, match=message):
         vj.start_at_pca(vae, vae.init(jax.random.key(0)), data)
+
+
+OF_ANOTHER = MODELS["convolutional"].init(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("vae", "variables", "message"),
+    [
+        (MODELS["residual"], None, "variables is None; expected a dict of collections"),
+        (MODELS["residual"], OF_ANOTHER, "is missing, but the model has one of shape"),
+        ("resnet", OF_ANOTHER, r"vae is 'resnet'; expected a model: vj.start_at_pca\(vae, variables, data\)"),
+    ],
+)
+def test_other_models_and_variables_are_refused(vae, variables, message):
+    with pytest.raises(InputError, match=message):
+        vj.start_at_pca(vae, variables, correlated(9))
+
+
+def test_a_run_starts_from_given_variables():
+    vae, optimizer = MODELS["residual"], optax.adam(1e-3)
+    start = vae.init(jax.random.key(7))
+    state = vj.init(jax.random.key(0), vae, optimizer, variables=start)
+    jax.tree.map(np.testing.assert_array_equal, state.variables, start)
+    assert (state.key == vj.init(jax.random.key(0), vae, optimizer).key).all()
+    with pytest.raises(InputError, match="is missing, but the model has one of shape"):
+        vj.init(jax.random.key(0), vae, optimizer, variables=OF_ANOTHER)
+    with pytest.raises(InputError, match="data and variables are given; give one"):
+        vj.init(jax.random.key(0), vae, optimizer, variables=start, data=correlated(9))
+
+
+def test_equal_eigenvalues_give_numbers():
+    rows = np.concatenate([np.eye(48), -np.eye(48)]).reshape(-1, *SHAPE).astype(np.float32)
+    vae = vj.resnet_vae(SHAPE, 2, 4, blocks=(1, 1), linear=True)
+    variables = vj.start_at_pca(vae, vae.init(jax.random.key(0)), rows)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))

@@ -97,7 +97,6 @@ from vae_jax.models import (
     mlp_vae,
     parameter_table,
     resnet_vae,
-    start_at_pca,
 )
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, ResNetDecoder, ResNetEncoder, from_nnx
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
@@ -113,6 +112,7 @@ from vae_jax.training import (
     make_train_step,
     member,
     sharding,
+    start_at_pca,
     warm_up_then_cosine,
     with_settings,
 )

@@ -1,4 +1,4 @@
-"""Images per second of the convolutional VAE for 64 x 64 pixels, or of the ResNet VAE, and of the same in PyTorch.
+"""Images per second of the convolutional VAE for 64 x 64 pixels, or of the ResNet VAE, here and in PyTorch.
 
 The benchmark runs the peer script (see --peer) with a Python that has PyTorch, then this library, in alternation
 (A B A B). This library trains in two ways: by compiled epochs, as in `fit`, and by single compiled steps. The benchmark
@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -37,10 +37,14 @@ class Config:
     """Number of channels of the first stage of the ResNet VAE."""
     torch_python: Path | None = None
     """Python interpreter that has PyTorch. Without it, only this library is measured."""
+    mode: Literal["eager", "compile"] = "eager"
+    """Whether PyTorch runs the model directly or compiles it by torch.compile."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Device of PyTorch. This library uses a GPU if JAX finds one."""
     peer: Path | None = None
-    """Peer script, called as `peer --batch B --steps N --repeats R`, and with `--width W` for the ResNet VAE. It prints
-    a JSON line with "images_per_s" for each repetition. The default is ../shared/bench/torch_conv.py, or
-    torch_resnet.py beside this script."""
+    """Peer script, called as `peer --batch B --steps N --repeats R --mode M --device D`, and with `--width W` for the
+    ResNet VAE. It prints a JSON line with "images_per_s" for each repetition. The default is
+    ../shared/bench/torch_conv.py, or torch_resnet.py beside this script."""
     rounds: int = 3
     """Number of runs of each side."""
     batch_size: int = 64
@@ -51,16 +55,17 @@ class Config:
 
 def main(config: Config) -> None:
     """Run both sides in alternation, then print the medians and the ratios."""
-    require_positive_int(rounds=config.rounds, batch_size=config.batch_size, steps=config.steps)
-    require_positive_int(width=config.width)
+    require_positive_int(rounds=config.rounds, batch_size=config.batch_size, steps=config.steps, width=config.width)
     peers = {"conv": Path("../shared/bench/torch_conv.py"), "resnet": Path(__file__).with_name("torch_resnet.py")}
     peer = torch_command(config.torch_python, config.peer or peers[config.model])
-    of_model = {"width": config.width} if config.model == "resnet" else {}
+    options: dict[str, Any] = {"mode": config.mode, "device": config.device}
+    if config.model == "resnet":
+        options["width"] = config.width
     rates: dict[str, list[float]] = {"torch": []} if peer else {}
     rates |= {"compiled epochs": [], "one step at a time": []}
     for turn in range(config.rounds):
         if peer:
-            lines = peer_lines(peer, batch=config.batch_size, steps=config.steps, repeats=2, **of_model)
+            lines = peer_lines(peer, batch=config.batch_size, steps=config.steps, repeats=2, **options)
             rates["torch"] += [line["images_per_s"] for line in lines]
         for name, seconds in (("compiled epochs", by_epochs), ("one step at a time", by_steps)):
             rates[name] += [config.steps * config.batch_size / s for s in seconds(config)]

@@ -28,7 +28,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, scale: float, middle: int) -> None:
         super().__init__()
-        stride, self.scale = (2 if scale < 1 else 1), scale
+        stride = 2 if scale < 1 else 1
         self.up = nn.Upsample(scale_factor=2) if scale > 1 else nn.Identity()
         self.first, self.first_norm = conv(inputs, middle, 3, stride), nn.BatchNorm2d(middle)
         self.second, self.second_norm = conv(middle, outputs), nn.BatchNorm2d(outputs)

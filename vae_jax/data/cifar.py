@@ -5,6 +5,7 @@ blue, row by row. The Python version of the data set is not read, because unpick
 """
 
 import hashlib
+import lzma
 import tarfile
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, Split
-from vae_jax.errors import DataError, DataNotFoundError
+from vae_jax.errors import DataError, DataNotFoundError, size_of
 
 FOLDER, ARCHIVE = "cifar-10-batches-bin", "cifar-10-binary.tar.gz"
 TRAIN, TEST = tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"
@@ -31,8 +32,9 @@ def find_files(data_dir: Path) -> list[Path]:
       The five training batches and the test batch, or the archive alone.
 
     Raises:
-      DataNotFoundError: There are neither binary files nor an archive.
-      DataError: Some of the six files are missing, or there is only the Python version of the data set.
+      DataNotFoundError: There are neither binary files nor an archive; the message says so if there is the Python
+        version of the data set.
+      DataError: Some of the six files are missing.
     """
     homes = (data_dir / "cifar10", data_dir)
     for folder in (*(home / FOLDER for home in homes), *homes):
@@ -48,7 +50,7 @@ def find_files(data_dir: Path) -> list[Path]:
     for home in homes:
         for name in _PICKLED:
             if (pickled := home / name).exists():
-                raise DataError(
+                raise DataNotFoundError(
                     f"{pickled} is the Python version of CIFAR-10, whose pickle files can run any code; expected the "
                     f"binary version: put {ARCHIVE} or the folder {FOLDER}/ beside it"
                 )
@@ -86,7 +88,11 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The batches by name. Members are read in memory and never written, and only those of the published names."""
+    """The batches by name.
+
+    Only members of the published names are read, in memory. A member outside of the folder is a sign of an archive that
+    was made to overwrite files elsewhere when it is unpacked, so it is refused although nothing is written here.
+    """
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     try:
         with tarfile.open(path, "r:*") as archive:
@@ -101,9 +107,12 @@ def _read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                     continue
                 file = archive.extractfile(member) if member.isfile() and member.size <= _LARGEST else None
                 if file is None:
-                    raise DataError(f"{path}: {name} is not a file of batches; download the archive again")
+                    raise DataError(
+                        f"{path}: {name} is a link or a folder, or has more than {size_of(_LARGEST)}; expected a file: "
+                        "download the archive again"
+                    )
                 batches[name] = _parse(file.read(), f"{name} in {path}")
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} is damaged, or not a tar archive ({error}); download it again") from error
     if missing := [name for name in (*TRAIN, TEST) if name not in batches]:
         raise DataError(f"{path} lacks {' and '.join(missing)}; download it again")
@@ -115,7 +124,7 @@ def _parse(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     if not content or len(content) % _RECORD:
         raise DataError(
             f"{where} has {len(content):,} bytes; expected a multiple of {_RECORD:,}, one label and {_RECORD - 1:,} "
-            "pixels an image: download it again"
+            "bytes of an image: download it again"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
     labels = records[:, 0].astype(np.int32)

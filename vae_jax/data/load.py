@@ -1,6 +1,7 @@
 """Data sets by name, from local files, TFDS, a download, or the stand-ins that need no files."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -82,7 +83,9 @@ def _load_labelled(name: str, folder: Path | None) -> Dataset:
 
 def _load_cifar10(folder: Path | None) -> Dataset:
     """Load CIFAR-10 from its binary files, or as TFDS has prepared it."""
-    places: list[Callable[[], Dataset]] = [lambda: _from_prepared("cifar10", folder)]
+    places: list[Callable[[], Dataset]] = [
+        lambda: replace(_from_prepared("cifar10", folder), class_names=cifar.CLASSES)
+    ]
     if folder is not None:
         places.insert(0, lambda: _from_cifar(folder))
     return first_found("cifar10", places, _CIFAR_REMEDIES)

@@ -1,7 +1,6 @@
 """Latent-variable models: the protocol that they implement, and the variational autoencoder."""
 
 from vae_jax.models.constructors import batch_norm_vae, conv_vae, mlp_vae, resnet_vae
-from vae_jax.models.principal_components import start_at_pca
 from vae_jax.models.protocol import Draws, LatentVariableModel, Terms, Variables, merged
 from vae_jax.models.table import parameter_table
 from vae_jax.models.vae import VAE
@@ -18,5 +17,4 @@ __all__ = [
     "mlp_vae",
     "parameter_table",
     "resnet_vae",
-    "start_at_pca",
 ]

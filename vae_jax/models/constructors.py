@@ -11,14 +11,14 @@ from vae_jax.distributions import DiagonalGaussian, StandardNormal
 from vae_jax.distributions.likelihoods import Bernoulli, Gaussian, LearnedGaussian
 from vae_jax.errors import InputError, renamed, require_positive_int
 from vae_jax.models.vae import VAE, as_event_shape, require_parts
-from vae_jax.networks import MLP, NORMS, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder
+from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder, require_norm
 
 
 def _require_widths(**widths: Any) -> None:
     """Raise `InputError` unless each argument is a sequence of positive integers."""
     for name, given in widths.items():
         if not isinstance(given, Sequence) or isinstance(given, str):
-            raise InputError(f"{name} is {given!r}; expected a tuple of widths, such as ({given!r},)")
+            raise InputError(f"{name} is {given!r}; expected a tuple of whole numbers, such as ({given!r}, {given!r})")
         require_positive_int(**{f"{name}[{i}]": width for i, width in enumerate(given)})
 
 
@@ -199,10 +199,11 @@ def resnet_vae(
 ) -> VAE:
     """VAE with residual networks: the ResNet-18 of He et al. (2016) as encoder, its mirror image as decoder.
 
-    The defaults are those of `VAE` in lightning-bolts for CIFAR-10: a 3 x 3 convolution and no pooling before the
-    blocks, 512 features, 256 latents, and one learned scale for all pixels. Its encoder has 11,168,832 parameters
-    besides the dense layer of 2 x 131,328, its decoder 8,625,600. The training there is that of
-    `ELBO(kl=SampledKL())` by `optax.adam(1e-4)`.
+    By default the networks are those of `VAE` in lightning-bolts for CIFAR-10: a 3 x 3 convolution and no pooling
+    before the blocks, 512 features and 256 latents. The encoder has 11,168,832 parameters besides the dense layer of
+    2 x 131,328, the decoder 8,625,600. The learned scale of all pixels is that of Falcon (2020, "Variational
+    Autoencoder Demystified With PyTorch Implementation"), where the objective is `ELBO(kl=SampledKL())` and the
+    optimizer `optax.adam(1e-4)`.
 
     Args:
       event_shape: Shape of one example, (height, width, channels); each stage of blocks but one halves height and
@@ -232,9 +233,10 @@ def resnet_vae(
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim, width=width)
     _require_widths(blocks=blocks)
+    if len(blocks) < 2:
+        raise InputError(f"blocks is {blocks!r}; expected the numbers of two stages or more, such as (2, 2, 2, 2)")
     require_parts(likelihood=likelihood, prior=prior, posterior=posterior)
-    if norm not in NORMS:
-        raise InputError(f"norm is {norm!r}; expected one of {', '.join(map(repr, NORMS))}")
+    require_norm(norm)
     _require_halvings(event_shape, len(blocks) - 1)
     outputs = likelihood.output_shape(event_shape)
     _require_linear(linear, event_shape, outputs)

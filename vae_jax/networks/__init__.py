@@ -12,11 +12,10 @@ from vae_jax.networks.conv import ConvDecoder, ConvEncoder
 from vae_jax.networks.convolution import Downsample, Upsample
 from vae_jax.networks.dense import MLP, Gated, identity
 from vae_jax.networks.nnx import NNXNetwork, from_nnx, takes
-from vae_jax.networks.residual import NORMS, Conv3x3, DecoderBlock, EncoderBlock, ResNetDecoder, ResNetEncoder
+from vae_jax.networks.residual import Conv3x3, DecoderBlock, EncoderBlock, ResNetDecoder, ResNetEncoder, require_norm
 
 __all__ = [
     "MLP",
-    "NORMS",
     "Conv3x3",
     "ConvDecoder",
     "ConvEncoder",
@@ -30,5 +29,6 @@ __all__ = [
     "Upsample",
     "from_nnx",
     "identity",
+    "require_norm",
     "takes",
 ]

@@ -3,7 +3,8 @@
 GPU and TPU use the native convolution of XLA. On a CPU its forward pass is fast, but its gradients are a hundred times
 slower if the train step is inside a `scan` or a `while_loop`, because their axes are permuted. There, wide layers use
 the minimal filtering of Winograd, which needs 16 multiplications for 2 x 2 pixels of the output instead of 36, and
-consists of matrix products; for narrow layers each gradient is written as a convolution with the usual order of axes.
+consists of matrix products. For narrow layers and images of odd height or width, each gradient is written as a
+convolution with the usual order of axes.
 """
 
 import jax

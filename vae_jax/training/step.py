@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Int, Key, PyTree
 
 from vae_jax.checkpoints.description import describe
+from vae_jax.checkpoints.models import leaves_of_model, variables_of
 from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import example_keys
@@ -24,7 +25,6 @@ from vae_jax.errors import (
     require_key,
     require_positive,
     require_positive_int,
-    require_variables,
 )
 from vae_jax.models import Variables, merged
 from vae_jax.models.table import parameter_count
@@ -149,8 +149,7 @@ def init(
       optimizer: Optimizer of optax.
       settings: See `TrainState`.
       data: Training examples as the encoder takes them, [n, *event], for a model that starts from some (`VampPrior`).
-      variables: Variables of the model to start from, such as those of a trained model; by default `model.init` makes
-        them.
+      variables: Variables to start from, such as those of a trained state; by default `model.init` makes them.
       objective: Objective, if it has variables.
       frozen: See `TrainState`.
 
@@ -162,19 +161,21 @@ def init(
     require_model(model, INIT)
     require_optimizer(optimizer, INIT)
     variables_key, run_key = jax.random.split(key)
-    if variables is None:
+    given = variables is not None
+    if not given:
         variables = model.init(variables_key) if data is None else model.init(variables_key, data)
     else:
-        require_variables(variables)
+        leaves_of_model(model, variables)
         if data is not None:
             raise InputError("data and variables are given; give one: data are for the variables that model.init makes")
     if isinstance(objective, HasVariables):
         own = objective.init(jax.random.fold_in(run_key, OBJECTIVE), model)
-        if both := own["params"].keys() & variables["params"].keys():
+        of_model = variables_of(model)["params"] if given else variables["params"]
+        if both := own["params"].keys() & of_model.keys():
             raise InputError(
                 f"the objective's variables are named {', '.join(both)}, as a part of the model is; choose another name"
             )
-        variables = merged(variables, own)
+        variables = merged(own, variables)  # those of a trained state have the objective's too
     opt_state = optimizer.init(variables["params"])
     return TrainState(variables, opt_state, jnp.zeros((), jnp.int32), run_key, settings, frozen or {})
 

@@ -62,7 +62,7 @@ class GaussianImage:
 
     Attributes:
       mean: Mean, [*batch, *event].
-      variance: Variance, a scalar, or one per entry.
+      variance: Variance, a scalar, or one per channel or entry.
       event_ndim: Number of axes of an event.
     """
 
