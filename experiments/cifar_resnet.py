@@ -58,7 +58,7 @@ class Config(Options):
     start at probabilistic PCA."""
     out: Path = Path("runs/cifar_resnet")
     """Folder for the report and the pictures."""
-    training: TrainingOptions = TrainingOptions(learning_rate=1e-3)
+    training: TrainingOptions = TrainingOptions(learning_rate=5e-4)
 
 
 def main(config: Config) -> Report:
@@ -67,7 +67,7 @@ def main(config: Config) -> Report:
         raise vj.InputError(
             f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(LIKELIHOODS)}"
         )
-    run = Run.start("cifar_resnet", config, native="cifar10", epochs=8, batch_size=64, small=0, stand_in_steps=500)
+    run = Run.start("cifar_resnet", config, native="cifar10", epochs=6, batch_size=64, small=0, stand_in_steps=500)
     most = min(len(run.data.train), int(np.prod(run.data.event_shape))) - 1
     if config.latent_dim > most:
         raise vj.InputError(

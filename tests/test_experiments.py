@@ -389,7 +389,10 @@ def test_cifar_resnet_refuses(tmp_path, monkeypatch, capsys, options, message):
 
 
 def test_cifar_resnet_refuses_grey_images(tiny, tmp_path, monkeypatch, capsys):
-    options = ("--dataset", "mnist", "--data-dir", tiny, "--out", tmp_path)
+    options = ("--dataset", "mnist", "--data-dir", tiny, "--out", tmp_path, "--latent-dim", 2)
+    assert "are no colour images; expected (height, width, 3)" in refused(
+        monkeypatch, capsys, "cifar_resnet", *options, "--models", "mixture", "--blocks", 1, 1
+    )
     assert "cannot be halved 3 times" in refused(monkeypatch, capsys, "cifar_resnet", *options)
 
 
