@@ -73,10 +73,10 @@ def main(config: Config) -> Report:
         raise vj.InputError(
             f"latent_dim is {config.latent_dim}; probabilistic PCA of these images takes from 1 to {most} latents"
         )
-    train_key, eval_key, pca_key, draw_key = jax.random.split(run.key, 4)
+    train_key, eval_key, pca_key, draw_key, pca_test_key = jax.random.split(run.key, 5)
     models = {name: model(run, config, name) for name in config.models}
     pixels = vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize())
-    of_pca = pca_bits_per_dim(jax.random.fold_in(pca_key, 1), pixels, run.data.test, config.latent_dim)
+    of_pca = pca_bits_per_dim(pca_test_key, pixels, run.data.test, config.latent_dim)
     title = f"{run.where}, width {config.width}, {config.latent_dim} latents"
     print(f"{title}; bits per dimension of the {len(run.data.test):,} test images")
     print(f"  probabilistic PCA: {of_pca[0]:.3f} +- {of_pca[1]:.3f}, exact")
