@@ -2,10 +2,10 @@
 
 The networks follow `VAE` in lightning-bolts: the ResNet-18 of He et al. (2016) without pooling before the blocks, its
 mirror image as decoder, and 256 latents. By default they have a quarter of the width, group normalisation, and an
-encoder that keeps the pixels of its last stage. The likelihoods are Gaussians with one scale learned
-by gradient, one per channel, or the optimal one in closed form (Rybkin et al., 2021), and a mixture of discretised
-logistics (Salimans et al., 2017). Probabilistic PCA (Tipping and Bishop, 1999) with the same number of latents is
-fitted to the same dequantised pixels; the Gaussian models have linear paths that start there.
+encoder that keeps the pixels of its last stage. The likelihoods are Gaussians with one scale learned by gradient, one
+per channel, or the optimal one in closed form (Rybkin et al., 2021), and a mixture of discretised logistics (Salimans
+et al., 2017). Probabilistic PCA (Tipping and Bishop, 1999) with the same number of latents is fitted to the same
+dequantised pixels; the Gaussian models have linear paths that start there.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,8 @@ def main(config: Config) -> Report:
     pixels = vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize())
     of_pca = pca_bits_per_dim(pca_test_key, pixels, run.data.test, config.latent_dim)
     title = f"{run.where}, width {config.width}, {config.latent_dim} latents"
-    print(f"{title}; bits per dimension of the {len(run.data.test):,} test images")
+    label = f"{title}; negative ELBO at one sampled z in bits per dimension of the {len(run.data.test):,} test images"
+    print(f"{label}, dequantised (as levels for the mixture)")
     print(f"  probabilistic PCA: {of_pca[0]:.3f} +- {of_pca[1]:.3f}, exact")
     shown = run.data.test[:SHOWN]
     reconstructions = [("test images", shown.images / np.float32(255))]
@@ -91,13 +92,7 @@ def main(config: Config) -> Report:
         if config.linear and name in GAUSSIAN:
             start = vj.start_at_pca(vae, start, pixels)
         variables, history = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name)
-        measured = [key for key in history[-1] if key.startswith(("test", "scale"))]
-        numbers[name] = {
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-            "minutes": sum(record["seconds"] for record in history) / 60,
-            **{key: history[-1][key] for key in measured},
-            "curves": {key: [record[key] for record in history] for key in measured},
-        }
+        numbers[name] = numbers_of(variables, history) | {"pixels": transform_of(name).label}
         curves[NAMES[name]] = numbers[name]["curves"]
         print(row(name, numbers[name]))
         posterior = vj.encode_all(jax.random.clone(eval_key), vae, variables, shown, transform=transform_of(name))
@@ -108,7 +103,7 @@ def main(config: Config) -> Report:
     run.save("draws", vj.plot.sheets(draws, SHOWN, 1, f"E[x|z] of draws from N(0, I)\n{title}"))
     run.save("curves", bits_and_scales(curves, of_pca[0], title))
     pca = {"test_bits_per_dim": of_pca[0], "standard_error": of_pca[1]}
-    return run.report({"label": title, "probabilistic_pca": pca, "models": numbers})
+    return run.report({"label": label, "probabilistic_pca": pca, "models": numbers})
 
 
 def transform_of(name: str) -> vj.Dequantize | vj.Scale:
@@ -165,6 +160,17 @@ def train(
         **run.devices,
     )
     return state.variables, history
+
+
+def numbers_of(variables: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of a trained model for the report, and as "curves" those that were taken after each epoch."""
+    measured = [key for key in history[-1] if key.startswith(("test", "scale"))]
+    return {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        "minutes": sum(record["seconds"] for record in history) / 60,
+        **{key: history[-1][key] for key in measured},
+        "curves": {key: [record[key] for record in history] for key in measured},
+    }
 
 
 def scales(vae: vj.VAE, variables: dict[str, Any]) -> dict[str, float]:

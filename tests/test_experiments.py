@@ -345,7 +345,9 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
     run(monkeypatch, "cifar_resnet", "--data-dir", data, *small, "--checkpoint-dir", tmp_path / "kept")
     report = json.loads((tmp_path / "cifar_resnet.json").read_text())
     printed = capsys.readouterr().out
-    assert report["label"] == "cifar10, seed 0, width 4, 5 latents"
+    assert report["label"].startswith("cifar10, seed 0, width 4, 5 latents; negative ELBO at one sampled z in bits per")
+    pixels = {name: model["pixels"] for name, model in report["models"].items()}
+    assert pixels == dict.fromkeys(("shared", "channels", "optimal"), "dequantised") | {"mixture": "grey"}
     assert list(report["models"]) == ["shared", "channels", "optimal", "mixture"]
     for model in report["models"].values():
         assert np.isfinite(model["test_bits_per_dim"])
