@@ -72,11 +72,18 @@ def write_idx(folder: Path, train: Split, test: Split, suffix: str = ".gz") -> P
     return folder
 
 
+def cifar_bytes(images: np.ndarray, labels: np.ndarray) -> bytes:
+    """CIFAR-10's published layout: a label, then the planes of red, green and blue, row by row, of each image."""
+    content = b""
+    for image, label in zip(images, labels, strict=True):
+        content += bytes([label]) + b"".join(image[:, :, channel].tobytes() for channel in range(3))
+    return content
+
+
 def write_cifar(folder: Path, train: Split, test: Split) -> Path:
-    """CIFAR-10's six binary files of two splits of 32 x 32 colour images; a record is a label and three planes."""
+    """CIFAR-10's six binary files of two splits of 32 x 32 colour images."""
     folder.mkdir(parents=True, exist_ok=True)
     fifths = np.array_split(np.arange(len(train)), 5)
     for name, split in zip((*TRAIN, TEST), (*(train[rows] for rows in fifths), test), strict=True):
-        planes = split.images.transpose(0, 3, 1, 2).reshape(len(split), -1)
-        (folder / name).write_bytes(np.column_stack([split.labels.astype(np.uint8), planes]).tobytes())
+        (folder / name).write_bytes(cifar_bytes(split.images, split.labels))
     return folder

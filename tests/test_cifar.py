@@ -3,6 +3,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from conftest import cifar_bytes
 
 import vae_jax as vj
 from vae_jax.data import load_or_stand_in
@@ -14,16 +15,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uin
 LABELS = np.arange(12, dtype=np.uint8) % 10
 
 
-def records(images, labels):
-    """The published layout: a label, then the planes of red, green and blue, row by row."""
-    out = b""
-    for image, label in zip(images, labels, strict=True):
-        out += bytes([label]) + b"".join(image[:, :, channel].tobytes() for channel in range(3))
-    return out
-
-
 CONTENTS = {
-    name: records(IMAGES[2 * i : 2 * i + 2], LABELS[2 * i : 2 * i + 2]) for i, name in enumerate((*TRAIN, TEST))
+    name: cifar_bytes(IMAGES[2 * i : 2 * i + 2], LABELS[2 * i : 2 * i + 2]) for i, name in enumerate((*TRAIN, TEST))
 }
 
 
@@ -81,7 +74,7 @@ BAD_FILES = {
     "a byte is missing": ({TRAIN[0]: CONTENTS[TRAIN[0]][:-1]}, "has 6,145 bytes; expected a multiple of 3,073"),
     "an empty file": ({TEST: b""}, f"{TEST} has 0 bytes; expected a multiple of 3,073"),
     "a label above 9": (
-        {TRAIN[4]: records(IMAGES[:1], [10])},
+        {TRAIN[4]: cifar_bytes(IMAGES[:1], [10])},
         f"{TRAIN[4]} has the label 10; expected labels from 0 to 9",
     ),
 }

@@ -151,8 +151,8 @@ def _read(folder: Path) -> Dataset | None:
         splits: dict[str, Any] = {split: _read_split(folder, split, names.get(split)) for split in manifest["sha256"]}
         if {name: split.digest for name, split in splits.items()} == manifest["sha256"]:
             classes = manifest.get("class_names")
-            splits["class_names"] = None if classes is None else tuple(classes)
-            return Dataset(manifest["name"], **splits, source=manifest["source"])
+            class_names = None if classes is None else tuple(classes)
+            return Dataset(manifest["name"], **splits, source=manifest["source"], class_names=class_names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         pass  # missing or damaged, so that it is decoded again
     return None

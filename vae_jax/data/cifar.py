@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, Split
+from vae_jax.data.places import read_bytes
 from vae_jax.errors import DataError, DataNotFoundError, size_of
 
 FOLDER, ARCHIVE = "cifar-10-batches-bin", "cifar-10-binary.tar.gz"
@@ -67,7 +68,7 @@ def read_dataset(files: list[Path]) -> Dataset:
         batches = _read_archive(files[0])
         source = f"CIFAR-10's binary archive {files[0].name}, by its MD5 {_published(files[0])}"
     else:
-        batches = {path.name: _parse(_read_bytes(path), str(path)) for path in files}
+        batches = {path.name: _parse(read_bytes(path), str(path)) for path in files}
         source = f"CIFAR-10's binary files in {files[0].parent.name}/"
     images, labels = zip(*(batches[name] for name in TRAIN), strict=True)
     train = Split(np.concatenate(images), np.concatenate(labels))
@@ -78,13 +79,6 @@ def _published(archive: Path) -> str:
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     return "the published one" if digest == _PUBLISHED else "not the published one"
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
 
 
 def _read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, Split
+from vae_jax.data.places import read_bytes
 from vae_jax.errors import DataError, DataNotFoundError
 
 FILES = {
@@ -90,13 +91,11 @@ def read_array(path: Path, dimensions: int) -> np.ndarray:
 
 
 def _read_bytes(path: Path) -> bytes:
+    content = read_bytes(path)
     try:
-        content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file ({error}); download it again") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
 
 
 def _parse(content: bytes, path: Path, dimensions: int) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Search for a data set in several places."""
+"""Search for a data set in several places, and reading of a file."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vae_jax.data.dataset import Dataset
-from vae_jax.errors import DataNotFoundError
+from vae_jax.errors import DataError, DataNotFoundError
 
 
 def data_folder(data_dir: str | Path) -> Path:
@@ -17,6 +17,18 @@ def data_folder(data_dir: str | Path) -> Path:
     if not folder.is_dir():
         raise DataNotFoundError(f"the data folder {folder} does not exist or is not a folder; check the path")
     return folder
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+      DataError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
 
 
 def first_found(name: str, places: Iterable[Callable[[], Dataset]], remedies: str) -> Dataset:
