@@ -72,7 +72,11 @@ LINES = [
             ("x[:, ::2, ::2] if self.halve", "x[:, 1::2, 1::2] if self.halve", "test_residual linens_layers"),
             ("(doubled(x) if self.double else x)", "x", "test_residual linens_layers"),
             ('if network.norm == "group":', 'if network.norm != "group":', "test_residual couple"),
-            ("lambda h: batch_norm(h, train, mask,", "lambda h: batch_norm(h, train, None,", "test_residual padding"),
+            (
+                "lambda h: batch_normalised(h, train, mask,",
+                "lambda h: batch_normalised(h, train, None,",
+                "test_residual padding",
+            ),
             ("_CHANNELS_PER_GROUP = 16", "_CHANNELS_PER_GROUP = 8", "test_residual groups"),
             ("_CHANNELS_PER_GROUP = 16", "_CHANNELS_PER_GROUP = 48", "test_residual groups"),
         ],
@@ -145,6 +149,7 @@ LINES = [
             ("values.all() or not values.any()", "not values.any()", "test_celeba every_image"),
         ],
         "vae_jax/data/cache.py": [
+            ("None if classes is None else tuple(classes)", "None", "test_cifar cached"),
             ("path.stat().st_mtime_ns", "0", "test_data changed"),
             ("item.stat().st_mtime_ns", "0", "test_celeba changed"),
             ('.items()} == manifest["sha256"]', ".items()}", "test_data damaged_cache"),
@@ -585,6 +590,8 @@ LINES = [
             ),
         ],
         "vae_jax/training/step.py": [
+            ("variables = merged(own, variables)", "variables = merged(variables, own)", "test_parts starts_from"),
+            ("        leaves_of_model(model, variables)\n", "", "test_pca_start given"),
             ('merged(variables, updates) | {"params"', 'variables | {"params"', "test_train batch_statistics"),
             ("jnp.int32), run_key, settings,", "jnp.int32), variables_key, settings,", "test_train key_of_a_run"),
             ("gradients[name if name in losses else MODEL]", "gradients[MODEL]", "test_parts gradient"),

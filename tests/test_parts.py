@@ -127,6 +127,21 @@ def test_an_objective_can_not_take_the_name_of_a_part_of_the_model():
     with pytest.raises(vj.InputError, match="named x, as a part of the model is"):
         vj.init(jax.random.key(0), Scalar(), optax.sgd(0.1), objective=Clash())
 
+    own = Scalar().init(jax.random.key(1))
+    with pytest.raises(vj.InputError, match="named x, as a part of the model is"):
+        vj.init(jax.random.key(0), Scalar(), optax.sgd(0.1), objective=Clash(), variables=own)
+
+
+def test_a_run_starts_from_the_variables_of_model_and_objective():
+    def start(variables):
+        state = vj.init(jax.random.key(0), Scalar(), OPTIMIZER, objective=Saddle(), frozen=FROZEN, variables=variables)
+        return state.variables["params"]
+
+    trained = {"params": {"x": jnp.float32(7.0), "opponent": jnp.float32(8.0)}}
+    assert start(trained) == trained["params"]
+    of_model = start({"params": {"x": jnp.float32(7.0)}})
+    assert of_model == {"x": 7.0, "opponent": fresh().variables["params"]["opponent"]}
+
 
 def test_collections_that_a_step_changes_are_merged_and_not_replaced():
     class Two:

@@ -58,13 +58,13 @@ class MLP(nn.Module):
         for width in self.hidden:
             h = nn.Dense(width, kernel_init=kernel_init)(h)
             if self.batch_norm is not None:
-                h = batch_norm(h, train, mask, self.batch_norm, axis_name)
+                h = batch_normalised(h, train, mask, self.batch_norm, axis_name)
             h = self.activation(h)
         outputs = self.output_activation(nn.Dense(math.prod(self.output_shape))(h))
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
 
 
-def batch_norm(
+def batch_normalised(
     h: Float[Array, "batch *rest"],
     train: bool,
     mask: Shaped[Array, " batch"] | None,

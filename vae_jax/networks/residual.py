@@ -13,7 +13,7 @@ from vae_jax.errors import InputError
 from vae_jax.networks.conv import linear_outputs, linear_pixels
 from vae_jax.networks.conv3x3 import Image, conv3x3
 from vae_jax.networks.convolution import downsample, upsample
-from vae_jax.networks.dense import batch_norm, joined
+from vae_jax.networks.dense import batch_normalised, joined
 
 _CHANNELS_PER_GROUP = 16  # Wu and He (2018), table 3
 _MOMENTUM = 0.9  # the default of PyTorch, whose momentum is 1 minus this
@@ -233,4 +233,4 @@ def _norm(network: ResNetEncoder | ResNetDecoder, train: bool, mask: Array | Non
     if network.norm == "group":
         return lambda h: nn.GroupNorm(num_groups=None, group_size=math.gcd(_CHANNELS_PER_GROUP, h.shape[-1]))(h)
     axis_name = None if network.is_initializing() else network.axis_name  # there is no axis while variables are made
-    return lambda h: batch_norm(h, train, mask, _MOMENTUM, axis_name)
+    return lambda h: batch_normalised(h, train, mask, _MOMENTUM, axis_name)
