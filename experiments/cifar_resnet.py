@@ -5,7 +5,11 @@ mirror image as decoder, and 256 latents. By default they have a quarter of the 
 encoder that keeps the pixels of its last stage. The likelihoods are Gaussians with one scale learned by gradient, one
 per channel, or the optimal one in closed form (Rybkin et al., 2021), and a mixture of discretised logistics (Salimans
 et al., 2017). Probabilistic PCA (Tipping and Bishop, 1999) with the same number of latents is fitted to the same
-dequantised pixels; the Gaussian models have linear paths that start there.
+dequantised pixels, mirrored ones included; the models have linear paths that start there.
+
+Probabilistic PCA is a stationary point of a VAE with the prior N(0, I), and training moves away from it slowly, because
+both networks have to change together. A prior that is transformed by a coupling flow (RealNVP: Dinh et al., 2017) can
+change alone, so it is the default.
 """
 
 from collections.abc import Mapping
@@ -34,6 +38,9 @@ NAMES = {
     "optimal": "optimal scale",
     "mixture": "mixture of logistics",
 }
+PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=8, hidden=(256,)))}
+PRIOR_NAMES = {"normal": "N(0, I)", "flow": "a flow of N(0, I)"}
+LINEAR_RATE = 1 / 20  # learning rate of the linear paths relative to that of the other layers
 SHOWN = 16  # number of images of each model in the pictures
 
 
@@ -54,11 +61,13 @@ class Config(Options):
     pool: bool = False
     """Whether the encoder takes the mean over the pixels of its last stage, as ResNet-18 does, or all of them."""
     linear: bool = True
-    """Whether linear maps from pixels to latents and back are added to the networks of the Gaussian models, which then
-    start at probabilistic PCA."""
+    """Whether linear maps from pixels to latents and back are added to the networks, which then start at probabilistic
+    PCA."""
+    prior: Literal["normal", "flow"] = "flow"
+    """N(0, I), or N(0, I) transformed by a coupling flow."""
     out: Path = Path("runs/cifar_resnet")
     """Folder for the report and the pictures."""
-    training: TrainingOptions = TrainingOptions(learning_rate=5e-4)
+    training: TrainingOptions = TrainingOptions(learning_rate=1e-3)
 
 
 def main(config: Config) -> Report:
@@ -67,7 +76,7 @@ def main(config: Config) -> Report:
         raise vj.InputError(
             f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(LIKELIHOODS)}"
         )
-    run = Run.start("cifar_resnet", config, native="cifar10", epochs=6, batch_size=64, small=0, stand_in_steps=500)
+    run = Run.start("cifar_resnet", config, native="cifar10", epochs=3, batch_size=64, small=0, stand_in_steps=500)
     most = min(len(run.data.train), int(np.prod(run.data.event_shape))) - 1
     if config.latent_dim > most:
         raise vj.InputError(
@@ -75,7 +84,7 @@ def main(config: Config) -> Report:
         )
     train_key, eval_key, pca_key, draw_key, pca_test_key = jax.random.split(run.key, 5)
     models = {name: model(run, config, name) for name in config.models}
-    pixels = vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize())
+    pixels = mirrored_too(vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize()))
     of_pca = pca_bits_per_dim(pca_test_key, pixels, run.data.test, config.latent_dim)
     title = f"{run.where}, width {config.width}, {config.latent_dim} latents"
     label = f"{title}; negative ELBO at one sampled z in bits per dimension of the {len(run.data.test):,} test images"
@@ -89,8 +98,9 @@ def main(config: Config) -> Report:
     for name, vae in models.items():
         init_key, fit_key = jax.random.split(jax.random.clone(train_key))
         start = vae.init(init_key)
-        if config.linear and name in GAUSSIAN:
-            start = vj.start_at_pca(vae, start, pixels)
+        if config.linear:
+            levels = mirrored_too(run.data.train.images / np.float32(255))
+            start = vj.start_at_pca(vae, start, pixels if name in GAUSSIAN else levels)
         variables, history = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name)
         numbers[name] = numbers_of(variables, history) | {"pixels": transform_of(name).label}
         curves[NAMES[name]] = numbers[name]["curves"]
@@ -100,10 +110,15 @@ def main(config: Config) -> Report:
         for sheet, z in ((reconstructions, posterior.mean), (draws, np.asarray(from_prior))):
             sheet.append((NAMES[name], np.clip(vj.decode_all(vae, variables, z), 0, 1)))
     run.save("reconstructions", vj.plot.sheets(reconstructions, SHOWN, 1, f"E[x|z] at the mean of q(z|x)\n{title}"))
-    run.save("draws", vj.plot.sheets(draws, SHOWN, 1, f"E[x|z] of draws from N(0, I)\n{title}"))
+    run.save("draws", vj.plot.sheets(draws, SHOWN, 1, f"E[x|z] of draws from {PRIOR_NAMES[config.prior]}\n{title}"))
     run.save("curves", bits_and_scales(curves, of_pca[0], title))
     pca = {"test_bits_per_dim": of_pca[0], "standard_error": of_pca[1]}
     return run.report({"label": label, "probabilistic_pca": pca, "models": numbers})
+
+
+def mirrored_too(images: np.ndarray) -> np.ndarray:
+    """The images, followed by the same images mirrored left to right, with which the models train as well."""
+    return np.concatenate([images, images[:, :, ::-1]])
 
 
 def transform_of(name: str) -> vj.Dequantize | vj.Scale:
@@ -121,7 +136,8 @@ def model(run: Run, config: Config, name: str) -> vj.VAE:
         blocks=config.blocks,
         norm=config.norm,
         pool=config.pool,
-        linear=config.linear and name in GAUSSIAN,
+        linear=config.linear,
+        prior=PRIORS[config.prior],
     )
 
 
@@ -133,7 +149,7 @@ def train(
     Returns:
       The variables and the history, which has the ELBO of the test images and the scales after each epoch.
     """
-    optimizer = optax.adam(vj.warm_up_then_cosine(config.training.learning_rate, run.steps))
+    optimizer = adam(config.training.learning_rate, run.steps)
     transform = transform_of(name)
     vae.require_data(run.data.train, transform)
 
@@ -151,7 +167,7 @@ def train(
         vj.init(key, vae, optimizer, variables=start),
         vj.make_train_step(vae, vj.ELBO(), optimizer),
         run.data.train,
-        transform=transform,
+        transform=vj.Mirrored(transform),
         epochs=run.epochs,
         batch_size=run.batch_size,
         eval_fn=eval_fn,
@@ -160,6 +176,24 @@ def train(
         **run.devices,
     )
     return state.variables, history
+
+
+def adam(peak: float, steps: int) -> optax.GradientTransformation:
+    """Adam with warm-up and cosine decay, and a smaller rate for the linear paths.
+
+    The size of Adam's steps does not decrease with the gradient, so that at the full rate the noise of the gradients
+    moves the linear paths away from their optimum by more than the other layers gain.
+    """
+    rates = {"linear": LINEAR_RATE * peak, "other": peak}
+    optimizers = {part: optax.adam(vj.warm_up_then_cosine(rate, steps)) for part, rate in rates.items()}
+    return optax.partition(optimizers, parts)
+
+
+def parts(params: dict[str, Any]) -> dict[str, Any]:
+    """For each parameter, whether it belongs to a linear path."""
+    return jax.tree.map_with_path(
+        lambda path, _: "linear" if "['linear']" in jax.tree_util.keystr(path) else "other", params
+    )
 
 
 def numbers_of(variables: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:

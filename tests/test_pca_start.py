@@ -53,6 +53,76 @@ def test_the_bound_is_the_likelihood_of_probabilistic_pca(name, count):
     np.testing.assert_allclose(np.asarray(terms).std(axis=0), 0, atol=2e-3)
 
 
+def test_the_prior_may_be_an_untrained_flow():
+    normal = MODELS["residual"]
+    flow = vj.resnet_vae(SHAPE, LATENTS, 4, blocks=(1, 1), linear=True, prior=vj.FlowPrior(vj.Coupling(3, (8,))))
+    train, x = correlated(100), jnp.asarray(correlated(20, seed=1))
+    starts = [vj.start_at_pca(vae, vae.init(jax.random.key(0)), train) for vae in (normal, flow)]
+    found = [
+        vj.elbo_terms(jax.random.key(1), vae, variables, x)
+        for vae, variables in zip((normal, flow), starts, strict=True)
+    ]
+    # The KL is exact with N(0, I) and sampled with a flow, so the importance weights are compared.
+    weights = vj.log_weights(jax.random.key(2), flow, starts[1], x, 4)
+    expected = vj.log_weights(jax.random.key(2), normal, starts[0], x, 4)
+    np.testing.assert_allclose(weights, expected, atol=2e-3)
+    np.testing.assert_allclose(found[1].log_px_z, found[0].log_px_z, rtol=1e-5)
+
+
+CHANNELS = np.array([[0.1, 0, 0], [0.06, 0.05, 0], [0.03, 0.04, 0.04]])  # a root of the covariance of the noise
+
+
+def with_coloured_noise(count, seed=0):
+    generator = np.random.default_rng(seed)
+    plane = np.random.default_rng(9).normal(size=(LATENTS, 48)) * 0.15
+    noise = generator.normal(size=(count, 16, 3)) @ CHANNELS.T
+    return (0.5 + generator.normal(size=(count, LATENTS)) @ plane + noise.reshape(count, 48)).reshape(-1, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    "vae",
+    [
+        vj.resnet_vae(SHAPE, LATENTS, 4, vj.ColourMixtureOfLogistics(1), blocks=(1, 1), linear=True),
+        vj.conv_vae(SHAPE, LATENTS, (4, 4), vj.ColourMixtureOfLogistics(4), linear=True),
+    ],
+    ids=["residual", "convolutional"],
+)
+@pytest.mark.parametrize("count", [20_000, 40])
+def test_a_mixture_of_logistics_starts_at_pca_with_noise_between_channels(vae, count):
+    """The posterior is that of the linear Gaussian model whose mean and noise are those of the decoder."""
+    train = with_coloured_noise(count).astype(np.float32)
+    variables = vj.start_at_pca(vae, vae.init(jax.random.key(0)), train)
+    z = np.concatenate([np.zeros((1, LATENTS)), np.eye(LATENTS)]).astype(np.float32)
+    px_z = vae.decode(variables, jnp.asarray(z))
+    means = np.asarray(px_z.mean, np.float64).reshape(len(z), 48)
+    weights = (means[1:] - means[0]).T
+    components = vae.likelihood.components
+    numbers = np.asarray(px_z.outputs[0, 0, 0], np.float64)
+    logits, scales, coefficients = (
+        numbers[:components],
+        numbers[4 * components : 7 * components],
+        numbers[7 * components :],
+    )
+    assert (logits == 0).all()
+    unconditional = np.eye(3)
+    green, blue_on_red, blue_on_green = np.tanh(coefficients.reshape(3, components)[:, 0])
+    unconditional[1, 0], unconditional[2, :2] = -green, (-blue_on_red, -blue_on_green)
+    mean_log_scale = scales.reshape(3, components).mean(axis=1) + (0 if components == 1 else 0.375)
+    deviations = np.exp(mean_log_scale) / 2 * np.pi / np.sqrt(3)
+    root = np.linalg.inv(unconditional) * deviations
+    noise = root @ root.T
+    if count > 48:
+        np.testing.assert_allclose(noise, CHANNELS @ CHANNELS.T, rtol=0.05, atol=1e-4)
+        np.testing.assert_allclose(means[0], train.reshape(count, -1).mean(axis=0), atol=2e-3)
+    precision = np.kron(np.eye(16), np.linalg.inv(noise))
+    covariance = np.linalg.inv(np.eye(LATENTS) + weights.T @ precision @ weights)
+    x = with_coloured_noise(10, seed=1).astype(np.float32)
+    q = vae.encode(variables, jnp.asarray(x))
+    expected = (x.reshape(10, 48) - means[0]) @ precision @ weights @ covariance
+    np.testing.assert_allclose(q.mean, expected, atol=0.02)
+    np.testing.assert_allclose(q.variance, np.tile(np.diag(covariance), (10, 1)), rtol=0.03)
+
+
 def test_training_goes_on_from_there():
     vae = MODELS["residual"]
     train, optimizer = correlated(64), optax.adam(1e-3)
@@ -78,7 +148,17 @@ def test_training_goes_on_from_there():
         (
             vj.resnet_vae(SHAPE, 2, 4, blocks=(1, 1), linear=True, prior=vj.GaussianMixture(3)),
             correlated(9),
-            "probabilistic PCA is a model of the posterior DiagonalGaussian and the prior StandardNormal",
+            r"the prior GaussianMixture\(.*\) is not N\(0, I\) at these variables.*take StandardNormal\(\), or",
+        ),
+        (
+            vj.conv_vae(SHAPE, 2, (4,), vj.LearnedGaussian(), vj.FullGaussian, linear=True),
+            correlated(9),
+            "the model has the posterior .*FullGaussian.*; that of probabilistic PCA is DiagonalGaussian",
+        ),
+        (
+            vj.conv_vae(SHAPE, 2, (4,), vj.ColourMixtureOfLogistics(2), linear=True),
+            np.repeat(correlated(99)[..., :1], 3, axis=-1),
+            "the channels of what 2 principal components leave are linearly dependent; expected images in colour",
         ),
         (vj.conv_vae(SHAPE, 2, (4,), linear=True), correlated(9), r"likelihood is Gaussian\(variance=1.0\); prob"),
         (

@@ -339,8 +339,8 @@ def test_a_scale_per_channel():
             r"events of shape \(32, 32, 1\) are no colour images; expected \(height, width, 3\)",
         ),
         (
-            lambda: vj.resnet_vae(linear=True, likelihood=vj.MixtureOfLogistics()),
-            "linear paths go to means of pixels, but the likelihood takes outputs of shape",
+            lambda: vj.resnet_vae(linear=True, likelihood=vj.HeteroscedasticGaussian()),
+            r"linear paths go to locations of pixels, but Heteroscedast.* takes outputs of shape \(32, 32, 3, 2\)",
         ),
         (
             lambda: vj.LearnedGaussian(per_element=True, per_channel=True),
@@ -351,3 +351,62 @@ def test_a_scale_per_channel():
 def test_bad_input_is_answered_by_a_sentence(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+OF_SCALES = {vj.ColourMixtureOfLogistics(3): slice(12, 21), vj.MixtureOfLogistics(3): slice(6, 9)}
+
+
+@pytest.mark.parametrize("likelihood", OF_SCALES, ids=repr)
+def test_mixtures_have_the_given_locations(likelihood):
+    image = np.random.default_rng(0).uniform(0.2, 0.8, (2, 8, 8, 3)).astype(np.float32)
+    outputs = jnp.zeros((2, *likelihood.output_shape((8, 8, 3)))).at[..., OF_SCALES[likelihood]].set(-5.0)
+    found = likelihood.with_locations(outputs, jnp.asarray(image))
+    np.testing.assert_allclose(likelihood(found).mean, image, atol=1e-4)
+    # Locations are added to those of the outputs, in the unit of the pixels.
+    again = likelihood.with_locations(found, jnp.asarray(0.5 + 0.1 * image))
+    np.testing.assert_allclose(likelihood(again).mean, 1.1 * image, atol=1e-4)
+
+
+MAKERS = {
+    "residual": lambda **parts: vj.resnet_vae((8, 8, 3), 2, 4, blocks=(1, 1), **parts),
+    "convolutional": lambda **parts: vj.conv_vae((8, 8, 3), 2, (4, 4), **parts),
+}
+
+
+@pytest.mark.parametrize("likelihood", [*OF_SCALES, vj.LearnedGaussian()], ids=repr)
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_linear_path_moves_the_locations_of_the_likelihood(make, likelihood):
+    vae, without = make(likelihood=likelihood, linear=True), make(likelihood=likelihood)
+    params = vae.init(jax.random.key(0))["params"]
+    kernel = jax.random.normal(jax.random.key(1), (2, 192))
+    params["decoder"]["linear"] = {"kernel": kernel, "bias": jnp.full(192, 0.3)}
+    z = jnp.array([[1.0, -2.0], [0.5, 0.0]])
+    found = vae.decoder.apply({"params": params["decoder"], **_batch_stats(vae)}, z)
+    names = without.init(jax.random.key(0))["params"]["decoder"]
+    others = {
+        name: {part: params["decoder"][name][part] for part in names[name]} for name in names if "Dec" not in name
+    }
+    others |= {name: params["decoder"][name] for name in names if "Dec" in name}
+    outputs = without.decoder.apply({"params": others, **_batch_stats(vae)}, z)
+    pixels = (z @ kernel) * (4 / np.sqrt(2)) + 0.3
+    expected = likelihood.with_locations(outputs, pixels.reshape(2, 8, 8, 3))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def _batch_stats(vae):
+    variables = vae.init(jax.random.key(0))
+    return {"batch_stats": variables["batch_stats"]["decoder"]} if "decoder" in variables.get("batch_stats", {}) else {}
+
+
+def test_outputs_that_are_no_locations_are_refused():
+    with pytest.raises(InputError, match=r"HeteroscedasticGaussian.* takes outputs of another shape than x"):
+        vj.HeteroscedasticGaussian().with_locations(jnp.ones((1, 4, 4, 3, 2)), jnp.ones((1, 4, 4, 3)))
+
+
+def test_the_bias_of_a_convolution_is_added():
+    layer = Conv3x3(5, bias=True)
+    x = jnp.ones((2, 4, 4, 3))
+    params = layer.init(jax.random.key(0), x)["params"]
+    with_bias = params | {"bias": jnp.arange(5.0)}
+    difference = layer.apply({"params": with_bias}, x) - layer.apply({"params": params}, x)
+    np.testing.assert_allclose(difference, np.broadcast_to(np.arange(5.0), difference.shape), atol=1e-5)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vae_jax.distributions import DiagonalGaussian, StandardNormal
-from vae_jax.distributions.likelihoods import Bernoulli, Gaussian, LearnedGaussian
+from vae_jax.distributions.likelihoods import Bernoulli, Gaussian, LearnedGaussian, Likelihood
 from vae_jax.errors import InputError, renamed, require_positive_int
 from vae_jax.models.vae import VAE, as_event_shape, require_parts
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder, require_norm
@@ -35,10 +35,18 @@ def _require_halvings(event_shape: tuple[int, ...], halvings: int) -> None:
         )
 
 
-def _require_linear(linear: bool, event_shape: tuple[int, ...], outputs: tuple[int, ...]) -> None:
-    """Raise `InputError` if a linear path is set, but the outputs of the decoder are not one number per entry."""
-    if linear and outputs != event_shape:
-        raise InputError(f"linear paths go to means of pixels, but the likelihood takes outputs of shape {outputs}")
+def _linear_path(linear: bool, likelihood: Likelihood, event_shape: tuple[int, ...]) -> dict[str, Any]:
+    """The arguments of a decoder with which a linear path, if there is one, goes to the locations of the likelihood.
+
+    Raises:
+      InputError: There is a path, but the likelihood has no locations that it could move.
+    """
+    outputs = likelihood.output_shape(event_shape)
+    if not linear or outputs == event_shape:
+        return {"linear": linear}
+    if type(likelihood).with_locations is Likelihood.with_locations:
+        raise InputError(f"linear paths go to locations of pixels, but {likelihood} takes outputs of shape {outputs}")
+    return {"linear": True, "likelihood": likelihood, "event_shape": event_shape}
 
 
 @renamed(image_shape="event_shape")
@@ -163,7 +171,7 @@ def conv_vae(
 
     Raises:
       InputError: A size is not a positive integer, height or width is not a multiple of 2**len(features), there are no
-        convolutions, or `linear` is set with a likelihood whose outputs do not have the shape of the event.
+        convolutions, or `linear` is set with a likelihood without locations (`Likelihood.with_locations`).
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
@@ -171,10 +179,10 @@ def conv_vae(
     require_parts(likelihood=likelihood, posterior=posterior)
     _require_halvings(event_shape, len(features))
     outputs = likelihood.output_shape(event_shape)
-    _require_linear(linear, event_shape, outputs)
+    path = _linear_path(linear, likelihood, event_shape)
     return VAE(
         encoder=ConvEncoder(tuple(features), posterior.output_shape(latent_dim), linear),
-        decoder=ConvDecoder(tuple(reversed(features)), outputs, linear),
+        decoder=ConvDecoder(tuple(reversed(features)), outputs, **path),
         event_shape=event_shape,
         latent_dim=latent_dim,
         posterior=posterior,
@@ -227,8 +235,8 @@ def resnet_vae(
 
     Raises:
       InputError: A size is not a positive integer, height or width is not a multiple of 2**(len(blocks) - 1), the
-        normalisation is not one of the two, or `linear` is set with a likelihood whose outputs do not have the shape of
-        the event.
+        normalisation is not one of the two, or `linear` is set with a likelihood without locations
+        (`Likelihood.with_locations`).
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim, width=width)
@@ -239,11 +247,13 @@ def resnet_vae(
     require_norm(norm)
     _require_halvings(event_shape, len(blocks) - 1)
     outputs = likelihood.output_shape(event_shape)
-    _require_linear(linear, event_shape, outputs)
-    settings: dict[str, Any] = {"norm": norm, "linear": linear, "axis_name": axis_name}
+    path = _linear_path(linear, likelihood, event_shape)
+    settings: dict[str, Any] = {"norm": norm, "axis_name": axis_name}
     return VAE(
-        encoder=ResNetEncoder(width, posterior.output_shape(latent_dim), tuple(blocks), pool=pool, **settings),
-        decoder=ResNetDecoder(width, outputs, tuple(reversed(blocks)), **settings),
+        encoder=ResNetEncoder(
+            width, posterior.output_shape(latent_dim), tuple(blocks), pool=pool, linear=linear, **settings
+        ),
+        decoder=ResNetDecoder(width, outputs, tuple(reversed(blocks)), **path, **settings),
         event_shape=event_shape,
         latent_dim=latent_dim,
         posterior=posterior,

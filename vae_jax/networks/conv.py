@@ -1,11 +1,13 @@
 """Convolutional networks for images."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
+from vae_jax.distributions.likelihoods import Likelihood
 from vae_jax.networks.convolution import Downsample, Upsample
 from vae_jax.networks.dense import joined
 
@@ -52,11 +54,15 @@ class ConvDecoder(nn.Module):
       features: Number of channels before each convolution; each convolution doubles height and width.
       output_shape: Shape of the outputs of one example: height, width, and one or more axes of channels.
       linear: Whether a linear map of the inputs, with a bias initialised at 1/2, is added to the outputs.
+      likelihood: Likelihood whose locations the linear map moves, or None if the outputs are the locations.
+      event_shape: Shape of the locations of one example, with `likelihood`.
     """
 
     features: tuple[int, ...]
     output_shape: tuple[int, ...]
     linear: bool = False
+    likelihood: Likelihood | None = None
+    event_shape: tuple[int, ...] | None = None
 
     @property
     def last_layer(self) -> str:
@@ -75,9 +81,8 @@ class ConvDecoder(nn.Module):
         h = h.reshape(-1, *start)
         for features in (*self.features[1:], math.prod(channels)):
             h = Upsample(features)(nn.relu(h))
-        if self.linear:
-            h += linear_pixels(inputs, self.output_shape).reshape(h.shape)
-        return h.reshape(-1, *self.output_shape)
+        outputs = h.reshape(-1, *self.output_shape)
+        return with_linear_path(self, inputs, outputs) if self.linear else outputs
 
 
 def linear_outputs(inputs: Float[Array, "batch ..."], size: int) -> Float[Array, "batch {size}"]:
@@ -88,7 +93,17 @@ def linear_outputs(inputs: Float[Array, "batch ..."], size: int) -> Float[Array,
     return nn.Dense(size, use_bias=False, kernel_init=kernel_init, name="linear")(pixels)
 
 
-def linear_pixels(inputs: Float[Array, "batch latent"], shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
+def with_linear_path(
+    network: Any, inputs: Float[Array, "batch latent"], outputs: Float[Array, "batch ..."]
+) -> Float[Array, "batch ..."]:
+    """The outputs, [batch, *output_shape], and the linear map of the inputs to the locations of a decoder."""
+    if network.likelihood is None:
+        return outputs + _linear_pixels(inputs, network.output_shape)
+    added: Array = network.likelihood.with_locations(outputs, _linear_pixels(inputs, network.event_shape))
+    return added
+
+
+def _linear_pixels(inputs: Float[Array, "batch latent"], shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
     """Linear map of the latents with a bias initialised at 1/2, [batch, *shape], as the layer "linear" of a network."""
     zeros, grey = nn.initializers.zeros, nn.initializers.constant(0.5)
     pixels = nn.Dense(math.prod(shape), kernel_init=zeros, bias_init=grey, name="linear")(_scaled(inputs))

@@ -9,8 +9,9 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float, PyTree, Shaped
 
+from vae_jax.distributions.likelihoods import Likelihood
 from vae_jax.errors import InputError
-from vae_jax.networks.conv import linear_outputs, linear_pixels
+from vae_jax.networks.conv import linear_outputs, with_linear_path
 from vae_jax.networks.conv3x3 import Image, conv3x3
 from vae_jax.networks.convolution import downsample, upsample
 from vae_jax.networks.dense import batch_normalised, joined
@@ -22,7 +23,7 @@ Norm = Callable[[Array], Array]
 
 
 class Conv3x3(nn.Module):
-    """3 x 3 convolution with zero padding of one pixel, without a bias, that keeps, halves or doubles height and width.
+    """3 x 3 convolution with zero padding of one pixel that keeps, halves or doubles height and width.
 
     "halve" is a stride of 2. "double" is nearest-neighbour upsampling before the convolution. Both are computed as the
     4 x 4 convolution of stride 2 and its transpose, whose gradients are fast in the loops of a compiled epoch on CPUs.
@@ -32,16 +33,26 @@ class Conv3x3(nn.Module):
     Attributes:
       features: Number of channels of the outputs.
       resize: "keep", "halve" or "double".
+      bias: Whether a bias is added.
     """
 
     features: int
     resize: str = "keep"
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Image) -> Float[Array, "batch h w {self.features}"]:
         """Outputs of a batch; height and width are those of the inputs, or half or twice as large."""
         kernel = self.param("kernel", nn.initializers.he_normal(), (3, 3, x.shape[-1], self.features), jnp.float32)
         x, kernel = promote_dtype(x, kernel)
+        y = self._convolved(x, kernel)
+        return (
+            y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).reshape(1, 1, 1, -1)
+            if self.bias
+            else y
+        )
+
+    def _convolved(self, x: Image, kernel: Array) -> Array:
         if self.resize == "keep":
             return conv3x3(x, kernel)
         if self.resize == "halve":
@@ -178,6 +189,8 @@ class ResNetDecoder(nn.Module):
       blocks: Number of blocks of each stage.
       norm: "batch" or "group" (see `ResNetEncoder`).
       linear: Whether a linear map of the inputs, with a bias initialised at 1/2, is added to the outputs.
+      likelihood: Likelihood whose locations the linear map moves (see `ConvDecoder`).
+      event_shape: Shape of the locations of one example, with `likelihood`.
       axis_name: Axis of `pmap` over which the batch is distributed; batch statistics are those of the whole batch.
     """
 
@@ -186,6 +199,8 @@ class ResNetDecoder(nn.Module):
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     norm: str = "batch"
     linear: bool = False
+    likelihood: Likelihood | None = None
+    event_shape: tuple[int, ...] | None = None
     axis_name: str | None = None
 
     last_layer: ClassVar[str] = "outputs"
@@ -215,10 +230,9 @@ class ResNetDecoder(nn.Module):
             for block in range(blocks):
                 features = self.width * max(scale // 2 ** (stage + 1), 1)
                 h = DecoderBlock(features, stage < stages - 1 and block == 0, norm)(h)
-        outputs = Conv3x3(math.prod(channels), name=self.last_layer)(h)
-        if self.linear:
-            outputs += linear_pixels(inputs, self.output_shape).reshape(outputs.shape)
-        return outputs.reshape(-1, *self.output_shape)
+        last = Conv3x3(math.prod(channels), bias=self.likelihood is not None, name=self.last_layer)
+        outputs = last(h).reshape(-1, *self.output_shape)
+        return with_linear_path(self, inputs, outputs) if self.linear else outputs
 
 
 def require_norm(norm: str) -> None:

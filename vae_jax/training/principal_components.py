@@ -1,7 +1,7 @@
 """Variables of a VAE with linear paths at which it is probabilistic PCA."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,15 @@ import numpy as np
 
 from vae_jax.checkpoints.models import leaves_of_model
 from vae_jax.data.arrays import as_reals, require_finite
-from vae_jax.distributions import DiagonalGaussian, StandardNormal
-from vae_jax.distributions.likelihoods import LearnedGaussian, OptimalGaussian
+from vae_jax.distributions import DiagonalGaussian, UnitGaussian
+from vae_jax.distributions.likelihoods import ColourMixtureOfLogistics, LearnedGaussian, OptimalGaussian
 from vae_jax.errors import InputError, named
 from vae_jax.models import VAE, Variables
 from vae_jax.networks.conv import LINEAR_SCALE
 
 _BLOCK = 4_096  # examples that are converted to double precision at a time
+_CHANNELS = 3
+_ITERATIONS = 6  # of the covariance between channels, whose error halves with each one
 
 
 def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
@@ -30,11 +32,17 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
 
         p(x|z) = N(m + U (L - s^2)^(1/2) z, s^2),    q(z|x) = N(L^(-1) (L - s^2)^(1/2) U^T (x - m), s^2 L^(-1)).
 
-    NumPy computes this in double precision, so the function cannot be traced.
+    A `ColourMixtureOfLogistics` has dependent channels, so the noise has a covariance S between the channels of a
+    pixel: the model is probabilistic PCA of the pixels multiplied by S^(-1/2), and S is the covariance of what it
+    leaves. All components start with the conditional means of the channels, and with scales around the conditional
+    standard deviations, which differ so that training can tell the components apart.
+
+    NumPy computes this in double precision, so the function cannot be traced. The prior must be N(0, I) at the given
+    variables, as `StandardNormal` is always and a `FlowPrior` is before training.
 
     Args:
       vae: Model of `conv_vae` or `resnet_vae` with `linear=True`, and a Gaussian likelihood of a learned or an optimal
-        scale.
+        scale, or a `ColourMixtureOfLogistics`.
       variables: Initial variables of the model; they are not changed.
       data: Training examples after the transform, [n, *event], more than there are latent dimensions.
 
@@ -42,12 +50,13 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
       The variables.
 
     Raises:
-      InputError: The model has no linear paths, or another posterior, prior or likelihood; the variables are not those
-        of the model; the examples have another shape, are bytes or not finite, or are too few for the latent
-        dimensions; or they have no variance outside of the principal components.
+      InputError: The model has no linear paths, or another posterior or likelihood; the variables are not those of the
+        model; the prior is not N(0, I); the examples have another shape, are bytes or not finite, or are too few for
+        the latent dimensions; or they have no variance outside of the principal components.
     """
     _require_linear_gaussian(vae)
     leaves_of_model(vae, variables)
+    _require_standard_normal(vae, variables)
     if getattr(data, "dtype", None) == np.uint8:
         raise InputError("data are uint8; expected examples after the transform: vj.transform_all(key, data.train)")
     rows = np.asarray(as_reals("data", data), np.float32)
@@ -58,19 +67,31 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
             f"{', '.join(map(str, vae.event_shape))}] with more examples and more entries than latents"
         )
     require_finite("the data", rows, has_missing=False)
-    mean, directions, kept, noise = _principal_components(rows.reshape(len(rows), -1), vae.latent_dim)
+    moments = _moments(rows.reshape(len(rows), -1))
+    mean, colour = moments.mean, np.eye(1)
+    if isinstance(vae.likelihood, ColourMixtureOfLogistics):
+        colour = _noise_between_channels(moments, vae.latent_dim)
+    directions, kept, noise = _principal_components(_whitened(moments, colour), vae.latent_dim)
     if not noise > 1e-9 * kept[-1]:
         raise InputError(
             f"the variance outside of the first {vae.latent_dim} principal components is {noise:g}; expected more than "
             "rounding errors: take fewer latent dimensions, or dequantised examples"
         )
     gains = np.sqrt(np.maximum(kept - noise, 0))  # equal eigenvalues differ by rounding errors
-    encoding, decoding = directions * (gains / kept), (directions * gains).T  # [D, Z] and [Z, D]
+    # [D, Z] and [Z, D], for pixels that are not whitened.
+    encoding = _by_pixel(np.linalg.inv(colour).T, directions * (gains / kept))
+    decoding = _by_pixel(colour, directions * gains).T
     # The encoder returns the means, then the logarithms of the variances, which do not depend on the pixels.
     means = np.concatenate([encoding, np.zeros_like(encoding)], axis=1) * math.sqrt(len(mean)) / LINEAR_SCALE
     bias = np.concatenate([(0.5 - mean) @ encoding, np.log(noise / kept)])
-    pixels = decoding * math.sqrt(vae.latent_dim) / LINEAR_SCALE
     params = variables["params"]
+    last = _zeros(params["decoder"][vae.decoder.last_layer])
+    if isinstance(vae.likelihood, ColourMixtureOfLogistics):
+        conditional, outputs = _conditional_on_channels(colour * math.sqrt(noise), vae.likelihood.components)
+        decoding = _by_pixel(conditional, decoding.T).T
+        mean = 0.5 + _by_pixel(conditional, (mean - 0.5)[:, None])[:, 0]
+        last |= {"bias": jnp.asarray(outputs, jnp.float32)}
+    pixels = decoding * math.sqrt(vae.latent_dim) / LINEAR_SCALE
     encoder = params["encoder"] | {
         "linear": {"kernel": jnp.asarray(means, jnp.float32)},
         vae.encoder.last_layer: _zeros(params["encoder"][vae.encoder.last_layer])
@@ -78,9 +99,11 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
     }
     decoder = params["decoder"] | {
         "linear": {"kernel": jnp.asarray(pixels, jnp.float32), "bias": jnp.asarray(mean, jnp.float32)},
-        vae.decoder.last_layer: _zeros(params["decoder"][vae.decoder.last_layer]),
+        vae.decoder.last_layer: last,
     }
     start = variables | {"params": params | {"encoder": encoder, "decoder": decoder}}
+    if isinstance(vae.likelihood, ColourMixtureOfLogistics):
+        return start
     if isinstance(vae.likelihood, LearnedGaussian):
         scale = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5 * math.log(noise)), params["likelihood"])
         return start | {"params": start["params"] | {"likelihood": scale}}
@@ -94,28 +117,117 @@ def _require_linear_gaussian(vae: Any) -> None:
         raise InputError(f"vae is {named(vae)}; expected a model: vj.start_at_pca(vae, variables, data)")
     if not (getattr(vae.encoder, "linear", False) and getattr(vae.decoder, "linear", False)):
         raise InputError("the model has no linear paths; make it by conv_vae or resnet_vae with linear=True")
-    if vae.posterior is not DiagonalGaussian or not isinstance(vae.prior, StandardNormal):
+    if vae.posterior is not DiagonalGaussian:
+        raise InputError(f"the model has the posterior {vae.posterior}; that of probabilistic PCA is DiagonalGaussian")
+    if not isinstance(vae.likelihood, LearnedGaussian | OptimalGaussian | ColourMixtureOfLogistics):
         raise InputError(
-            f"the model has the posterior {vae.posterior} and the prior {vae.prior}; probabilistic PCA is a model of "
-            "the posterior DiagonalGaussian and the prior StandardNormal()"
-        )
-    if not isinstance(vae.likelihood, LearnedGaussian | OptimalGaussian):
-        raise InputError(
-            f"the likelihood is {vae.likelihood}; probabilistic PCA has one of LearnedGaussian() and OptimalGaussian()"
+            f"the likelihood is {vae.likelihood}; expected LearnedGaussian(), OptimalGaussian() or "
+            "ColourMixtureOfLogistics()"
         )
 
 
-def _principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Mean [D], leading eigenvectors [D, count] and eigenvalues [count] of the covariance, and the mean of the rest."""
+def _require_standard_normal(vae: VAE, variables: Variables) -> None:
+    """Raise `InputError` unless the prior has the density of N(0, I) at 100 random points."""
+    z = jax.random.normal(jax.random.key(0), (100, vae.latent_dim))
+    log_pz = UnitGaussian(vae.latent_dim).log_prob(z)
+    if not np.allclose(vae.prior_distribution(variables).log_prob(z), log_pz, rtol=1e-4, atol=1e-3):
+        raise InputError(
+            f"the prior {vae.prior} is not N(0, I) at these variables, as that of probabilistic PCA; take "
+            "StandardNormal(), or a FlowPrior before training"
+        )
+
+
+class _Moments(NamedTuple):
+    """Mean [D], and the covariance [D, D] or, if there are fewer rows than D, the centred rows / sqrt(n), [n, D]."""
+
+    mean: np.ndarray
+    covariance: np.ndarray | None
+    rows: np.ndarray | None
+
+
+def _moments(rows: np.ndarray) -> _Moments:
+    """The moments of rows [n, D] in double precision."""
     mean = rows.mean(axis=0, dtype=np.float64)
-    if len(rows) > len(mean):
-        blocks = (rows[start : start + _BLOCK] - mean for start in range(0, len(rows), _BLOCK))
-        eigenvalues, eigenvectors = np.linalg.eigh(sum(block.T @ block for block in blocks) / len(rows))
+    if len(rows) <= len(mean):
+        return _Moments(mean, None, (rows - mean) / math.sqrt(len(rows)))
+    blocks = (rows[start : start + _BLOCK] - mean for start in range(0, len(rows), _BLOCK))
+    return _Moments(mean, sum(block.T @ block for block in blocks) / len(rows), None)
+
+
+def _whitened(moments: _Moments, colour: np.ndarray) -> _Moments:
+    """The moments of pixels whose channels are multiplied by the inverse of the matrix `colour`."""
+    inverse = np.linalg.inv(colour)
+    if moments.covariance is None:
+        return moments._replace(rows=_by_pixel(inverse, moments.rows.T).T)
+    half = _by_pixel(inverse, moments.covariance)
+    return moments._replace(covariance=_by_pixel(inverse, half.T))
+
+
+def _by_pixel(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Columns [D, n] with the c entries of each pixel multiplied by a matrix [c, c]."""
+    return np.matmul(matrix, columns.reshape(-1, len(matrix), columns.shape[1])).reshape(columns.shape)
+
+
+def _principal_components(moments: _Moments, count: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Leading eigenvectors [D, count] and eigenvalues [count] of the covariance, and the mean of the rest."""
+    if moments.covariance is not None:
+        eigenvalues, eigenvectors = np.linalg.eigh(moments.covariance)
     else:
-        _, singular, transposed = np.linalg.svd(rows - mean, full_matrices=False)
-        eigenvalues, eigenvectors = singular[::-1] ** 2 / len(rows), transposed[::-1].T
-    rest = eigenvalues[:-count].sum() / (len(mean) - count)
-    return mean, eigenvectors[:, -count:], eigenvalues[-count:], float(rest)
+        _, singular, transposed = np.linalg.svd(moments.rows, full_matrices=False)
+        eigenvalues, eigenvectors = singular[::-1] ** 2, transposed[::-1].T
+    rest = eigenvalues[:-count].sum() / (len(moments.mean) - count)
+    return eigenvectors[:, -count:], eigenvalues[-count:], float(rest)
+
+
+def _noise_between_channels(moments: _Moments, count: int) -> np.ndarray:
+    """A lower triangular root of the covariance of the noise between the channels of a pixel, [3, 3].
+
+    At the maximum of the likelihood it is the mean over the pixels of C - W W^T, where C is the covariance of the data
+    and W W^T that of the components. They are those of the pixels whitened by the noise, so it is computed repeatedly.
+
+    Raises:
+      InputError: The channels of what the components leave are linearly dependent, as those of grey images are.
+    """
+    colour = np.eye(_CHANNELS)
+    for _ in range(_ITERATIONS):
+        whitened = _whitened(moments, colour)
+        directions, kept, noise = _principal_components(whitened, count)
+        by_pixel = directions.reshape(-1, _CHANNELS, count)
+        left = _between_channels(whitened) - np.einsum("pck,pdk->cd", by_pixel * (kept - noise), by_pixel)
+        try:
+            colour = colour @ np.linalg.cholesky(left / len(by_pixel))
+        except np.linalg.LinAlgError as error:
+            raise InputError(
+                f"the channels of what {count} principal components leave are linearly dependent; expected images in "
+                "colour"
+            ) from error
+    return colour
+
+
+def _between_channels(moments: _Moments) -> np.ndarray:
+    """Sum over the pixels of the covariance between their channels, [3, 3]."""
+    if moments.covariance is None:
+        rows = moments.rows.reshape(len(moments.rows), -1, _CHANNELS)
+        return np.einsum("npc,npd->cd", rows, rows)
+    pixels = len(moments.mean) // _CHANNELS
+    return np.einsum("pcpd->cd", moments.covariance.reshape(pixels, _CHANNELS, pixels, _CHANNELS))
+
+
+def _conditional_on_channels(colour: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """A mixture with noise of covariance colour @ colour.T between the channels of each pixel, colour triangular.
+
+    Returns:
+      The matrix [3, 3] from means of the channels to locations, which are conditional on channels of 1/2, and the
+      outputs of a decoder, [10 K], at which the means are 1/2.
+    """
+    deviations = np.diag(colour)  # of each channel given the preceding ones
+    conditional = np.linalg.inv(colour / deviations)
+    coefficients = np.clip(-conditional[np.tril_indices(_CHANNELS, -1)], -0.99, 0.99)  # the range of tanh
+    conditional[np.tril_indices(_CHANNELS, -1)] = -coefficients
+    spread = np.exp(np.linspace(-1.5, 0.75, components)) if components > 1 else np.ones(1)
+    log_scales = np.log(2 * np.outer(deviations * math.sqrt(3) / math.pi, spread))  # levels range from -1 to 1
+    outputs = [np.zeros((4, components)), log_scales, np.repeat(np.arctanh(coefficients)[:, None], components, axis=1)]
+    return conditional, np.concatenate(outputs).ravel()
 
 
 def _zeros(layer: Variables) -> Variables:

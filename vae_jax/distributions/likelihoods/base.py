@@ -84,6 +84,22 @@ class Likelihood:
         """
         raise NotImplementedError
 
+    def with_locations(
+        self, outputs: Float[Array, "*batch_and_outputs"], locations: Float[Array, "*batch_and_event"]
+    ) -> Float[Array, "*batch_and_outputs"]:
+        """The outputs with `locations` added to the location of each entry; outputs of 0 then have these locations.
+
+        Args:
+          outputs: Outputs of the decoder, [*batch, *output_shape].
+          locations: Locations in the unit of x, [*batch, *event].
+
+        Raises:
+          InputError: The likelihood has other outputs than one location per entry.
+        """
+        if outputs.shape != locations.shape:
+            raise InputError(f"{self} takes outputs of another shape than x, so that they are not locations alone")
+        return outputs + locations
+
     def in_training(
         self, outputs: Float[Array, "samples batch ..."], variables: Variables, batch: Batch, event_ndim: int = 3
     ) -> tuple[Distribution, Variables]:

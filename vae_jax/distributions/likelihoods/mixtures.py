@@ -46,6 +46,12 @@ class MixtureOfLogistics(Likelihood):
         """Shape of the decoder output of one example, [*event, 3 K]: K logits, K locations, K logarithms of scales."""
         return (*event_shape, 3 * self.components)
 
+    def with_locations(
+        self, outputs: Float[Array, "*batch_and_outputs"], locations: Float[Array, "*batch_and_event"]
+    ) -> Float[Array, "*batch_and_outputs"]:
+        """The outputs with `locations` added to the location of each component."""
+        return _plus(outputs, jnp.repeat(locations[..., None], self.components, axis=-1), self.components)
+
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentMixtureOfLogistics":
@@ -132,6 +138,12 @@ class ColourMixtureOfLogistics(Likelihood):
             )
         return (*event_shape[:2], 10 * self.components)
 
+    def with_locations(
+        self, outputs: Float[Array, "*batch_and_outputs"], locations: Float[Array, "*batch_and_event"]
+    ) -> Float[Array, "*batch_and_outputs"]:
+        """The outputs with `locations` added to the location of each component, given preceding channels of 1/2."""
+        return _plus(outputs, jnp.repeat(locations, self.components, axis=-1), self.components)
+
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "ColourMixtureOfLogisticsImage":
@@ -203,6 +215,13 @@ class ColourMixtureOfLogisticsImage:
             return jnp.stack(levels, axis=-1)
 
         return draw_like(self.outputs, key, self.event_ndim, draw)
+
+
+def _plus(outputs: Float[Array, "..."], locations: Float[Array, "..."], first: int) -> Float[Array, "..."]:
+    """The outputs with `locations` of components added, from the position `first` of the last axis on."""
+    after = outputs.shape[-1] - first - locations.shape[-1]
+    padding = [(0, 0)] * (outputs.ndim - 1) + [(first, after)]
+    return outputs + jnp.pad(2 * locations - 1, padding)
 
 
 def _components(outputs: Float[Array, "... numbers"]) -> tuple[Array, Array, Array]:
