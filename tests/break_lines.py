@@ -59,7 +59,18 @@ LINES = [
             ("np.maximum(kept - noise, 0)", "kept - noise", "test_pca_start equal"),
             ("if not noise > 1e-9 * kept[-1]:", "if not noise > 0:", "test_pca_start bad_input"),
             ("    leaves_of_model(vae, variables)\n", "", "test_pca_start other_models"),
-            ("sum() / (len(mean) - count)", "sum() / len(mean)", "test_pca_start likelihood"),
+            ("sum() / (len(moments.mean) - count)", "sum() / len(moments.mean)", "test_pca_start likelihood"),
+            ("by_pixel * (kept - noise)", "by_pixel * kept", "test_pca_start mixture"),
+            ("encoding = _by_pixel(np.linalg.inv(colour).T,", "encoding = _by_pixel(colour,", "test_pca_start mixture"),
+            ("decoding = _by_pixel(conditional, decoding.T).T", "", "test_pca_start mixture"),
+            (
+                "mean = 0.5 + _by_pixel(conditional, (mean - 0.5)",
+                "mean = _by_pixel(conditional, mean",
+                "test_pca_start mixture",
+            ),
+            ("np.clip(-conditional[", "np.clip(conditional[", "test_pca_start mixture"),
+            ("deviations * math.sqrt(3) / math.pi", "deviations", "test_pca_start mixture"),
+            ("    _require_standard_normal(vae, variables)\n", "", "test_pca_start bad_input"),
         ],
         "vae_jax/networks/conv3x3.py": [
             ("[a - c, b + c, c - b, b - d]", "[a - c, b + c, b - c, b - d]", "test_residual native_convolution"),
@@ -68,6 +79,7 @@ LINES = [
             ("g, cpu=_gradients_on_cpu", "g, cpu=_native_gradients", "test_residual accelerators"),
         ],
         "vae_jax/networks/residual.py": [
+            ("jnp.float32).reshape(1, 1, 1, -1) if self.bias", "jnp.float32).sum() if self.bias", "test_residual bias"),
             ("jnp.pad(kernel[::-1, ::-1]", "jnp.pad(kernel", "test_residual doubling"),
             ("x[:, ::2, ::2] if self.halve", "x[:, 1::2, 1::2] if self.halve", "test_residual linens_layers"),
             ("(doubled(x) if self.double else x)", "x", "test_residual linens_layers"),
@@ -301,6 +313,8 @@ LINES = [
             ("jnp.round(jnp.clip(", "jnp.floor(jnp.clip(", "test_likelihoods discretised"),
         ],
         "vae_jax/distributions/likelihoods/mixtures.py": [
+            ("jnp.pad(2 * locations - 1, padding)", "jnp.pad(locations, padding)", "test_residual given_locations"),
+            ("[(first, after)]", "[(after, first)]", "test_residual given_locations"),
             ("coefficients[1] * (red - 0.5)", "coefficients[1] * (green - 0.5)", "test_likelihoods_more pixelcnn"),
             ("jnp.tanh(coefficients)", "coefficients", "test_likelihoods_more pixelcnn"),
             ("(observed > 0).all(axis=-1)", "(observed > 0).any(axis=-1)", "test_likelihoods_more holes"),

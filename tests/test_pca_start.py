@@ -160,7 +160,11 @@ def test_training_goes_on_from_there():
             np.repeat(correlated(99)[..., :1], 3, axis=-1),
             "the channels of what 2 principal components leave are linearly dependent; expected images in colour",
         ),
-        (vj.conv_vae(SHAPE, 2, (4,), linear=True), correlated(9), r"likelihood is Gaussian\(variance=1.0\); prob"),
+        (
+            vj.conv_vae(SHAPE, 2, (4,), linear=True),
+            correlated(9),
+            r"likelihood is Gaussian\(variance=1.0\); expected LearnedGaussian\(\), OptimalGaussian",
+        ),
         (
             MODELS["residual"],
             correlated(5),

@@ -138,29 +138,27 @@ def _require_standard_normal(vae: VAE, variables: Variables) -> None:
 
 
 class _Moments(NamedTuple):
-    """Mean [D], and the covariance [D, D] or, if there are fewer rows than D, the centred rows / sqrt(n), [n, D]."""
+    """Mean [D], and the covariance [D, D] or, if there are no more rows than D, the centred rows / sqrt(n), [n, D]."""
 
     mean: np.ndarray
-    covariance: np.ndarray | None
-    rows: np.ndarray | None
+    matrix: np.ndarray
+    is_covariance: bool
 
 
 def _moments(rows: np.ndarray) -> _Moments:
     """The moments of rows [n, D] in double precision."""
     mean = rows.mean(axis=0, dtype=np.float64)
     if len(rows) <= len(mean):
-        return _Moments(mean, None, (rows - mean) / math.sqrt(len(rows)))
+        return _Moments(mean, (rows - mean) / math.sqrt(len(rows)), is_covariance=False)
     blocks = (rows[start : start + _BLOCK] - mean for start in range(0, len(rows), _BLOCK))
-    return _Moments(mean, sum(block.T @ block for block in blocks) / len(rows), None)
+    return _Moments(mean, sum(block.T @ block for block in blocks) / len(rows), is_covariance=True)
 
 
 def _whitened(moments: _Moments, colour: np.ndarray) -> _Moments:
     """The moments of pixels whose channels are multiplied by the inverse of the matrix `colour`."""
     inverse = np.linalg.inv(colour)
-    if moments.covariance is None:
-        return moments._replace(rows=_by_pixel(inverse, moments.rows.T).T)
-    half = _by_pixel(inverse, moments.covariance)
-    return moments._replace(covariance=_by_pixel(inverse, half.T))
+    matrix = _by_pixel(inverse, moments.matrix.T)
+    return moments._replace(matrix=_by_pixel(inverse, matrix.T) if moments.is_covariance else matrix.T)
 
 
 def _by_pixel(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -170,10 +168,10 @@ def _by_pixel(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def _principal_components(moments: _Moments, count: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Leading eigenvectors [D, count] and eigenvalues [count] of the covariance, and the mean of the rest."""
-    if moments.covariance is not None:
-        eigenvalues, eigenvectors = np.linalg.eigh(moments.covariance)
+    if moments.is_covariance:
+        eigenvalues, eigenvectors = np.linalg.eigh(moments.matrix)
     else:
-        _, singular, transposed = np.linalg.svd(moments.rows, full_matrices=False)
+        _, singular, transposed = np.linalg.svd(moments.matrix, full_matrices=False)
         eigenvalues, eigenvectors = singular[::-1] ** 2, transposed[::-1].T
     rest = eigenvalues[:-count].sum() / (len(moments.mean) - count)
     return eigenvectors[:, -count:], eigenvalues[-count:], float(rest)
@@ -206,11 +204,10 @@ def _noise_between_channels(moments: _Moments, count: int) -> np.ndarray:
 
 def _between_channels(moments: _Moments) -> np.ndarray:
     """Sum over the pixels of the covariance between their channels, [3, 3]."""
-    if moments.covariance is None:
-        rows = moments.rows.reshape(len(moments.rows), -1, _CHANNELS)
-        return np.einsum("npc,npd->cd", rows, rows)
-    pixels = len(moments.mean) // _CHANNELS
-    return np.einsum("pcpd->cd", moments.covariance.reshape(pixels, _CHANNELS, pixels, _CHANNELS))
+    by_pixel = moments.matrix.reshape(len(moments.matrix), -1, _CHANNELS)
+    if not moments.is_covariance:
+        return np.einsum("npc,npd->cd", by_pixel, by_pixel)
+    return np.einsum("pcpd->cd", by_pixel.reshape(-1, _CHANNELS, *by_pixel.shape[1:]))
 
 
 def _conditional_on_channels(colour: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,259 @@
+"""Clustering without labels: k-means and Gaussian mixtures on encodings, and a VAE with a mixture prior.
+
+k-means and a mixture of Gaussians (scikit-learn) are fitted to principal components and to the encodings of an
+autoencoder and of a VAE, and k-means to the pixels as well. The last model is VaDE (Jiang et al., 2017): a VAE with a
+mixture of diagonal Gaussians as its prior, which starts from the autoencoder and from the mixture of its encodings, and
+is trained end to end. The label of an image serves for the scores alone: clusters are matched to classes one to one
+such that the accuracy is greatest (Hungarian assignment), and NMI and ARI need no match. All scores are those of the
+test split.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from harness.options import Options, TrainingOptions
+from harness.recipe import Trained, averaged_adamw
+from harness.run import Report, Run, run_script
+
+import vae_jax as vj
+from vae_jax.errors import require_positive_int
+
+NAMES = {
+    "pixels": "pixels",
+    "pca": "principal components",
+    "autoencoder": "autoencoder",
+    "vae": "VAE, N(0, I)",
+    "mixture_vae": "VAE, mixture prior",
+}
+DRAWS = 16  # number of draws from each cluster in the picture
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of this experiment."""
+
+    clusters: int | None = None
+    """Number of clusters. The default is the number of classes."""
+    latent_dim: int = 10
+    """Number of latent dimensions, and of principal components."""
+    hidden: tuple[int, ...] = (500, 500)
+    """Widths of the hidden layers of the encoder; the decoder has them in reverse order."""
+    out: Path = Path("runs/clustering")
+    """Folder for the report and the picture."""
+    training: TrainingOptions = TrainingOptions(learning_rate=2e-3)
+
+
+def main(config: Config) -> Report:
+    """Train the models, cluster the images in each space, and write the picture and the report."""
+    run = Run.start("clustering", config, epochs=30)
+    clusters, labels = clusters_and_labels(run.data, config)
+    keys = jax.random.split(run.key, 6)
+    shape = run.data.event_shape
+    autoencoder = run.train(
+        keys[0],
+        vj.mlp_vae(shape, config.latent_dim, config.hidden, posterior=vj.Delta),
+        vj.Reconstruction(),
+        title="autoencoder",
+    )
+    vae = run.train(keys[1], vj.mlp_vae(shape, config.latent_dim, config.hidden), vj.ELBO(), title="VAE")
+    spaces = {
+        "pixels": pixels(run.data),
+        "pca": principal_components(run.data, config),
+        "autoencoder": encodings(keys[2], autoencoder, run.data),
+        "vae": encodings(keys[3], vae, run.data),
+    }
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, (train, test) in spaces.items():
+        models = {"k_means": k_means(train, clusters, config)}
+        if name != "pixels":  # a full covariance of 784 pixels is singular and slow
+            models["gaussian_mixture"] = mixture(train, clusters, config)
+        numbers[name] = {kind: scores(labels, model.predict(test)) for kind, model in models.items()}
+    start = mixture(spaces["autoencoder"][0], clusters, config, "diag")
+    trained = train_mixture_vae(keys[4], autoencoder, start, run)
+    assigned = most_likely_components(trained, encodings(keys[5], trained, run.data)[1])
+    numbers["mixture_vae"] = {"prior": scores(labels, assigned)}
+    label = f"{run.where}, {clusters} clusters, {config.latent_dim} latents, {len(labels):,} test images"
+    print(table(numbers, label))
+    run.save("draws", draws_of_clusters(jax.random.fold_in(run.key, 6), trained, assigned, labels, label))
+    curve = {"negative_elbo": [record["test_negative_elbo"] for record in trained.history]}
+    return run.report({"label": label, "scores": numbers, "mixture_vae": curve})
+
+
+def clusters_and_labels(data: vj.Dataset, config: Config) -> tuple[int, np.ndarray]:
+    """The number of clusters, and the labels of the test images.
+
+    Raises:
+      InputError: There are no labels for the scores, or as few images as clusters.
+    """
+    if data.test.labels is None:
+        raise vj.InputError(f"{data.name} has no labels; the scores of clusters compare them with classes")
+    clusters = len(np.unique(data.test.labels)) if config.clusters is None else config.clusters
+    require_positive_int(clusters=clusters)
+    fewest = min(len(data.train), len(data.test))
+    if not 1 < clusters < fewest:
+        raise vj.InputError(f"clusters is {clusters}; expected 2 or more, and fewer than the images, {fewest:,}")
+    if config.latent_dim > min(len(data.train), int(np.prod(data.event_shape))):
+        raise vj.InputError(f"latent_dim is {config.latent_dim}; there are fewer principal components than that")
+    return clusters, data.test.labels
+
+
+Space = tuple[np.ndarray, np.ndarray]
+"""A vector for each training image, [n, d], and for each test image, [m, d]."""
+
+
+def pixels(data: vj.Dataset) -> Space:
+    """The pixels from 0 to 1 as vectors."""
+    train, test = (split.images.reshape(len(split), -1) / np.float32(255) for split in (data.train, data.test))
+    return train, test
+
+
+def principal_components(data: vj.Dataset, config: Config) -> Space:
+    """As many principal components of the pixels as there are latents."""
+    from sklearn.decomposition import PCA  # imported here, because it takes a second to load
+
+    train, test = pixels(data)
+    pca = PCA(config.latent_dim, random_state=config.seed).fit(train)
+    return pca.transform(train), pca.transform(test)
+
+
+def encodings(key: jax.Array, trained: Trained, data: vj.Dataset) -> Space:
+    """The means of q(z|x)."""
+    keys = jax.random.split(key)
+    train, test = (
+        np.asarray(vj.encode_all(key, trained.model, trained.variables, split).mean)
+        for key, split in zip(keys, (data.train, data.test), strict=True)
+    )
+    return train, test
+
+
+def k_means(rows: np.ndarray, clusters: int, config: Config) -> Any:
+    """k-means of the rows, the best of ten starts by its own criterion."""
+    from sklearn.cluster import KMeans
+
+    return KMeans(clusters, n_init=10, random_state=config.seed).fit(rows)
+
+
+def mixture(rows: np.ndarray, clusters: int, config: Config, covariance: str = "full") -> Any:
+    """Mixture of Gaussians of the rows; covariances get 1e-3 of the mean variance on the diagonal."""
+    from sklearn.mixture import GaussianMixture
+
+    floor = 1e-3 * float(rows.var(axis=0).mean())
+    return GaussianMixture(clusters, covariance_type=covariance, reg_covar=floor, random_state=config.seed).fit(rows)
+
+
+def train_mixture_vae(key: jax.Array, autoencoder: Trained, start: Any, run: Run) -> Trained:
+    """Train a VAE whose prior is a mixture of Gaussians, from an autoencoder and a mixture of its encodings.
+
+    Args:
+      key: Key of all noise.
+      autoencoder: Trained autoencoder of the same layers.
+      start: scikit-learn's mixture of diagonal Gaussians, fitted to the encodings of the autoencoder.
+      run: Run with the data and the options.
+    """
+    config: Any = run.options
+    prior = vj.GaussianMixture(len(start.means_))
+    model = vj.mlp_vae(run.data.event_shape, config.latent_dim, config.hidden, prior=prior)
+    fit_key, eval_key = jax.random.split(key)
+    optimizer = averaged_adamw(config.training.learning_rate / 2, config.training.weight_decay, run.steps)
+
+    def eval_fn(state: vj.TrainState) -> dict[str, float]:
+        variables = vj.averaged_variables(state)
+        terms = vj.evaluate(jax.random.clone(eval_key), model, variables, run.data.test)
+        return {"test_negative_elbo": vj.mean_and_stderr(terms.kl - terms.log_px_z).mean}
+
+    state, history = vj.fit(
+        vj.init(fit_key, model, optimizer, variables=start_of(autoencoder.variables, start)),
+        vj.make_train_step(model, vj.ELBO(), optimizer),
+        run.data.train,
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        eval_fn=eval_fn,
+        store=run.checkpoints("mixture prior", model=model, variables=vj.averaged_variables),
+        title="VAE with a mixture prior",
+        **run.devices,
+    )
+    return Trained(model, vj.averaged_variables(state), history)
+
+
+def start_of(variables: Mapping[str, Any], start: Any) -> dict[str, Any]:
+    """Variables of the VAE: the means are those of the autoencoder, and the variances a tenth of the mixture's."""
+    params = variables["params"]
+    last = max(params["encoder"], key=lambda name: int(name.removeprefix("Dense_")))
+    kernel, bias = (params["encoder"][last][part] for part in ("kernel", "bias"))
+    log_variances = jnp.broadcast_to(jnp.log(jnp.float32(start.covariances_.mean() / 10)), bias.shape)
+    widened = {
+        "kernel": jnp.concatenate([kernel, jnp.zeros_like(kernel)], axis=1),
+        "bias": jnp.concatenate([bias, log_variances]),
+    }
+    prior = {
+        "means": jnp.asarray(start.means_, jnp.float32),
+        "log_variances": jnp.asarray(np.log(start.covariances_), jnp.float32),
+        "logits": jnp.asarray(np.log(start.weights_), jnp.float32),
+    }
+    return {"params": {**params, "encoder": {**params["encoder"], last: widened}, "prior": prior}}
+
+
+def most_likely_components(trained: Trained, z: np.ndarray) -> np.ndarray:
+    """argmax over k of p(k|z) for each of the latents, [n], where z are the means of q(z|x), [n, latent_dim]."""
+    prior: Any = trained.model.prior_distribution(trained.variables)
+    means, log_variances, logits = (np.asarray(part) for part in (prior.means, prior.log_variances, prior.logits))
+    log_pz = -0.5 * ((z[:, None] - means) ** 2 * np.exp(-log_variances) + log_variances).sum(axis=-1)
+    return np.argmax(logits + log_pz, axis=-1)
+
+
+def scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """Accuracy with the best match of clusters to classes, normalised mutual information, adjusted Rand index."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    counts = table_of(labels, clusters)
+    accuracy = counts[linear_sum_assignment(counts, maximize=True)].sum() / len(labels)
+    return {
+        "accuracy": float(accuracy),
+        "nmi": float(normalized_mutual_info_score(labels, clusters)),
+        "ari": float(adjusted_rand_score(labels, clusters)),
+    }
+
+
+def table_of(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Number of images of each class (rows) in each cluster (columns)."""
+    counts = np.zeros((labels.max() + 1, clusters.max() + 1), int)
+    np.add.at(counts, (labels, clusters), 1)
+    return counts
+
+
+def table(numbers: Mapping[str, Mapping[str, Mapping[str, float]]], label: str) -> str:
+    """The scores as text, one line for each method."""
+    kinds = {"k_means": "k-means", "gaussian_mixture": "Gaussian mixture", "prior": "components of the prior"}
+    lines = [label]
+    for name, of_kinds in numbers.items():
+        for kind, of_kind in of_kinds.items():
+            measured = ", ".join(f"{measure} {value:.3f}" for measure, value in of_kind.items())
+            lines.append(f"  {NAMES[name]}, {kinds[kind]}: {measured}")
+    return "\n".join(lines)
+
+
+def draws_of_clusters(key: jax.Array, trained: Trained, assigned: np.ndarray, labels: np.ndarray, label: str) -> Any:
+    """Rows of draws from the components of the prior, ordered by the class that is most frequent in the cluster."""
+    prior: Any = trained.model.prior_distribution(trained.variables)
+    counts = np.zeros((labels.max() + 1, len(prior.means)), int)
+    counts[:, : assigned.max() + 1] = table_of(labels, assigned)
+    order = np.lexsort((-counts.max(axis=0), counts.argmax(axis=0)))
+    noise = jax.random.normal(key, (len(order), DRAWS, prior.means.shape[1]))
+    z = prior.means[order, None] + jnp.exp(0.5 * prior.log_variances[order, None]) * noise
+    images = vj.decode_all(trained.model, trained.variables, z.reshape(-1, z.shape[-1]))
+    shares = [
+        f"{counts[:, k].argmax()}: {counts[:, k].max() / counts[:, k].sum():.0%}" if counts[:, k].any() else "empty"
+        for k in order
+    ]
+    title = f"E[x|z] of draws from each component of the prior; left, the most frequent class among its images\n{label}"
+    return vj.plot.sheets([("", images)], DRAWS, 1, title, shares)
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

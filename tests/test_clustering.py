@@ -1,0 +1,97 @@
+"""The script that clusters images: its scores against other routes, its start, tiny runs, and bad input."""
+
+import itertools
+
+import clustering
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from clustering import Config, main
+from conftest import small_split, write_idx
+from harness.options import DataOptions, TrainingOptions
+from harness.recipe import Trained
+from sklearn.mixture import GaussianMixture
+
+import vae_jax as vj
+
+
+def test_the_accuracy_is_the_best_over_all_matches():
+    generator = np.random.default_rng(0)
+    labels, clusters = generator.integers(0, 4, 60), generator.integers(0, 4, 60)
+    best = max(np.mean(np.array(match)[clusters] == labels) for match in itertools.permutations(range(4)))
+    found = clustering.scores(labels, clusters)
+    assert found["accuracy"] == pytest.approx(best)
+    assert -0.2 < found["ari"] < 0.2  # independent partitions
+    perfect = clustering.scores(labels, (labels + 1) % 4)
+    assert perfect == pytest.approx({"accuracy": 1, "nmi": 1, "ari": 1})
+
+
+def test_more_clusters_than_classes_leave_the_smallest_unmatched():
+    labels, clusters = np.array([0, 0, 0, 1, 1]), np.array([2, 2, 0, 1, 1])
+    assert clustering.scores(labels, clusters)["accuracy"] == pytest.approx(4 / 5)
+
+
+@pytest.fixture(scope="module")
+def started():
+    """An autoencoder, a mixture of its encodings, and the VAE that starts from both."""
+    autoencoder = vj.mlp_vae((28, 28, 1), 3, (12, 8), posterior=vj.Delta)
+    variables = autoencoder.init(jax.random.key(0))
+    x = np.random.default_rng(1).uniform(size=(200, 28, 28, 1)).astype(np.float32)
+    codes = np.asarray(autoencoder.encode(variables, x).mean)
+    mixture = GaussianMixture(4, covariance_type="diag", random_state=0).fit(codes)
+    vae = vj.mlp_vae((28, 28, 1), 3, (12, 8), prior=vj.GaussianMixture(4))
+    return x, codes, mixture, Trained(vae, clustering.start_of(variables, mixture), [])
+
+
+def test_the_vae_starts_from_the_autoencoder_and_the_mixture(started):
+    x, codes, mixture, trained = started
+    posterior = trained.model.encode(trained.variables, x)
+    np.testing.assert_allclose(posterior.mean, codes, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(posterior.variance, mixture.covariances_.mean() / 10, rtol=1e-4)
+    log_pz = trained.model.prior_distribution(trained.variables).log_prob(jnp.asarray(codes))
+    np.testing.assert_allclose(log_pz, mixture.score_samples(codes), rtol=1e-4, atol=1e-3)
+    expected = jax.tree.map(lambda leaf: leaf.shape, trained.model.init(jax.random.key(0)))
+    assert jax.tree.map(lambda leaf: leaf.shape, trained.variables) == expected
+
+
+def test_an_image_belongs_to_the_component_of_highest_probability(started):
+    _, codes, mixture, trained = started
+    found = clustering.most_likely_components(trained, codes)
+    np.testing.assert_array_equal(found, mixture.predict(codes))
+    assert len(np.unique(found)) > 1
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_idx(tmp_path / "data", small_split(96), small_split(40, seed=1))
+
+
+def test_a_tiny_run(tmp_path, data, capsys):
+    options = {"latent_dim": 3, "hidden": (8,), "data": DataOptions(data_dir=data), "out": tmp_path / "out"}
+    report = main(Config(training=TrainingOptions(epochs=2, batch_size=32), **options))
+    assert set(report.numbers["scores"]) == set(clustering.NAMES)
+    for of_kinds in report.numbers["scores"].values():
+        assert all(0 < of_kind["accuracy"] <= 1 for of_kind in of_kinds.values())
+    assert "VAE, mixture prior, components of the prior: accuracy" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clustering.json", "clustering_draws.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clusters": 1}, "clusters is 1; expected 2 or more, and fewer than the images, 40"),
+        ({"clusters": 41}, "clusters is 41; expected 2 or more, and fewer than the images, 40"),
+        ({"clusters": 0}, "clusters"),
+        ({"latent_dim": 97}, "latent_dim is 97; there are fewer principal components than that"),
+    ],
+)
+def test_bad_options_are_refused_before_training(tmp_path, data, monkeypatch, options, message):
+    monkeypatch.setattr(vj, "fit", None)  # any training would fail
+    with pytest.raises(vj.InputError, match=message):
+        main(Config(data=DataOptions(data_dir=data), out=tmp_path / "out", **options))
+
+
+def test_images_without_labels_are_refused(tmp_path):
+    with pytest.raises(vj.InputError, match="faces32_smoke has no labels; the scores of clusters compare them"):
+        main(Config(data=DataOptions(dataset="faces32"), smoke=True, out=tmp_path / "out"))
