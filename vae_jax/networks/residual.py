@@ -46,11 +46,10 @@ class Conv3x3(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), (3, 3, x.shape[-1], self.features), jnp.float32)
         x, kernel = promote_dtype(x, kernel)
         y = self._convolved(x, kernel)
-        return (
-            y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).reshape(1, 1, 1, -1)
-            if self.bias
-            else y
-        )
+        if not self.bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
 
     def _convolved(self, x: Image, kernel: Array) -> Array:
         if self.resize == "keep":

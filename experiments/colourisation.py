@@ -1,0 +1,399 @@
+"""Colourisation of grey faces: a regression, which gives one answer, and a conditional VAE, which draws several.
+
+The lightness L of CIELAB is given, and the colours (a, b) are asked for. Colour has little spatial detail, so it is
+predicted at 16 x 16 pixels, enlarged, and joined with the lightness at full size, as in JPEG. A convolutional network
+trained by squared error gives the mean of all plausible colours, which is brown (Zhang et al., 2016, "Colorful Image
+Colorization"). A conditional VAE (Sohn et al., 2015) of the colours, given the lightness and the regression's answer,
+models what the regression cannot know: each draw of the latent vector is a plausible colouring, and the prior mean is
+the most likely one (compare Deshpande et al., 2017, "Learning Diverse Image Colorization").
+
+The script measures the distance to the true colours in the (a, b) plane, the colourfulness (Hasler and Suesstrunk,
+2003) as a share of that of the real faces, and the diversity of the draws. The baselines are the mean colour of the
+training faces, and the colours of the training faces that are nearest in lightness.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from harness.options import Options, TrainingOptions
+from harness.recipe import Trained
+from harness.run import Report, Run, run_script
+
+import vae_jax as vj
+from vae_jax.errors import require_positive_int
+from vae_jax.networks import Conv3x3, Downsample, Upsample
+
+UNIT = 25.0  # unit of the models, in which L - 50, a and b have a scale of about 1
+BLOCK = 500  # number of images that are converted at once
+NEIGHBOURS = (1, 3, 10, 30, 100)  # numbers of neighbours; the best for training images that are left out is taken
+PASSES = 2  # epochs of the conditional VAE for each one of the regression, which is slower
+DRAWN = 3  # number of draws of each face in the pictures
+SHOWN = 7  # number of faces in the pictures
+TITLES = {"photographs": "test faces", "decoded": "decoded test faces"}
+COMPONENTS = 100  # number of principal components of decoded faces
+LABEL = (
+    "errors and diversity in the (a, b) plane of CIELAB, ratios to the mean colour's error and to real colourfulness"
+)
+
+Numbers = dict[str, dict[str, float]]  # means and standard errors
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of this experiment."""
+
+    width: int = 32
+    """Number of channels of the regression's first convolution; the next ones have twice and four times as many."""
+    latent_dim: int = 32
+    """Number of latent dimensions of the conditional VAE."""
+    hidden: tuple[int, ...] = (512, 256)
+    """Widths of the hidden layers of the VAE's encoder; the decoder has them in reverse order."""
+    size: int = 16
+    """Height and width at which the colours are predicted: a multiple of 4 that divides those of the images."""
+    draws: int = 8
+    """Number of colourings drawn for each face, at least 3."""
+    out: Path = Path("runs/colourisation")
+    """Folder for the report and the pictures."""
+    training: TrainingOptions = TrainingOptions(learning_rate=2e-3, weight_decay=1.0)
+
+
+@vj.value
+class Chroma:
+    """Images whose first two channels are the colours, in the likelihood; the other channels are the condition."""
+
+    support: ClassVar[vj.Support] = vj.Support(-math.inf, math.inf)
+    label: ClassVar[str] = f"colours a, b / {UNIT:g}"
+
+    def __call__(self, keys: jax.Array, images: jax.Array, labels: jax.Array | None = None) -> vj.Batch:
+        """The batch; only the colours are `observed`, so that the encoder sees 0 in the other channels."""
+        is_colour = jnp.broadcast_to(jnp.arange(images.shape[-1]) < 2, images.shape)
+        return vj.Batch(images, condition=images[..., 2:], observed=is_colour)
+
+
+class NoEncoder(nn.Module):
+    """The encoder of a regression: its code is 0."""
+
+    def __call__(self, inputs: jax.Array, train: bool = False, condition: Any = None) -> jax.Array:
+        """Zeros, [batch, 1, 1]."""
+        return jnp.zeros((len(inputs), 1, 1))
+
+
+class UNet(nn.Module):
+    """A small U-Net (Ronneberger et al., 2015) from the lightness to the colours; the latents are not used.
+
+    Attributes:
+      width: Number of channels of the first convolution.
+      output_shape: Shape of the outputs of one example; the channels after the two colours are 0.
+    """
+
+    width: int
+    output_shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False, condition: Any = None) -> jax.Array:
+        """Means of the colours, [batch, *output_shape]."""
+        width, count = self.width, len(inputs)
+        full = nn.relu(Conv3x3(width)(nn.relu(nn.Dense(width)(condition))))
+        half = nn.relu(Downsample(2 * width)(full))
+        quarter = nn.relu(Downsample(4 * width)(half))
+        whole = nn.relu(nn.Dense(128)(quarter.reshape(count, -1)))
+        h = nn.Dense(quarter.size // (2 * count))(whole).reshape(*quarter.shape[:3], -1)
+        h = nn.relu(h + nn.Dense(2 * width)(quarter))
+        h = nn.relu(Upsample(2 * width)(h) + nn.Dense(2 * width)(half))
+        h = nn.relu(Upsample(width)(h) + nn.Dense(width)(full))
+        by_pixel = self.param("by_pixel", nn.initializers.zeros, (math.prod(self.output_shape[:2]) * 2,))
+        colours = nn.Dense(2)(h) + by_pixel.reshape(1, *self.output_shape[:2], 2)
+        return jnp.concatenate([colours, jnp.zeros((*colours.shape[:3], self.output_shape[2] - 2))], axis=-1)
+
+
+class DenseAndLinear(nn.Module):
+    """Dense layers and a linear map of the latents.
+
+    Attributes:
+      hidden: Widths of the hidden layers.
+      output_shape: Shape of the outputs of one example.
+    """
+
+    hidden: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False, condition: Any = None) -> jax.Array:
+        """Means of the colours, [batch, *output_shape]."""
+        linear = nn.Dense(math.prod(self.output_shape), use_bias=False)(inputs.reshape(len(inputs), -1))
+        outputs = vj.MLP(self.hidden, self.output_shape)(inputs, condition=condition)
+        return outputs + linear.reshape(outputs.shape)
+
+
+def main(config: Config) -> Report:
+    """Train both models, measure them and the baselines on the test faces, and write the pictures and the report."""
+    require_options(config)
+    run = Run.start("colourisation", config, native="celeba", epochs=6, batch_size=64, small=0, stand_in_steps=250)
+    for split in (run.data.train, run.data.test):
+        require_colour(split, config.size)
+    regression_key, vae_key, draw_key, picture_key = jax.random.split(run.key, 4)
+    known, lab = as_lab(run.data.train.images), as_lab(run.data.test.images)
+    train = np.concatenate([reduced(known, config.size), reduced(known[:, :, ::-1], config.size)])
+    test = reduced(lab, config.size)
+    regression = train_regression(regression_key, on(run, train, test), config)
+    train, test = left_over(regression, train), left_over(regression, test)
+    vae = train_vae(vae_key, replace(on(run, train, test), epochs=PASSES * run.epochs), config)
+
+    drawn = [colouring(vae, test, lab.shape, key) for key in jax.random.split(draw_key, config.draws)]
+    methods = {name: [colours] for name, colours in baselines(known, lab).items()} | {
+        "regression": [enlarged(test[..., 2:4], lab.shape)],
+        "most_likely": [colouring(vae, test, lab.shape)],
+        "draw": drawn,
+    }
+    reference = min((errors(methods[name], lab) for name in list(methods)[:2]), key=np.mean)
+    real = colourfulness(as_rgb(lab))
+    numbers = {name: measure(colourings, lab, reference, real) for name, colourings in methods.items()}
+    numbers["draw"] |= diversity(drawn, lab)
+    print_table(numbers, run)
+    save_pictures(picture_key, run, (regression, vae), known, lab[:SHOWN], config.size)
+    return run.report(
+        {
+            "label": f"{run.where}; {LABEL}",
+            "methods": numbers,
+            "draws": config.draws,
+            "real_colourfulness": vj.mean_and_stderr(real)._asdict(),
+            "test_kl": vae.history[-1]["test_kl"],
+            "test_kl_label": run.label(vae.model.likelihood, Chroma()),
+            "seconds_per_epoch": {"regression": regression.seconds_per_epoch, "vae": vae.seconds_per_epoch},
+        }
+    )
+
+
+def require_options(config: Config) -> None:
+    """Raise `InputError` unless the sizes and the number of draws can be used."""
+    widths = {f"hidden[{i}]": width for i, width in enumerate(config.hidden)}
+    require_positive_int(width=config.width, latent_dim=config.latent_dim, size=config.size, **widths)
+    if config.draws < DRAWN:
+        raise vj.InputError(f"draws is {config.draws}; expected {DRAWN} or more colourings of each face")
+
+
+def require_colour(split: vj.Split, size: int) -> None:
+    """Raise `InputError` unless the images have colours and can be reduced to `size` x `size` pixels."""
+    shape = split.event_shape
+    if len(shape) != 3 or shape[-1] != 3 or (split.images == split.images[..., :1]).all():
+        raise vj.InputError(f"the images, of shape {shape}, have no colour; expected red, green and blue: take celeba")
+    if size % 4 or shape[0] % size or shape[1] % size:
+        raise vj.InputError(
+            f"size is {size} for images of {shape[0]} x {shape[1]} pixels; expected a multiple of 4 that divides both"
+        )
+
+
+def on(run: Run, train: np.ndarray, test: np.ndarray) -> Run:
+    """The run with other images."""
+    return replace(run, data=replace(run.data, train=vj.Split(train), test=vj.Split(test), validation=None))
+
+
+def train_regression(key: jax.Array, run: Run, config: Config) -> Trained:
+    """Train the U-Net by squared error: a decoder without latents."""
+    shape = run.data.event_shape
+    unet = UNet(config.width, shape)
+    grey = (*shape[:2], shape[2] - 2)
+    model = vj.VAE(NoEncoder(), unet, shape, 1, posterior=vj.Delta, likelihood=vj.Gaussian(), condition_shape=grey)
+    return run.train(key, model, vj.Reconstruction(), transform=Chroma(), title="regression")
+
+
+def train_vae(key: jax.Array, run: Run, config: Config) -> Trained:
+    """Train the conditional VAE on what the regression leaves."""
+    shape = run.data.event_shape
+    model = vj.VAE(
+        encoder=DenseAndLinear(config.hidden, (2, config.latent_dim)),
+        decoder=DenseAndLinear(tuple(reversed(config.hidden)), shape),
+        event_shape=shape,
+        latent_dim=config.latent_dim,
+        likelihood=vj.OptimalGaussian(),
+        condition_shape=(*shape[:2], shape[2] - 2),
+    )
+    return run.train(key, model, vj.ELBO(), transform=Chroma(), title="conditional VAE")
+
+
+def as_lab(images: np.ndarray) -> np.ndarray:
+    """Convert bytes of sRGB, [n, height, width, 3], to CIELAB."""
+    from skimage.color import rgb2lab  # imported here, because it takes a second to load
+
+    blocks = range(0, len(images), BLOCK)
+    return np.concatenate([rgb2lab(images[start : start + BLOCK] / np.float32(255)) for start in blocks])
+
+
+def as_rgb(lab: np.ndarray) -> np.ndarray:
+    """Convert CIELAB to sRGB in [0, 1]; colours outside of sRGB are clipped."""
+    from skimage.color import lab2rgb
+
+    with warnings.catch_warnings(action="ignore"):  # of colours outside of sRGB
+        return lab2rgb(lab)
+
+
+def reduced(lab: np.ndarray, size: int) -> np.ndarray:
+    """The mean colour, and each value of the lightness, of `size` x `size` blocks of pixels of images in CIELAB.
+
+    Returns:
+      Images [n, size, size, 2 + pixels of a block] in units of `UNIT`: a, b and the values of L - 50.
+    """
+    n, height, width, _ = lab.shape
+    blocks = lab.reshape(n, size, height // size, size, width // size, 3).swapaxes(2, 3)
+    lightness = blocks[..., 0].reshape(n, size, size, -1) - 50
+    return np.concatenate([blocks[..., 1:].mean(axis=(3, 4)), lightness], axis=-1) / np.float32(UNIT)
+
+
+def left_over(regression: Trained, images: np.ndarray) -> np.ndarray:
+    """Reduced images as the conditional VAE sees them.
+
+    Returns:
+      Images [n, size, size, 5]: a and b minus the regression's answer, the answer, and the mean lightness.
+    """
+    nothing = np.zeros((len(images), 1), np.float32)
+    answer = vj.decode_all(regression.model, regression.variables, nothing, images[..., 2:])[..., :2]
+    return np.concatenate([images[..., :2] - answer, answer, images[..., 2:].mean(axis=-1, keepdims=True)], axis=-1)
+
+
+def colouring(vae: Trained, images: np.ndarray, shape: tuple[int, ...], key: jax.Array | None = None) -> np.ndarray:
+    """The colours of images from `left_over`, with z drawn from the prior by `key`, or without a key at its mean."""
+    z = np.zeros((len(images), vae.model.latent_dim), np.float32)
+    if key is not None:
+        z = np.asarray(vae.model.prior_distribution(vae.variables).sample(key, len(images)))
+    return at(vae, z, images, shape)
+
+
+def at(vae: Trained, z: np.ndarray, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The colours E[a, b|z, lightness] at the given latents, at full size."""
+    difference = vj.decode_all(vae.model, vae.variables, z, images[..., 2:])[..., :2]
+    return enlarged(images[..., 2:4] + difference, shape)
+
+
+def enlarged(colours: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Colours of reduced images at full size, by linear interpolation, in the units of CIELAB."""
+    return UNIT * np.asarray(jax.image.resize(colours, (*shape[:3], 2), "linear"))
+
+
+def baselines(known: np.ndarray, lab: np.ndarray) -> dict[str, np.ndarray]:
+    """The colours that images get from the mean colour of known ones, and from those nearest in lightness."""
+    mean = known[..., 1:].mean(axis=0)
+    left_out = min(BLOCK, len(known) // 8)
+    inside, outside = known[:-left_out], known[-left_out:]
+    counts = [count for count in NEIGHBOURS if count <= len(inside)]
+    best = min(counts, key=lambda count: errors([of_neighbours(inside, outside, count)], outside).mean())
+    return {
+        "mean_colour": np.broadcast_to(mean.mean(axis=(0, 1)), lab[..., 1:].shape),
+        "mean_colour_by_pixel": np.broadcast_to(mean, lab[..., 1:].shape),
+        "nearest_neighbour": of_neighbours(known, lab, 1),
+        f"mean_of_{best}_neighbours": of_neighbours(known, lab, best),
+    }
+
+
+def of_neighbours(known: np.ndarray, lab: np.ndarray, count: int) -> np.ndarray:
+    """The mean colours of the `count` known images that are nearest in lightness."""
+    ours, theirs = (of[..., 0].reshape(len(of), -1) for of in (lab, known))
+    distances = np.sum(theirs**2, axis=1)[None] - 2 * ours @ theirs.T  # squared, up to a constant of each image
+    nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
+    return np.stack([known[rows, ..., 1:].mean(axis=0) for rows in nearest])
+
+
+def distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The distance in the (a, b) plane, averaged over the pixels of each image."""
+    return np.linalg.norm(one - other, axis=-1).mean(axis=(1, 2))
+
+
+def errors(colourings: list[np.ndarray], lab: np.ndarray) -> np.ndarray:
+    """The mean distance of the colourings of each image to its colours."""
+    return np.mean([distance(colours, lab[..., 1:]) for colours in colourings], axis=0)
+
+
+def colourfulness(rgb: np.ndarray) -> np.ndarray:
+    """The colourfulness of each image, of Hasler and Suesstrunk (2003), for channels from 0 to 255."""
+    r, g, b = np.moveaxis(255 * rgb.reshape(len(rgb), -1, 3), -1, 0)
+    opponents = np.stack([r - g, (r + g) / 2 - b])
+    deviation, mean = (np.linalg.norm(of(axis=-1), axis=0) for of in (opponents.std, opponents.mean))
+    return deviation + 0.3 * mean
+
+
+def measure(colourings: list[np.ndarray], lab: np.ndarray, reference: np.ndarray, real: np.ndarray) -> Numbers:
+    """The error of a method, its ratio to the reference's errors, and its colourfulness, as a ratio to the real one."""
+    found = np.mean([colourfulness(as_rgb(coloured(lab, colours))) for colours in colourings], axis=0)
+    error = errors(colourings, lab)
+    return {
+        "error": vj.mean_and_stderr(error)._asdict(),
+        "error_ratio": ratio(error, reference),
+        "colourfulness": ratio(found, real),
+    }
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """The ratio of two means over the same images, with its standard error to the first order."""
+    found, scale = float(ours.mean() / theirs.mean()), float(theirs.mean())
+    return {"mean": found, "standard_error": vj.mean_and_stderr(ours - found * theirs).standard_error / scale}
+
+
+def diversity(drawn: list[np.ndarray], lab: np.ndarray) -> Numbers:
+    """The mean distance between two draws of an image, and the error of the draw that is nearest to its colours."""
+    pairs = [distance(one, other) for i, one in enumerate(drawn) for other in drawn[:i]]
+    best = np.min([distance(colours, lab[..., 1:]) for colours in drawn], axis=0)
+    return {
+        "diversity": vj.mean_and_stderr(np.mean(pairs, axis=0))._asdict(),
+        "error_of_best": vj.mean_and_stderr(best)._asdict(),
+    }
+
+
+def coloured(lab: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """The lightness of images in CIELAB with other colours (a, b)."""
+    return np.concatenate([lab[..., :1], colours], axis=-1)
+
+
+def print_table(numbers: Mapping[str, Numbers], run: Run) -> None:
+    """Print the numbers of each method."""
+    print(f"{run.where}; {LABEL}:")
+    for name, of in numbers.items():
+        shown = (f"{what} {found['mean']:.3f} +- {found['standard_error']:.3f}" for what, found in of.items())
+        print(f"  {name}: {', '.join(shown)}")
+
+
+def save_pictures(
+    key: jax.Array, run: Run, models: tuple[Trained, Trained], known: np.ndarray, lab: np.ndarray, size: int
+) -> None:
+    """Write a row of colourings of each of the first test faces, and the same of decoded faces.
+
+    The decoded faces have no photograph in them: their lightness is decoded from its principal components, and their
+    own colours from the mean of q(z|colours, lightness).
+    """
+    headings = ["grey", *(f"draw {number + 1}" for number in range(DRAWN)), "likeliest", "regression", "own"]
+    decoded = coloured(decoded_lightness(known, lab), lab[..., 1:])
+    regression, vae = models
+    for part, faces in (("photographs", lab), ("decoded", decoded)):
+        images, shape = left_over(regression, reduced(faces, size)), faces.shape
+        own = faces[..., 1:] if part == "photographs" else at(vae, encode(vae, images), images, shape)
+        keys = jax.random.split(jax.random.clone(key), DRAWN)  # the same draws for both pictures
+        drawn = [colouring(vae, images, shape, draw_key) for draw_key in keys]
+        colours = [0 * own, *drawn, colouring(vae, images, shape), enlarged(images[..., 2:4], shape), own]
+        columns = [as_rgb(coloured(faces, of_column)) for of_column in colours]
+        text = f"Colourings of {TITLES[part]}, {run.where}"
+        run.save(part, vj.plot.rows(np.stack(columns, axis=1), headings, text))
+
+
+def encode(vae: Trained, images: np.ndarray) -> np.ndarray:
+    """The means of q(z|colours, lightness)."""
+    unused = jax.random.key(0)  # `Chroma` is not random
+    return np.asarray(vj.encode_all(unused, vae.model, vae.variables, vj.Split(images), transform=Chroma()).mean)
+
+
+def decoded_lightness(known: np.ndarray, lab: np.ndarray) -> np.ndarray:
+    """The lightness of images, decoded from the principal components of that of the known images, [n, h, w, 1]."""
+    from sklearn.decomposition import PCA  # imported here, because it takes a second to load
+
+    known, rows = (of[..., 0].reshape(len(of), -1) for of in (known, lab))
+    pca = PCA(min(COMPONENTS, *known.shape), svd_solver="randomized", random_state=0).fit(known)
+    return pca.inverse_transform(pca.transform(rows)).reshape(*lab.shape[:3], 1).clip(0, 100).astype(np.float32)
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,233 @@
+"""The colourisation script: its formulas against scikit-image and closed forms, and a tiny run end to end."""
+
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import colourisation as script
+import jax
+import numpy as np
+import pytest
+import skimage.color
+from colourisation import Config, main
+from conftest import small_split, write_idx
+from harness.options import CheckpointOptions, DataOptions, TrainingOptions
+from harness.run import Run
+from matplotlib.text import Text
+from PIL import Image
+
+import vae_jax as vj
+
+
+def faces(count, side=64, seed=0):
+    """Images of two halves of random colours."""
+    generator = np.random.default_rng(seed)
+    halves = generator.integers(0, 256, (count, 1, 2, 3)).astype(np.uint8)
+    return halves.repeat(side, axis=1).repeat(side // 2, axis=2)
+
+
+def write_celeba(folder, images):
+    """CelebA's layout, of which the last twelfth are the test images."""
+    folder.mkdir()
+    names = [f"{number:06d}.png" for number in range(len(images))]
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
+        for name, image in zip(names, images, strict=True):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            archive.writestr(name, png.getvalue())
+    rows = [f"{name} {2 * (i % 2) - 1}" for i, name in enumerate(names)]
+    (folder / "list_attr_celeba.txt").write_text("\n".join([str(len(images)), "Male", *rows]) + "\n")
+    first = len(images) - len(images) // 6
+    parts = [f"{name} {(i >= first) + (i >= first + len(images) // 12)}" for i, name in enumerate(names)]
+    (folder / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
+    return folder
+
+
+def config(data_dir, out, **changes):
+    return Config(
+        out=out,
+        data=DataOptions(data_dir=data_dir, **changes.pop("data", {})),
+        training=TrainingOptions(epochs=1, batch_size=20),
+        **({"width": 4, "latent_dim": 2, "hidden": (8,), "size": 8, "draws": 4} | changes),
+    )
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    found = {}
+
+    def save(self, part, figure):
+        found[part] = " ".join(text.get_text() for text in figure.findobj(Text))
+        original(self, part, figure)
+
+    original = Run.save
+    monkeypatch.setattr(Run, "save", save)
+    return found
+
+
+def test_end_to_end(tmp_path, capsys, titles):
+    data = write_celeba(tmp_path / "celeba", faces(96))
+    report = main(config(data, tmp_path / "out", checkpoints=CheckpointOptions(checkpoint_dir=tmp_path / "kept")))
+    written = json.loads((tmp_path / "out" / "colourisation.json").read_text())
+    methods = written["methods"]
+    assert written["data"]["train_images"] == 80
+    assert [*methods][:3] == ["mean_colour", "mean_colour_by_pixel", "nearest_neighbour"]
+    assert [*methods][-3:] == ["regression", "most_likely", "draw"]
+    printed = capsys.readouterr().out
+    stronger = min(methods[name]["error"]["mean"] for name in ("mean_colour", "mean_colour_by_pixel"))
+    for name, numbers in methods.items():
+        assert numbers["error_ratio"]["mean"] == pytest.approx(numbers["error"]["mean"] / stronger)
+        assert numbers["error"]["standard_error"] > 0
+        assert f"{name}: error {numbers['error']['mean']:.3f} +- {numbers['error']['standard_error']:.3f}" in printed
+    assert 0 < methods["draw"]["diversity"]["mean"] < np.inf
+    assert methods["draw"]["error_of_best"]["mean"] < methods["draw"]["error"]["mean"]
+    assert titles.keys() == {"photographs", "decoded"}
+    assert all("celeba, seed 0" in title for title in titles.values())
+    again = main(config(data, tmp_path / "out", checkpoints=CheckpointOptions(checkpoint_dir=tmp_path / "kept")))
+    assert again.numbers == report.numbers, "trained again instead of resumed"
+
+
+def test_the_models_learn_colours_that_follow_from_the_lightness(tmp_path):
+    """Dark halves are red and bright ones blue: the regression and the most likely colouring beat the mean colour."""
+    bright = np.random.default_rng(0).random((600, 1, 2, 1)) < 0.5
+    two = np.where(bright, np.uint8([150, 170, 255]), np.uint8([120, 20, 10]))
+    data = write_celeba(tmp_path / "celeba", two.repeat(64, axis=1).repeat(32, axis=2))
+    options = config(data, tmp_path / "out", width=8)
+    methods = main(replace(options, training=TrainingOptions(epochs=4, batch_size=50))).numbers["methods"]
+    assert methods["regression"]["error_ratio"]["mean"] < 0.5
+    assert methods["most_likely"]["error_ratio"]["mean"] < 0.5
+    assert methods["nearest_neighbour"]["error"]["mean"] < 2
+
+
+def test_conversion_is_that_of_scikit_image():
+    images = faces(3, side=4)
+    lab = script.as_lab(images)
+    np.testing.assert_allclose(lab, skimage.color.rgb2lab(images), atol=1e-3)
+    np.testing.assert_allclose(script.as_rgb(lab), images / 255, atol=1e-4)
+    beyond = script.as_rgb(np.array([[[[50.0, 120.0, -120.0]]]]))
+    assert 0 <= beyond.min() <= beyond.max() <= 1
+
+
+def test_colourfulness_in_closed_form():
+    """Of Hasler and Suesstrunk: half the pixels red and half grey; one colour has no deviation."""
+    image = np.zeros((2, 2, 2, 3))
+    image[0, 0] = (1, 0, 0)
+    image[1] = (0, 0, 1)
+    half = np.hypot(255 / 2, 255 / 4)
+    np.testing.assert_allclose(script.colourfulness(image), [half + 0.3 * half, 0.3 * 255], rtol=1e-6)
+
+
+def test_reduced_images():
+    lab = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    images = script.reduced(lab, 4)
+    assert images.shape == (2, 4, 4, 2 + 6)
+    block = lab[1, 2:4, 9:12]  # the second row and the last column of blocks
+    np.testing.assert_allclose(images[1, 1, 3, :2], block[..., 1:].mean(axis=(0, 1)) / script.UNIT, rtol=1e-5)
+    np.testing.assert_allclose(images[1, 1, 3, 2:], (block[..., 0].ravel() - 50) / script.UNIT, rtol=1e-5)
+
+
+def test_enlarged_keeps_constant_colours_and_units():
+    colours = np.broadcast_to(np.float32([1, -2]), (1, 4, 4, 2))
+    np.testing.assert_allclose(script.enlarged(colours, (1, 8, 8, 3)), np.tile([25.0, -50.0], (1, 8, 8, 1)))
+
+
+def test_distances():
+    lab = np.zeros((2, 3, 3, 3))
+    lab[..., 1:] = 1, 1
+    off = np.zeros((2, 3, 3, 2))
+    off[0] = 4, 5
+    off[1] = 1, 1
+    np.testing.assert_allclose(script.errors([off], lab), [5, 0])
+    np.testing.assert_allclose(script.errors([off, lab[..., 1:]], lab), [2.5, 0])
+    of_draws = script.diversity([off, lab[..., 1:], lab[..., 1:]], lab)
+    assert of_draws["diversity"]["mean"] == pytest.approx((5 + 5 + 0) / 3 / 2)
+    assert of_draws["error_of_best"]["mean"] == 0
+
+
+def test_ratio_and_its_standard_error_over_samples():
+    generator = np.random.default_rng(0)
+    theirs = generator.gamma(4, size=(2_000, 200))
+    ours = 0.5 * theirs + generator.gamma(4, size=theirs.shape)
+    found = [script.ratio(one, other) for one, other in zip(ours, theirs, strict=True)]
+    means = np.array([each["mean"] for each in found])
+    assert means.mean() == pytest.approx(1.5, abs=0.01)
+    assert np.mean([each["standard_error"] for each in found]) == pytest.approx(means.std(), rel=0.06)
+
+
+def test_neighbours_are_nearest_in_lightness():
+    generator = np.random.default_rng(0)
+    known, lab = generator.normal(size=(20, 2, 2, 3)), generator.normal(size=(5, 2, 2, 3))
+    for one, colours in zip(lab, script.of_neighbours(known, lab, 3), strict=True):
+        order = np.argsort([np.linalg.norm(one[..., 0] - other[..., 0]) for other in known])[:3]
+        np.testing.assert_allclose(colours, known[order, ..., 1:].mean(axis=0))
+
+
+def test_baselines_are_of_the_known_images():
+    known = script.as_lab(faces(64, side=4))
+    found = script.baselines(known, known[:5])
+    np.testing.assert_allclose(found["mean_colour_by_pixel"][3], known[..., 1:].mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found["mean_colour"][2, 1, 1], known[..., 1:].mean(axis=(0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(found["nearest_neighbour"], known[:5, ..., 1:])
+
+
+def test_the_regression_sees_no_colours_and_the_vae_only_what_is_left_over():
+    images = np.random.default_rng(0).normal(size=(6, 8, 8, 18)).astype(np.float32)
+    batch = script.Chroma()(jax.random.split(jax.random.key(0), 6), images)
+    np.testing.assert_array_equal(batch.condition, images[..., 2:])
+    np.testing.assert_array_equal(np.asarray(batch.observed), np.arange(18) < 2 + np.zeros((6, 8, 8, 1)))
+    unet = script.UNet(4, (8, 8, 18))
+    model = vj.VAE(
+        script.NoEncoder(),
+        unet,
+        (8, 8, 18),
+        1,
+        posterior=vj.Delta,
+        likelihood=vj.Gaussian(),
+        condition_shape=(8, 8, 16),
+    )
+    variables = model.init(jax.random.key(1))
+    regression = script.Trained(model, variables, [])
+    other = np.concatenate([images[..., :2] + 1, images[..., 2:]], axis=-1)
+    rest, shifted = script.left_over(regression, images), script.left_over(regression, other)
+    np.testing.assert_allclose(shifted - rest, np.broadcast_to([1, 1, 0, 0, 0], rest.shape), atol=1e-5)
+    np.testing.assert_allclose(rest[..., :2] + rest[..., 2:4], images[..., :2], atol=1e-5)
+    np.testing.assert_allclose(rest[..., 4], images[..., 2:].mean(axis=-1), atol=1e-5)
+
+
+def test_decoded_lightness_is_a_projection():
+    generator = np.random.default_rng(0)
+    basis = generator.normal(size=(3, 16))
+    lightness = (50 + 3 * generator.normal(size=(40, 3)) @ basis).reshape(40, 4, 4, 1)
+    lab = script.coloured(lightness.clip(0, 100), np.zeros((40, 4, 4, 2)))
+    np.testing.assert_allclose(script.decoded_lightness(lab, lab[:5]), lab[:5, ..., :1], atol=0.1)
+    assert script.decoded_lightness(lab[:2], lab[:5]).shape == (5, 4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 0}, "width is 0"),
+        ({"latent_dim": 0}, "latent_dim is 0"),
+        ({"hidden": (8, 0)}, r"hidden\[1\] is 0"),
+        ({"draws": 2}, "draws is 2; expected 3 or more"),
+        ({"size": 0}, "size is 0"),
+        ({"size": 6}, "size is 6 for images of 64 x 64 pixels"),
+        ({"size": 24}, "size is 24 for images"),
+    ],
+)
+def test_refuses_options(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    data = write_celeba(tmp_path / "celeba", faces(24))
+    with pytest.raises(vj.InputError, match=message):
+        main(config(data, tmp_path / "out", **changes))
+
+
+def test_refuses_images_without_colour(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    grey = faces(24)[..., :1].repeat(3, axis=-1)
+    with pytest.raises(vj.InputError, match=r"\(64, 64, 3\), have no colour; expected red, green and blue"):
+        main(config(write_celeba(tmp_path / "celeba", grey), tmp_path / "out"))
+    digits = write_idx(tmp_path / "digits", small_split(40), small_split(20, seed=1))
+    with pytest.raises(vj.InputError, match=r"\(6, 6, 1\), have no colour"):
+        main(config(digits, tmp_path / "out", data={"dataset": "mnist"}))
