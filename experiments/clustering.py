@@ -67,14 +67,15 @@ def main(config: Config) -> Report:
         "autoencoder": encodings(keys[2], autoencoder, run.data),
         "vae": encodings(keys[3], vae, run.data),
     }
+    mixtures = {  # not of the pixels, of which a full covariance is singular and slow
+        name: mixture(train, clusters, config) for name, (train, _) in spaces.items() if name != "pixels"
+    }
     numbers: dict[str, dict[str, Any]] = {}
     for name, (train, test) in spaces.items():
-        models = {"k_means": k_means(train, clusters, config)}
-        if name != "pixels":  # a full covariance of 784 pixels is singular and slow
-            models["gaussian_mixture"] = mixture(train, clusters, config)
-        numbers[name] = {kind: scores(labels, model.predict(test)) for kind, model in models.items()}
-    start = mixture(spaces["autoencoder"][0], clusters, config, "diag")
-    trained = train_mixture_vae(keys[4], autoencoder, start, run)
+        numbers[name] = {"k_means": scores(labels, k_means(train, clusters, config).predict(test))}
+        if name in mixtures:
+            numbers[name]["gaussian_mixture"] = scores(labels, mixtures[name].predict(test))
+    trained = train_mixture_vae(keys[4], autoencoder, mixtures["autoencoder"], run)
     assigned = most_likely_components(trained, encodings(keys[5], trained, run.data)[1])
     numbers["mixture_vae"] = {"prior": scores(labels, assigned)}
     label = f"{run.where}, {clusters} clusters, {config.latent_dim} latents, {len(labels):,} test images"
@@ -138,12 +139,15 @@ def k_means(rows: np.ndarray, clusters: int, config: Config) -> Any:
     return KMeans(clusters, n_init=10, random_state=config.seed).fit(rows)
 
 
-def mixture(rows: np.ndarray, clusters: int, config: Config, covariance: str = "full") -> Any:
-    """Mixture of Gaussians of the rows; covariances get 1e-3 of the mean variance on the diagonal."""
+def mixture(rows: np.ndarray, clusters: int, config: Config) -> Any:
+    """Mixture of Gaussians with full covariances, the best of three starts by its likelihood of the rows.
+
+    The covariances get 1e-3 of the mean variance of the rows on the diagonal.
+    """
     from sklearn.mixture import GaussianMixture
 
     floor = 1e-3 * float(rows.var(axis=0).mean())
-    return GaussianMixture(clusters, covariance_type=covariance, reg_covar=floor, random_state=config.seed).fit(rows)
+    return GaussianMixture(clusters, reg_covar=floor, n_init=3, random_state=config.seed).fit(rows)
 
 
 def train_mixture_vae(key: jax.Array, autoencoder: Trained, start: Any, run: Run) -> Trained:
@@ -152,7 +156,7 @@ def train_mixture_vae(key: jax.Array, autoencoder: Trained, start: Any, run: Run
     Args:
       key: Key of all noise.
       autoencoder: Trained autoencoder of the same layers.
-      start: scikit-learn's mixture of diagonal Gaussians, fitted to the encodings of the autoencoder.
+      start: scikit-learn's mixture of Gaussians, fitted to the encodings of the autoencoder.
       run: Run with the data and the options.
     """
     config: Any = run.options
@@ -181,18 +185,23 @@ def train_mixture_vae(key: jax.Array, autoencoder: Trained, start: Any, run: Run
 
 
 def start_of(variables: Mapping[str, Any], start: Any) -> dict[str, Any]:
-    """Variables of the VAE: the means are those of the autoencoder, and the variances a tenth of the mixture's."""
+    """Variables of the VAE, from an autoencoder and a mixture of Gaussians.
+
+    The means of q(z|x) are those of the autoencoder, and its variances a tenth of the mean variance of the mixture. The
+    prior has the means, the variances and the weights of the mixture.
+    """
     params = variables["params"]
+    variances = np.diagonal(start.covariances_, axis1=1, axis2=2)
     last = max(params["encoder"], key=lambda name: int(name.removeprefix("Dense_")))
     kernel, bias = (params["encoder"][last][part] for part in ("kernel", "bias"))
-    log_variances = jnp.broadcast_to(jnp.log(jnp.float32(start.covariances_.mean() / 10)), bias.shape)
+    log_variances = jnp.broadcast_to(jnp.log(jnp.float32(variances.mean() / 10)), bias.shape)
     widened = {
         "kernel": jnp.concatenate([kernel, jnp.zeros_like(kernel)], axis=1),
         "bias": jnp.concatenate([bias, log_variances]),
     }
     prior = {
         "means": jnp.asarray(start.means_, jnp.float32),
-        "log_variances": jnp.asarray(np.log(start.covariances_), jnp.float32),
+        "log_variances": jnp.asarray(np.log(variances), jnp.float32),
         "logits": jnp.asarray(np.log(start.weights_), jnp.float32),
     }
     return {"params": {**params, "encoder": {**params["encoder"], last: widened}, "prior": prior}}

@@ -6,7 +6,7 @@ trained for a quarter of the epochs. The outputs, E[x|z] at the mean of q(z|nois
 
 * the best linear denoiser: for Gaussian noise the Wiener filter with the full covariance of the training images, for
   salt and pepper least squares on noisy and clean training images, for a missing block the conditional mean of a
-  Gaussian,
+  Gaussian with the covariance of the first 300 principal components or fewer,
 * the projection on principal components, a median filter, non-local means (Buades et al., 2005), and total variation
   (Chambolle, 2004).
 
@@ -46,7 +46,7 @@ SIZES = (3, 5, 7)  # sides of a median filter, in pixels
 WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.7, 1.0, 1.5)  # of total variation
 PATCHES = tuple((size, h) for size in (3, 5) for h in (0.05, 0.1, 0.2, 0.3, 0.45, 0.7, 1.0))  # of non-local means
 GREY = 0.5  # value of missing pixels, which no byte has
-SHOWN = 20  # number of images of each kind of noise in the picture
+SHOWN = 16  # number of images of each kind of noise in the picture
 
 Denoiser = Callable[[np.ndarray, Any], np.ndarray]
 """Function from noisy images [n, height, width, channels] and a strength to images."""
