@@ -262,7 +262,7 @@ def bits_and_scales(curves: Mapping[str, Mapping[str, list[float]]], of_pca: flo
     left.set(xlabel="epoch", ylabel="bits per dimension of test images")
     right.set(xlabel="epoch", ylabel="standard deviation, pixels from 0 to 1")
     for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # type: ignore[call-arg]
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False, fontsize="small")
