@@ -622,6 +622,58 @@ LINES = [
             ("warmup_steps=round(warm_up * steps)", "warmup_steps=0", "test_train warm_up"),
             ("self.model.require_data(data, transform)", "pass", "test_train does_not_take"),
         ],
+        "experiments/anomaly_detection.py": [
+            ("-log_px - least,\n", "-log_px,\n", "test_anomaly_detection quadrature"),
+            ('"ratio": of_background - log_px', '"ratio": log_px - of_background', "test_anomaly_detection quadrature"),
+            (
+                "self.rate, image.shape), other, image)",
+                "self.rate, image.shape), image, image)",
+                "test_anomaly_detection perturbed",
+            ),
+            ("order[~anomaly][::-1]", "order[~anomaly]", "test_anomaly_detection extremes"),
+            ("== leave_one_out", "!= leave_one_out", "test_anomaly_detection equally"),
+            ("roc_auc_score(anomaly, score)", "roc_auc_score(anomaly, -score)", "test_anomaly_detection area"),
+            ('"svm": -svm', '"svm": svm', "test_anomaly_detection pca"),
+            ("(flat(x), 1 - flat(x))", "(flat(x),)", "test_anomaly_detection closed"),
+        ],
+        "experiments/clustering.py": [
+            (
+                "linear_sum_assignment(counts, maximize=True)",
+                "linear_sum_assignment(counts)",
+                "test_clustering accuracy",
+            ),
+            ("variances.mean() / 10", "variances.mean()", "test_clustering starts"),
+            (
+                "jnp.asarray(np.log(variances), jnp.float32)",
+                "jnp.asarray(variances, jnp.float32)",
+                "test_clustering starts",
+            ),
+            ("np.argmax(logits + log_pz, axis=-1)", "np.argmax(log_pz, axis=-1)", "test_clustering component"),
+        ],
+        "experiments/colourisation.py": [
+            ("jnp.arange(images.shape[-1]) < 2", "jnp.arange(images.shape[-1]) < 3", "test_colourisation sees"),
+            (".swapaxes(2, 3)", ".swapaxes(1, 2)", "test_colourisation reduced"),
+            ("- 2 * ours @ theirs.T", "- ours @ theirs.T", "test_colourisation neighbours"),
+            ("images[..., :2] - answer, answer", "images[..., :2], answer", "test_colourisation sees"),
+            ("COMPONENTS, *known.shape", "2, *known.shape", "test_colourisation projection"),
+        ],
+        "experiments/denoising.py": [
+            ("jnp.where(u < share / 2, 0.0, 1.0)", "1.0", "test_denoising salt"),
+            ("len(b) * (variance + ridge)", "(variance + ridge)", "test_denoising least_squares"),
+            ("np.diag(ridge / variances)", "np.diag(ridge * variances)", "test_denoising conditional"),
+            ("np.where(noisy == GREY, clipped, noisy) if", "clipped if", "test_denoising clipped"),
+            (
+                "name for name in outputs if name not in MODELS",
+                "name for name in outputs",
+                "test_denoising best_baseline",
+            ),
+        ],
+        "experiments/memorising.py": [
+            ("noise[index] * jax", "0 * noise[index] * jax", "test_memorising noise"),
+            (" + jnp.sum(z**2) / 2", "", "test_memorising prior"),
+            ("distances[path] = np.inf", "distances[path[-1]] = np.inf", "test_memorising chain"),
+            ("[jnp.sin(angles), jnp.cos(angles)]", "[angles, jnp.cos(angles)]", "test_memorising period"),
+        ],
         "experiments/harness/options.py": [
             ("replace(self, seed=seed, members=1", "replace(self, members=1", "test_run consecutive"),
             ("checkpoint_dir=kept and kept / folder", "checkpoint_dir=kept", "test_run consecutive"),
