@@ -85,11 +85,12 @@ def main(config: Config) -> Report:
     train_key, eval_key, pca_key, draw_key, pca_test_key = jax.random.split(run.key, 5)
     models = {name: model(run, config, name) for name in config.models}
     pixels = mirrored_too(vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize()))
-    of_pca = pca_bits_per_dim(pca_test_key, pixels, run.data.test, config.latent_dim)
+    bits_of_pca = pca_bits_per_dim(pca_test_key, pixels, run.data.test, config.latent_dim)
     title = f"{run.where}, width {config.width}, {config.latent_dim} latents"
     label = f"{title}; negative ELBO at one sampled z in bits per dimension of the {len(run.data.test):,} test images"
     print(f"{label}, dequantised (as levels for the mixture)")
-    print(f"  probabilistic PCA: {of_pca[0]:.3f} +- {of_pca[1]:.3f}, exact")
+    of_pca = vj.mean_and_stderr(bits_of_pca)
+    print(f"  probabilistic PCA: {of_pca.mean:.3f} +- {of_pca.standard_error:.3f}, exact")
     shown = run.data.test[:SHOWN]
     reconstructions = [("test images", shown.images / np.float32(255))]
     draws: list[tuple[str, np.ndarray]] = []
@@ -101,7 +102,7 @@ def main(config: Config) -> Report:
         if config.linear:
             levels = mirrored_too(run.data.train.images / np.float32(255))
             start = vj.start_at_pca(vae, start, pixels if name in GAUSSIAN else levels)
-        variables, history = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name)
+        variables, history = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name, bits_of_pca)
         numbers[name] = numbers_of(variables, history) | {"pixels": transform_of(name).label}
         curves[NAMES[name]] = numbers[name]["curves"]
         print(row(name, numbers[name]))
@@ -111,8 +112,8 @@ def main(config: Config) -> Report:
             sheet.append((NAMES[name], np.clip(vj.decode_all(vae, variables, z), 0, 1)))
     run.save("reconstructions", vj.plot.sheets(reconstructions, SHOWN, 1, f"E[x|z] at the mean of q(z|x)\n{title}"))
     run.save("draws", vj.plot.sheets(draws, SHOWN, 1, f"E[x|z] of draws from {PRIOR_NAMES[config.prior]}\n{title}"))
-    run.save("curves", bits_and_scales(curves, of_pca[0], title))
-    pca = {"test_bits_per_dim": of_pca[0], "standard_error": of_pca[1]}
+    run.save("curves", bits_and_scales(curves, of_pca.mean, title))
+    pca = {"test_bits_per_dim": of_pca.mean, "standard_error": of_pca.standard_error}
     return run.report({"label": label, "probabilistic_pca": pca, "models": numbers})
 
 
@@ -142,12 +143,20 @@ def model(run: Run, config: Config, name: str) -> vj.VAE:
 
 
 def train(
-    key: jax.Array, eval_key: jax.Array, vae: vj.VAE, start: dict[str, Any], run: Run, config: Config, name: str
+    key: jax.Array,
+    eval_key: jax.Array,
+    vae: vj.VAE,
+    start: dict[str, Any],
+    run: Run,
+    config: Config,
+    name: str,
+    bits_of_pca: np.ndarray,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Train a model from the variables `start`.
 
     Returns:
-      The variables and the history, which has the ELBO of the test images and the scales after each epoch.
+      The variables and the history, which has the ELBO of the test images, its gain over probabilistic PCA of the same
+      images, and the scales after each epoch.
     """
     optimizer = adam(config.training.learning_rate, run.steps)
     transform = transform_of(name)
@@ -156,10 +165,12 @@ def train(
     def eval_fn(state: vj.TrainState) -> dict[str, float]:
         terms = vj.evaluate(jax.random.clone(eval_key), vae, state.variables, run.data.test, transform=transform)
         bits = vj.bits_per_dim(terms.log_px_z - terms.kl, vae, transform)
-        mean = vj.mean_and_stderr(bits)
+        mean, gain = vj.mean_and_stderr(bits), vj.mean_and_stderr(bits_of_pca - bits)
         return {
             "test_bits_per_dim": mean.mean,
             "test_standard_error": mean.standard_error,
+            "test_gain": gain.mean,
+            "test_gain_standard_error": gain.standard_error,
             "test_kl": vj.mean_and_stderr(terms.kl).mean,
         } | scales(vae, state.variables)
 
@@ -216,8 +227,8 @@ def scales(vae: vj.VAE, variables: dict[str, Any]) -> dict[str, float]:
     return dict(zip(("scale",) if len(found) == 1 else ("scale_red", "scale_green", "scale_blue"), found, strict=True))
 
 
-def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, components: int) -> tuple[float, float]:
-    """Bits per dimension of the dequantised test images under probabilistic PCA, and the standard error.
+def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, components: int) -> np.ndarray:
+    """Bits per dimension of each dequantised test image under probabilistic PCA, [n].
 
     Args:
       key: Key of the noise of the test images.
@@ -234,15 +245,15 @@ def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, compone
         pca.noise_variance_ *= (count - components) / (entries - components)
     log_px = pca.score_samples(vj.transform_all(key, test, transform=vj.Dequantize()).reshape(len(test), -1))
     any_gaussian = vj.mlp_vae(test.event_shape, likelihood=vj.Gaussian())
-    mean = vj.mean_and_stderr(vj.bits_per_dim(log_px, any_gaussian, vj.Dequantize()))
-    return mean.mean, mean.standard_error
+    return np.asarray(vj.bits_per_dim(log_px, any_gaussian, vj.Dequantize()))
 
 
 def row(name: str, found: Mapping[str, Any]) -> str:
     """The line of a model in the printed table."""
     scale = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in found.items() if key.startswith("scale"))
     return (
-        f"  {NAMES[name]}: {found['test_bits_per_dim']:.3f} +- {found['test_standard_error']:.3f}, KL "
+        f"  {NAMES[name]}: {found['test_bits_per_dim']:.3f} +- {found['test_standard_error']:.3f}, "
+        f"{found['test_gain']:.4f} +- {found['test_gain_standard_error']:.4f} below PCA, KL "
         f"{found['test_kl']:.0f} nats{', ' + scale if scale else ''}; {found['minutes']:.1f} min of training"
     )
 

@@ -352,7 +352,12 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
     for model in report["models"].values():
         assert np.isfinite(model["test_bits_per_dim"])
         assert model["test_kl"] > 0
-        assert f"{model['test_bits_per_dim']:.3f} +- {model['test_standard_error']:.3f}, KL" in printed
+        assert (
+            f"{model['test_bits_per_dim']:.3f} +- {model['test_standard_error']:.3f}, {model['test_gain']:.4f}"
+            in printed
+        )
+        gain = report["probabilistic_pca"]["test_bits_per_dim"] - model["test_bits_per_dim"]
+        assert model["test_gain"] == pytest.approx(gain, abs=1e-4)
         assert len(model["curves"]["test_bits_per_dim"]) == 2
         assert model["curves"]["test_bits_per_dim"][-1] == model["test_bits_per_dim"]
     scales = {name: [key for key in model if key.startswith("scale")] for name, model in report["models"].items()}
