@@ -20,6 +20,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from harness.run import Run
+from matplotlib.text import Text
 
 from vae_jax.data import Split
 from vae_jax.data.cifar import TEST, TRAIN
@@ -87,3 +89,23 @@ def write_cifar(folder: Path, train: Split, test: Split) -> Path:
     for name, split in zip((*TRAIN, TEST), (*(train[rows] for rows in fifths), test), strict=True):
         (folder / name).write_bytes(cifar_bytes(split.images, split.labels))
     return folder
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A folder with 96 training and 40 test images."""
+    return write_idx(tmp_path / "data", small_split(96), small_split(40, seed=1))
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """The texts of every figure that a script saves."""
+    found = {}
+
+    def save(self, part, figure):
+        found[part] = " ".join(text.get_text() for text in figure.findobj(Text))
+        original(self, part, figure)
+
+    original = Run.save
+    monkeypatch.setattr(Run, "save", save)
+    return found

@@ -10,7 +10,6 @@ import pytest
 import scipy.special
 import scipy.stats
 from clustering import Config, main
-from conftest import small_split, write_idx
 from harness.options import DataOptions, TrainingOptions
 from harness.recipe import Trained
 from sklearn.mixture import GaussianMixture
@@ -77,13 +76,8 @@ def test_an_image_belongs_to_the_component_of_highest_probability(started):
     assert len(np.unique(found)) > 1
 
 
-@pytest.fixture
-def data(tmp_path):
-    return write_idx(tmp_path / "data", small_split(96), small_split(40, seed=1))
-
-
-def test_a_tiny_run(tmp_path, data, capsys):
-    options = {"latent_dim": 3, "hidden": (8,), "data": DataOptions(data_dir=data), "out": tmp_path / "out"}
+def test_a_tiny_run(tmp_path, tiny, capsys):
+    options = {"latent_dim": 3, "hidden": (8,), "data": DataOptions(data_dir=tiny), "out": tmp_path / "out"}
     report = main(Config(training=TrainingOptions(epochs=2, batch_size=32), **options))
     assert set(report.numbers["scores"]) == set(clustering.NAMES)
     for of_kinds in report.numbers["scores"].values():
@@ -101,10 +95,10 @@ def test_a_tiny_run(tmp_path, data, capsys):
         ({"latent_dim": 97}, "latent_dim is 97; there are fewer principal components than that"),
     ],
 )
-def test_bad_options_are_refused_before_training(tmp_path, data, monkeypatch, options, message):
+def test_bad_options_are_refused_before_training(tmp_path, tiny, monkeypatch, options, message):
     monkeypatch.setattr(vj, "fit", None)  # any training would fail
     with pytest.raises(vj.InputError, match=message):
-        main(Config(data=DataOptions(data_dir=data), out=tmp_path / "out", **options))
+        main(Config(data=DataOptions(data_dir=tiny), out=tmp_path / "out", **options))
 
 
 def test_images_without_labels_are_refused(tmp_path):

@@ -13,8 +13,6 @@ import skimage.color
 from colourisation import Config, main
 from conftest import small_split, write_idx
 from harness.options import CheckpointOptions, DataOptions, TrainingOptions
-from harness.run import Run
-from matplotlib.text import Text
 from PIL import Image
 
 import vae_jax as vj
@@ -51,19 +49,6 @@ def config(data_dir, out, **changes):
         training=TrainingOptions(epochs=1, batch_size=20),
         **({"width": 4, "latent_dim": 2, "hidden": (8,), "size": 8, "draws": 4} | changes),
     )
-
-
-@pytest.fixture
-def titles(monkeypatch):
-    found = {}
-
-    def save(self, part, figure):
-        found[part] = " ".join(text.get_text() for text in figure.findobj(Text))
-        original(self, part, figure)
-
-    original = Run.save
-    monkeypatch.setattr(Run, "save", save)
-    return found
 
 
 def test_end_to_end(tmp_path, capsys, titles):

@@ -18,7 +18,6 @@ from conftest import small_split, write_cifar, write_idx
 from flax import linen as nn
 from harness.options import CheckpointOptions, DataOptions, Options, TrainingOptions
 from harness.run import Run
-from matplotlib.text import Text
 from PIL import Image
 from sklearn.datasets import load_wine
 from sklearn.model_selection import KFold
@@ -43,25 +42,6 @@ def refused(monkeypatch, capsys, script, *options):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    return write_idx(tmp_path / "data", small_split(96), small_split(40, seed=1))
-
-
-@pytest.fixture
-def titles(monkeypatch):
-    """The texts of every figure that a script saves."""
-    found = {}
-
-    def save(self, part, figure):
-        found[part] = " ".join(text.get_text() for text in figure.findobj(Text))
-        original(self, part, figure)
-
-    original = Run.save
-    monkeypatch.setattr(Run, "save", save)
-    return found
 
 
 CLASSIFIER_STEPS = Run.classifier_steps  # before a test replaces it
