@@ -151,7 +151,7 @@ def main(config: Config) -> Report:
         print_table(str(noise), numbers)
         rows = (scaled(test), outputs["noisy image"], outputs[numbers["best_baseline"]], outputs[BEST])
         sheets.append((headline(str(noise), numbers), np.concatenate([row[:SHOWN] for row in rows])))
-    run.save("images", pictures(sheets, f"Test images, the best baseline, and the model: a denoising autoencoder; {run.where}"))
+    run.save("images", pictures(sheets, f"Test images, the best baseline and the denoising autoencoder; {run.where}"))
     run.save("psnr", chart(found, f"PSNR of denoised images, mean and standard error; {label}"))
     return run.report({"label": f"{label}, PSNR in dB", "images": count, "tuned_on": len(held_out), "noise": found})
 
@@ -387,9 +387,10 @@ def print_table(noise: str, numbers: Mapping[str, Any]) -> None:
 
 def pictures(sheets: Sequence[tuple[str, np.ndarray]], title: str) -> Figure:
     """A sheet of images for each kind of noise, with a row for each method."""
-    labels = ("clean", "noisy", "baseline", "model")
+    labels = ("clean", "noisy", "baseline", "autoencoder")
     columns = len(sheets[0][1]) // len(labels)
     figure = vj.plot.sheets(sheets, columns, 1, title, labels)
+    figure.set_layout_engine("compressed")  # the axes have a fixed aspect
     figure.set_size_inches(9.2, (8.1 * len(labels) / columns + 0.32) * len(sheets) + 0.4)  # the labels take an inch
     return figure
 

@@ -20,8 +20,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from harness.run import Run
-from matplotlib.text import Text
 
 from vae_jax.data import Split
 from vae_jax.data.cifar import TEST, TRAIN
@@ -100,6 +98,9 @@ def tiny(tmp_path):
 @pytest.fixture
 def titles(monkeypatch):
     """The texts of every figure that a script saves."""
+    from harness.run import Run  # imported here, because programs that run without pytest import this module
+    from matplotlib.text import Text
+
     found = {}
 
     def save(self, part, figure):
