@@ -100,8 +100,8 @@ def main(config: Config) -> Report:
         init_key, fit_key = jax.random.split(jax.random.clone(train_key))
         start = vae.init(init_key)
         if config.linear:
-            levels = mirrored_too(run.data.train.images / np.float32(255))
-            start = vj.start_at_pca(vae, start, pixels if name in GAUSSIAN else levels)
+            levels = run.data.train.images / np.float32(255)
+            start = vj.start_at_pca(vae, start, pixels if name in GAUSSIAN else mirrored_too(levels))
         variables, history = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name, bits_of_pca)
         numbers[name] = numbers_of(variables, history) | {"pixels": transform_of(name).label}
         curves[NAMES[name]] = numbers[name]["curves"]

@@ -81,8 +81,9 @@ def main(config: Config) -> Report:
     label = f"{run.where}, {clusters} clusters, {config.latent_dim} latents, {len(labels):,} test images"
     print(table(numbers, label))
     run.save("draws", draws_of_clusters(jax.random.fold_in(run.key, 6), trained, assigned, labels, label))
-    curve = {"negative_elbo": [record["test_negative_elbo"] for record in trained.history]}
-    return run.report({"label": label, "scores": numbers, "mixture_vae": curve})
+    curve = [record["test_negative_elbo"] for record in trained.history]
+    bound = {"label": run.label(), "test_negative_elbo": curve}
+    return run.report({"label": label, "scores": numbers, "mixture_vae": bound})
 
 
 def clusters_and_labels(data: vj.Dataset, config: Config) -> tuple[int, np.ndarray]:
