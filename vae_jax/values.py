@@ -36,7 +36,7 @@ def value(cls: type[T]) -> type[T]:
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     setattr(cls, "__hash__", _hash)  # noqa: B010 (mypy takes no assignment to a method)
     setattr(cls, "__eq__", _equal)  # noqa: B010
-    if "__repr__" not in vars(cls):
+    if cls.__repr__ is object.__repr__:
         cls = shape_repr(cls)
     jax.tree_util.register_pytree_with_keys(
         cls, _flatten_with_keys, lambda aux, children: _unflatten(cls, aux, children)

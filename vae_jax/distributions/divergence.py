@@ -4,6 +4,8 @@ Both are returned per unit. If posterior and prior factorise over the latent dim
 otherwise there is a single unit for all dimensions. Free bits and the count of active units apply to these units.
 """
 
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vae_jax.distributions.base import Posterior, Prior
@@ -13,12 +15,12 @@ from vae_jax.errors import InputError
 
 
 def kl_divergence(
-    q: Posterior, p: Prior, z: Float[Array, "*samples latent"]
+    q: Posterior, p: Prior | DiagonalGaussian, z: Float[Array, "*samples latent"]
 ) -> Float[Array, "*samples units"] | Float[Array, "*batch units"]:
     """KL(q || p) in nats: in closed form where one is implemented, otherwise `log_ratio` at samples `z` from q.
 
-    There is a closed form of a `DiagonalGaussian` or a `FullGaussian` and N(0, I). The divergence of a `Delta` is 0,
-    because a plain autoencoder has no prior.
+    There is a closed form of a `DiagonalGaussian` or a `FullGaussian` and N(0, I), and of two `DiagonalGaussian`. The
+    divergence of a `Delta` is 0, because a plain autoencoder has no prior.
 
     >>> q = vj.DiagonalGaussian(mean=jnp.array([[1.0, 0.0]]), log_variance=jnp.zeros((1, 2)))
     >>> vae = vj.mlp_vae((4,), latent_dim=2)
@@ -27,7 +29,7 @@ def kl_divergence(
 
     Args:
       q: Posterior.
-      p: Prior.
+      p: Prior, or the `DiagonalGaussian` of a layer given the layers above it, [*batch, latent].
       z: Samples from q, [*samples, latent].
 
     Returns:
@@ -35,10 +37,14 @@ def kl_divergence(
     """
     if isinstance(q, Delta) or (isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian)):
         return q.kl()
+    if isinstance(p, DiagonalGaussian) and isinstance(q, DiagonalGaussian):
+        return _whitened(q, p).kl()
     return log_ratio(q, p, z)
 
 
-def log_ratio(q: Posterior, p: Prior, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples units"]:
+def log_ratio(
+    q: Posterior, p: Prior | DiagonalGaussian, z: Float[Array, "*samples latent"]
+) -> Float[Array, "*samples units"]:
     """log q(z|x) - log p(z) in nats, [*samples, units]; its expectation over samples `z` from q is KL(q || p).
 
     Raises:
@@ -48,4 +54,17 @@ def log_ratio(q: Posterior, p: Prior, z: Float[Array, "*samples latent"]) -> Flo
         raise InputError("a plain autoencoder has no importance weights, as its posterior has no density")
     if isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian):
         return q.log_ratio(z)
+    if isinstance(p, DiagonalGaussian) and isinstance(q, DiagonalGaussian):
+        return _whitened(q, p).log_ratio(_standardised(z, p))
     return (q.log_prob(z) - p.log_prob(z))[..., None]
+
+
+def _whitened(q: DiagonalGaussian, p: DiagonalGaussian) -> DiagonalGaussian:
+    """q in the coordinates (z - mean of p) / standard deviation of p, in which p is N(0, I)."""
+    log_variance, of_p = jnp.broadcast_arrays(q.log_variance, p.log_variance)
+    return DiagonalGaussian(_standardised(q.mean, p), log_variance - of_p)
+
+
+def _standardised(z: Array | np.ndarray, p: DiagonalGaussian) -> Float[Array, "*samples latent"]:
+    z, mean, log_variance = jnp.broadcast_arrays(z, p.mean, p.log_variance)
+    return (z - mean) * jnp.exp(-0.5 * log_variance)

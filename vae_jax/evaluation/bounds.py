@@ -16,7 +16,8 @@ from vae_jax.distributions.likelihoods.base import require_values
 from vae_jax.errors import InputError, renamed, require_finite, require_key, require_positive_int
 from vae_jax.evaluation.blocks import block_of, in_blocks, on_host
 from vae_jax.evaluation.passes import inputs_of
-from vae_jax.models import VAE, LatentVariableModel, Variables
+from vae_jax.models import LatentVariableModel, Variables
+from vae_jax.models.base import BaseVAE
 from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
 from vae_jax.values import jit, shape_repr
 
@@ -166,7 +167,7 @@ def importance_estimate(
     batch = as_batch(model, x, condition)
     if batch.x.shape[1:] != model.event_shape:
         raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")
-    if isinstance(model, VAE):
+    if isinstance(model, BaseVAE):
         model.require_condition(batch.label if model.classes is not None else batch.condition, len(batch.x))
     known = batch.targets if batch.observed is None else batch.targets[batch.observed > 0]
     require_values(known, model.likelihood.domain)

@@ -1,6 +1,7 @@
-"""Latent-variable models: the protocol that they implement, and the variational autoencoder."""
+"""Latent-variable models: the protocol that they implement, the variational autoencoder, and the ladder VAE."""
 
-from vae_jax.models.constructors import batch_norm_vae, conv_vae, mlp_vae, resnet_vae
+from vae_jax.models.constructors import batch_norm_vae, conv_ladder_vae, conv_vae, ladder_vae, mlp_vae, resnet_vae
+from vae_jax.models.ladder import LadderVAE
 from vae_jax.models.protocol import Draws, LatentVariableModel, Terms, Variables, merged
 from vae_jax.models.table import parameter_table
 from vae_jax.models.vae import VAE
@@ -8,11 +9,14 @@ from vae_jax.models.vae import VAE
 __all__ = [
     "VAE",
     "Draws",
+    "LadderVAE",
     "LatentVariableModel",
     "Terms",
     "Variables",
     "batch_norm_vae",
+    "conv_ladder_vae",
     "conv_vae",
+    "ladder_vae",
     "merged",
     "mlp_vae",
     "parameter_table",

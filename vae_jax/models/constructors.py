@@ -8,10 +8,29 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vae_jax.distributions import DiagonalGaussian, StandardNormal
-from vae_jax.distributions.likelihoods import Bernoulli, Gaussian, LearnedGaussian, Likelihood
+from vae_jax.distributions.likelihoods import (
+    Bernoulli,
+    ColourMixtureOfLogistics,
+    Gaussian,
+    LearnedGaussian,
+    Likelihood,
+)
 from vae_jax.errors import InputError, renamed, require_positive_int
-from vae_jax.models.vae import VAE, as_event_shape, require_parts
-from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder, require_norm
+from vae_jax.models.base import as_event_shape, require_parts
+from vae_jax.models.ladder import LadderVAE
+from vae_jax.models.vae import VAE
+from vae_jax.networks import (
+    MLP,
+    ConvBottomUp,
+    ConvDecoder,
+    ConvEncoder,
+    ConvTopDown,
+    DenseBottomUp,
+    DenseTopDown,
+    ResNetDecoder,
+    ResNetEncoder,
+    require_norm,
+)
 
 
 def _require_widths(**widths: Any) -> None:
@@ -20,6 +39,13 @@ def _require_widths(**widths: Any) -> None:
         if not isinstance(given, Sequence) or isinstance(given, str):
             raise InputError(f"{name} is {given!r}; expected a tuple of whole numbers, such as ({given!r}, {given!r})")
         require_positive_int(**{f"{name}[{i}]": width for i, width in enumerate(given)})
+
+
+def _require_layers(**sizes: Any) -> None:
+    """Raise `InputError` if a sequence is empty."""
+    for name, given in sizes.items():
+        if not given:
+            raise InputError(f"{name} is {given!r}; expected one size or more")
 
 
 def _require_halvings(event_shape: tuple[int, ...], halvings: int) -> None:
@@ -254,6 +280,107 @@ def resnet_vae(
             width, posterior.output_shape(latent_dim), tuple(blocks), pool=pool, linear=linear, **settings
         ),
         decoder=ResNetDecoder(width, outputs, tuple(reversed(blocks)), **path, **settings),
+        event_shape=event_shape,
+        latent_dim=latent_dim,
+        posterior=posterior,
+        likelihood=likelihood,
+        classes=classes,
+        prior=prior,
+        condition_shape=condition_shape,
+    )
+
+
+def ladder_vae(
+    event_shape: Any = (28, 28, 1),
+    latent_dims: Any = (40, 40),
+    hidden: Any = (300,),
+    likelihood: Any = Bernoulli(),
+    posterior: Any = DiagonalGaussian,
+    prior: Any = StandardNormal(),
+    classes: int | None = None,
+    condition_shape: tuple[Any, ...] | None = None,
+) -> LadderVAE:
+    """Ladder VAE of gated dense layers.
+
+    Args:
+      event_shape: Shape of one example, such as (height, width, channels).
+      latent_dims: Number of latents of each layer, from the top.
+      hidden: Widths of the gated layers between two layers of latents.
+      likelihood: Likelihood p(x|z) of the decoder's outputs.
+      posterior: Family of the posterior of the top layer.
+      prior: Prior of the top layer.
+      classes: Number of classes if the model is conditional on labels (see `VAE`).
+      condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
+
+    Returns:
+      The model, without variables; `init` creates them.
+
+    Raises:
+      InputError: A size is not a positive integer, there are no layers, or a distribution is not of the expected kind.
+    """
+    event_shape = as_event_shape(event_shape)
+    _require_widths(latent_dims=latent_dims, hidden=hidden)
+    _require_layers(latent_dims=latent_dims, hidden=hidden)
+    require_parts(likelihood=likelihood, prior=prior, posterior=posterior)
+    top, *below = latent_dims
+    return LadderVAE(
+        encoder=DenseBottomUp(tuple(hidden), posterior.output_shape(top), len(latent_dims)),
+        decoder=DenseTopDown(tuple(hidden), likelihood.output_shape(event_shape), tuple(below)),
+        event_shape=event_shape,
+        latent_dim=top,
+        posterior=posterior,
+        likelihood=likelihood,
+        classes=classes,
+        prior=prior,
+        condition_shape=condition_shape,
+    )
+
+
+def conv_ladder_vae(
+    event_shape: Any = (32, 32, 3),
+    latent_dim: int = 64,
+    channels: Any = (32, 64),
+    groups: Any = (2, 2),
+    latent_channels: int = 8,
+    likelihood: Any = ColourMixtureOfLogistics(10),
+    posterior: Any = DiagonalGaussian,
+    prior: Any = StandardNormal(),
+    classes: int | None = None,
+    condition_shape: tuple[Any, ...] | None = None,
+) -> LadderVAE:
+    """Ladder VAE of residual convolutional networks: a vector of latents, and maps of latents at several scales.
+
+    Args:
+      event_shape: Shape of one example, (height, width, channels); each scale halves height and width.
+      latent_dim: Number of latents of the top layer.
+      channels: Number of channels at each scale, the finest first; the finest is half of the image.
+      groups: Number of layers of latents below the top one at each scale, the finest first; also that of residual
+        blocks of encoder and decoder.
+      latent_channels: Number of channels of each map of latents.
+      likelihood: Likelihood p(x|z) of the decoder's outputs.
+      posterior: Family of the posterior of the top layer.
+      prior: Prior of the top layer.
+      classes: Number of classes if the model is conditional on labels (see `VAE`).
+      condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
+
+    Returns:
+      The model, without variables; `init` creates them.
+
+    Raises:
+      InputError: A size is not a positive integer, the scales of `channels` and `groups` differ in number, height or
+        width is not a multiple of 2**len(channels), or a distribution is not of the expected kind.
+    """
+    event_shape = as_event_shape(event_shape)
+    require_positive_int(latent_dim=latent_dim, latent_channels=latent_channels)
+    _require_widths(channels=channels, groups=groups)
+    if len(channels) != len(groups):
+        raise InputError(f"channels is {channels!r} and groups is {groups!r}; expected as many of one as of the other")
+    require_parts(likelihood=likelihood, prior=prior, posterior=posterior)
+    _require_halvings(event_shape, len(channels))
+    coarsest_first = tuple(reversed(channels)), tuple(reversed(groups))
+    return LadderVAE(
+        encoder=ConvBottomUp(tuple(channels), tuple(groups), posterior.output_shape(latent_dim)),
+        decoder=ConvTopDown(*coarsest_first, latent_channels, likelihood.output_shape(event_shape)),
         event_shape=event_shape,
         latent_dim=latent_dim,
         posterior=posterior,

@@ -117,7 +117,12 @@ class Gated(nn.Module):
         """Outputs of a batch, [batch, *output_shape]; `condition` is concatenated to the inputs."""
         h = joined(inputs, condition)
         for width in self.hidden:
-            linear, gate = jnp.split(nn.Dense(2 * width)(h), 2, axis=-1)
-            h = linear * nn.sigmoid(gate)
+            h = gated(h, width)
         outputs = nn.Dense(math.prod(self.output_shape))(h)
         return jnp.reshape(outputs, (len(inputs), *self.output_shape))
+
+
+def gated(h: Float[Array, "batch n"], width: int) -> Float[Array, "batch {width}"]:
+    """One gated dense layer, in the compact method of a network."""
+    linear, gate = jnp.split(nn.Dense(2 * width)(h), 2, axis=-1)
+    return linear * nn.sigmoid(gate)

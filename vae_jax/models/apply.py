@@ -1,0 +1,118 @@
+"""Calls of networks with the variables of a model, and the keys of their noise."""
+
+from functools import lru_cache
+from typing import Any
+
+import flax.errors
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Int, Key
+
+from vae_jax.distributions import example_keys
+from vae_jax.errors import InputError, require_variables
+from vae_jax.models.protocol import Variables
+from vae_jax.networks import NNXNetwork, takes
+
+_NETWORK = 2**31 - 1  # stream of an example's key for the noise of the networks; the others are numbers of samples
+
+
+def apply_network(
+    network: nn.Module,
+    variables: Variables,
+    inputs: Array,
+    train: bool,
+    arguments: dict[str, Any],
+    mask: Array | None,
+    keys: Key[Array, " batch"] | None,
+) -> tuple[Any, Variables]:
+    """Outputs of a network, and the collections of variables that it has updated in training."""
+    if not train:
+        try:
+            return network.apply(variables, inputs, **arguments), {}
+        except FOREIGN as error:
+            raise foreign(network, error) from error
+    mutable = [collection for collection in variables if collection != "params"]
+    if mask is not None and mutable:
+        if not takes(network, "mask"):
+            raise InputError(
+                f"the batch has a mask, but {type(network).__name__}, which has batch statistics, takes none; give its "
+                "__call__ an argument `mask`, for nn.BatchNorm to leave the padding out"
+            )
+        arguments = arguments | {"mask": mask}
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (variables, inputs, arguments))
+    leaves, structure = jax.tree.flatten(shapes)
+    if keys is None or not _draws(network, tuple(leaves), structure, tuple(mutable)):
+        outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable, **arguments)
+        return outputs, dict(updates)
+    if mutable:  # batch statistics couple the examples, so the noise has one key for the batch
+        outputs, updates = network.apply(
+            variables, inputs, train=True, mutable=mutable, rngs=rngs(keys[0]), **arguments
+        )
+        return outputs, dict(updates)
+
+    def one(key: Array, x: Array, own: dict[str, Any]) -> Any:
+        alone = jax.tree.map(lambda leaf: leaf[None], (x, own))
+        outputs = network.apply(variables, alone[0], train=True, rngs=rngs(key), **alone[1])
+        return jax.tree.map(lambda leaf: leaf[0], outputs)
+
+    return jax.vmap(one)(keys, inputs, arguments), {}
+
+
+FOREIGN = flax.errors.ScopeParamShapeError, flax.errors.ScopeParamNotFoundError
+"""Errors of Linen if a network is called with the variables of another one."""
+
+
+def foreign(network: nn.Module, error: Exception) -> InputError:
+    """The `InputError` in place of one of `FOREIGN`."""
+    reason = str(error).split(". (http")[0].replace("\n", " ")
+    return InputError(f"the variables are not those of this model's {type(network).__name__}: {reason}")
+
+
+@lru_cache(maxsize=64)
+def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable: tuple[str, ...]) -> bool:
+    """Whether a network uses random numbers in training, such as in dropout; always True of NNX networks."""
+    if isinstance(network, NNXNetwork):
+        return True
+    variables, inputs, arguments = jax.tree.unflatten(structure, leaves)
+    try:
+        jax.eval_shape(
+            lambda variables, inputs, arguments: network.apply(
+                variables, inputs, train=True, mutable=list(mutable), **arguments
+            ),
+            variables,
+            inputs,
+            arguments,
+        )
+    except flax.errors.InvalidRngError:
+        return True
+    return False
+
+
+def rngs(key: Key[Array, ""]) -> dict[str, Array]:
+    """Key of all random streams: those of Linen fall back to "params", and those of NNX to "default"."""
+    return {"params": key, "default": key}
+
+
+def network_keys(key: Array, batch: int) -> Key[Array, " batch"]:
+    """Keys of the noise within the networks, such as dropout, one per example."""
+    return folded(example_keys(key, batch), _NETWORK)
+
+
+def folded(keys: Key[Array, " batch"], number: Int[Array, ""] | int) -> Key[Array, " batch"]:
+    """Fold a number into each key."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+def of_part(variables: Variables, part: str) -> Variables:
+    """{collection: {part: tree}} -> {collection: tree} of one part."""
+    require_variables(variables)
+    return {collection: parts[part] for collection, parts in variables.items() if part in parts}
+
+
+def by_collection(**parts: Variables) -> Variables:
+    """{part: {collection: tree}} -> {collection: {part: tree}}."""
+    collections = sorted({collection for variables in parts.values() for collection in variables})
+    return {
+        collection: {part: variables[collection] for part, variables in parts.items() if collection in variables}
+        for collection in collections
+    }

@@ -1,0 +1,315 @@
+"""What the models with an encoder and a decoder share: variables, conditions, prior and the checks of their inputs.
+
+Variables are a dictionary of collections, as in Linen: "params", which the optimizer trains, and others such as
+"batch_stats". Each collection has one entry for each of encoder, decoder, likelihood, posterior and prior that has
+variables in it.
+"""
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Int, Key, PyTree, Shaped
+
+from vae_jax.data import Split
+from vae_jax.data.arrays import as_reals
+from vae_jax.data.transforms import Batch, Transform
+from vae_jax.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
+from vae_jax.distributions.likelihoods import Bernoulli, Distribution
+from vae_jax.errors import InputError, is_traced, renamed, require_positive_int
+from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part
+from vae_jax.models.protocol import Variables, as_condition
+from vae_jax.models.table import parameter_count
+from vae_jax.networks import takes
+from vae_jax.values import parameter, shape_repr, value
+
+_PSEUDO = 2**31 - 2  # stream of a key for the encodings of a prior
+
+
+@shape_repr
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Code:
+    """Posterior and prior of a batch.
+
+    Attributes:
+      posterior: Posterior q(z|x), [batch, latent]; of a `LadderVAE`, that of the top layer.
+      prior: Prior p(z) of the same latents.
+      features: Features of the encoder for the layers below the top one, [batch, ...] each; None of a `VAE`.
+      updates: Collections of variables that the encoder has changed.
+    """
+
+    posterior: Posterior
+    prior: Prior
+    features: Any
+    updates: Variables
+
+
+@value
+class BaseVAE:
+    """Networks and distributions of a model with an encoder and a decoder; see `VAE` and `LadderVAE`."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+    event_shape: tuple[int, ...]
+    latent_dim: int
+    posterior: Any = parameter(default=DiagonalGaussian)
+    likelihood: Any = parameter(default=Bernoulli())
+    classes: int | None = None
+    prior: Any = parameter(default=StandardNormal())
+    condition_shape: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        require_positive_int(latent_dim=self.latent_dim)
+        require_parts(likelihood=self.likelihood, prior=self.prior, posterior=self.posterior)
+        as_event_shape(self.event_shape)
+        if self.classes is not None:
+            require_positive_int(classes=self.classes)
+            if self.condition_shape is not None:
+                raise InputError("classes and condition_shape are given; give one, labels may be part of the other")
+
+    def __repr__(self) -> str:
+        """Settings of the model and number of parameters of each network."""
+        try:
+            parameters = jax.eval_shape(self.init, jax.random.key(0)).get("params", {})
+            counts = {part: f"{parameter_count(tree):,}" for part, tree in parameters.items()}
+        except InputError:  # a prior that needs data, or networks of wrong output shapes
+            counts = {}
+        networks = (
+            f"{name}={type(network).__name__}" + (f" ({counts[name]} parameters)" if name in counts else "")
+            for name, network in (("encoder", self.encoder), ("decoder", self.decoder))
+        )
+        posterior = getattr(self.posterior, "__name__", self.posterior)
+        settings = [*networks, f"posterior={posterior}", f"prior={self.prior}", f"likelihood={self.likelihood}"]
+        if self.is_conditional:
+            settings.append(f"classes={self.classes}" if self.classes else f"condition_shape={self.condition_shape}")
+        shapes = f"event_shape={self.event_shape}, latent_dim={self.latent_dim}"
+        return "\n    ".join([f"{type(self).__name__}({shapes},", *(f"{setting}," for setting in settings)]) + "\n)"
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether encoder and decoder accept a condition."""
+        return self.classes is not None or self.condition_shape is not None
+
+    def init(self, key: Key[Array, ""], data: Shaped[Any, "n ..."] | None = None) -> Variables:
+        """Initial variables.
+
+        Args:
+          key: Key of the initial variables.
+          data: Training examples after the transform, [n, *event], from which some priors are initialised.
+
+        Returns:
+          The variables by collection and part.
+
+        Raises:
+          InputError: A network does not return the shape that the posterior or the likelihood requires, or the prior
+            does not fit the model.
+        """
+        encoder_key, decoder_key, posterior_key, prior_key = jax.random.split(key, 4)
+        encoder, decoder = self._init_networks(encoder_key, decoder_key)
+        variables = by_collection(
+            encoder=encoder,
+            decoder=decoder,
+            likelihood=self.likelihood.init(self.event_shape),
+            posterior=self.posterior.init(posterior_key, self.latent_dim),
+            prior=self.prior.init(prior_key, self.latent_dim, self.event_shape, data),
+        )
+        z = jnp.zeros((1, self.latent_dim))
+        jax.eval_shape(lambda variables: self.prior_distribution(variables).log_prob(z), variables)
+        return variables
+
+    def require_data(self, data: Split, transform: Transform) -> None:
+        """Raise `InputError` unless the model accepts the examples of a split after `transform`."""
+        self.require_inputs(data)
+        if not self.likelihood.domain.holds(transform.support):
+            raise InputError(
+                f"the likelihood takes {self.likelihood.domain}, but what is observed are {transform.support}; choose "
+                "another likelihood or another transform, such as vj.Raw(low, high) of stored numbers in that range"
+            )
+
+    def require_inputs(self, data: Split) -> None:
+        """Raise `InputError` unless the examples have the shape of the model, and labels if it has classes."""
+        if data.event_shape != self.event_shape:
+            raise InputError(f"the examples have shape {data.event_shape}, but the model takes {self.event_shape}")
+        if self.classes is not None:
+            if data.labels is None:
+                raise InputError("the examples have no labels, and a conditional model needs them")
+            require_classes(data.labels, self.classes)
+
+    @renamed(label="condition")
+    def encode(self, variables: Variables, x: Any, condition: PyTree = None) -> Posterior:
+        """Posterior q(z|x) of each example.
+
+        Args:
+          variables: Variables of the model.
+          x: Examples after the transform, such as pixels in [0, 1], [batch, *event].
+          condition: Condition of each example if the model is conditional; labels if it has `classes`.
+
+        Returns:
+          Posterior of the latents, [batch, latent].
+
+        Raises:
+          InputError: The examples do not have the shape of the model, are bytes or not numbers, or are not finite, the
+            model does not accept the condition, or the variables are those of another model.
+        """
+        if getattr(x, "dtype", None) == np.uint8:
+            raise InputError(
+                "x is uint8; expected real numbers: apply a transform by vj.encode_all, or divide by 255 as vj.Scale"
+            )
+        x = jnp.asarray(as_reals("x", x))
+        with jax.ensure_compile_time_eval():
+            if not is_traced(x) and not jnp.isfinite(x).all():
+                raise InputError(
+                    "x holds NaN or infinite values; expected finite values: give missing entries by Batch.observed"
+                )
+        return self._encode(variables, Batch(x), self._given(condition, len(x)), False, None)[0]
+
+    def code(
+        self, variables: Variables, batch: Batch, train: bool = False, key: Key[Array, "*keys"] | None = None
+    ) -> Code:
+        """Posterior q(z|x) and prior p(z) of a batch; `key` is the key of the encoder's noise, such as dropout."""
+        posterior, features, updates = self._encode(variables, batch, self._of_batch(batch), train, key)
+        return Code(posterior, self.prior_distribution(variables, train, key), features, updates)
+
+    def prior_distribution(
+        self, variables: Variables, train: bool = False, key: Key[Array, "*keys"] | None = None
+    ) -> Prior:
+        """Prior p(z), with `log_prob` and `sample`.
+
+        Args:
+          variables: Variables of the model.
+          train: Whether encodings on which the prior depends are computed as in training; their batch statistics are
+            discarded.
+          key: Key of the encoder's noise in training; of several keys, the first is used.
+
+        Raises:
+          InputError: The prior depends on encodings, but the model is conditional.
+        """
+
+        def encode(x: Array) -> Posterior:
+            if self.is_conditional:
+                raise InputError("a prior made of encodings can't be that of a conditional model; take another prior")
+            own = None if key is None else jax.random.fold_in(key.reshape(-1)[0], _PSEUDO)
+            return self._encode(variables, Batch(x), {}, train, own)[0]
+
+        return self.prior(of_part(variables, "prior"), self.latent_dim, encode)
+
+    def _encode(
+        self, variables: Variables, batch: Batch, condition: dict[str, Any], train: bool, key: Array | None
+    ) -> tuple[Posterior, Any, Variables]:
+        """q(z|x), the features that the encoder returns besides its parameters, and changed collections."""
+        if batch.x.shape[1:] != self.event_shape:
+            expected = ", ".join(map(str, self.event_shape))
+            raise InputError(f"x has shape {batch.x.shape}; expected [batch, {expected}]")
+        if batch.observed is not None and batch.observed.shape != batch.x.shape:
+            raise InputError(f"observed has shape {batch.observed.shape}; expected that of x, {batch.x.shape}")
+        x = batch.x if batch.observed is None else jnp.where(batch.observed > 0, batch.x, 0)
+        extra = {"observed": batch.observed} if batch.observed is not None and takes(self.encoder, "observed") else {}
+        noise = None if key is None or not train else folded(network_keys(key, len(x)), 1)
+        outputs, updates = apply_network(
+            self.encoder, of_part(variables, "encoder"), x, train, condition | extra, batch.mask, noise
+        )
+        parameters, features = outputs if isinstance(outputs, tuple) else (outputs, None)
+        posterior = self.posterior.from_network(parameters, of_part(variables, "posterior"))
+        return posterior, features, by_collection(encoder=updates)
+
+    def _px_z(self, variables: Variables, batch: Batch, outputs: Array, train: bool) -> tuple[Distribution, Variables]:
+        """p(x|z) of outputs of the decoder, [samples, batch, ...], and the collections that it has changed."""
+        own = of_part(variables, "likelihood")
+        if not train:
+            return self.likelihood(outputs, own, len(self.event_shape)), {}
+        px_z, changed = self.likelihood.in_training(outputs, own, batch, len(self.event_shape))
+        return px_z, by_collection(likelihood=changed)
+
+    def _of_batch(self, batch: Batch) -> dict[str, Any]:
+        """Argument `condition` of the networks from a batch; labels are ignored if the model has no classes."""
+        if self.condition_shape is None and self.classes is None:
+            return {}
+        return self._given(batch.label if self.classes is not None else batch.condition, len(batch.x))
+
+    def require_condition(self, condition: PyTree, count: int) -> None:
+        """Raise `InputError` unless the model accepts the condition with `count` examples."""
+        self._given(condition, count)
+
+    def _given(self, condition: PyTree, batch: int) -> dict[str, Any]:
+        """Argument `condition` of the networks from the condition or the labels of a batch, checked."""
+        if not self.is_conditional:
+            if condition is not None:
+                raise InputError(
+                    "a condition was given, but the model is not conditional; make it with classes= or condition_shape="
+                )
+            return {}
+        if self.classes is None:
+            expected = self._blank_condition()
+            found = None if condition is None else jax.tree.map(jnp.shape, condition)
+            if found != jax.tree.map(lambda leaf: (batch, *leaf.shape[1:]), expected):
+                raise InputError(
+                    f"the condition has shape {found}; expected [batch = {batch}, ...] of {self.condition_shape}"
+                )
+            return {"condition": condition}
+        condition = as_condition(self, condition)
+        if condition is None:
+            raise InputError(f"the model is conditional on {self.classes} classes, but no labels were given")
+        if condition.shape != (batch,):
+            raise InputError(f"labels have shape {condition.shape}; expected ({batch},)")
+        require_classes(condition, self.classes)
+        return {"condition": jax.nn.one_hot(condition, self.classes)}
+
+    def _blank_condition(self) -> PyTree:
+        """Zeros of the shape of the condition of one example."""
+        if self.classes is not None:
+            return jnp.zeros((1, self.classes))
+        shape = self.condition_shape
+        assert shape is not None
+        if all(isinstance(size, int) for size in shape):
+            return jnp.zeros((1, *shape))
+        return {name: jnp.zeros((1, *sizes)) for name, sizes in shape}
+
+
+def require_parts(**parts: Any) -> None:
+    """Raise `InputError` if a likelihood or a prior is a class, or any part lacks the methods of its kind."""
+    for name, given in parts.items():
+        if isinstance(given, type) and name != "posterior":
+            raise InputError(f"{name} is the class {given.__name__}; expected a value: {given.__name__}()")
+        required = "output_shape" if name in ("likelihood", "posterior") else "init"
+        if not hasattr(given, required):
+            examples = {
+                "likelihood": "vj.Bernoulli() or vj.Gaussian(0.1)",
+                "prior": "vj.StandardNormal() or vj.VampPrior(500)",
+                "posterior": "vj.DiagonalGaussian or vj.FlowPosterior(vj.Coupling())",
+            }
+            raise InputError(f"{name} is {given!r}; expected a {name}, such as {examples[name]}")
+
+
+def require_classes(labels: Int[Any, " n"], classes: int) -> None:
+    """Raise `InputError` unless each label is from 0 to `classes - 1`; traced labels are not checked."""
+    if is_traced(labels) or not len(labels):
+        return
+    with jax.ensure_compile_time_eval():
+        low, high = int(labels.min()), int(labels.max())
+    if not 0 <= low <= high < classes:
+        raise InputError(f"labels run from {low} to {high}; expected 0 to {classes - 1}, of {classes} classes")
+
+
+def as_event_shape(shape: Any) -> tuple[int, ...]:
+    """Shape of an example as a tuple of integers.
+
+    Raises:
+      InputError: The shape is not a non-empty sequence of positive integers.
+    """
+    if isinstance(shape, Integral):
+        raise InputError(f"event_shape is {shape}; expected a tuple of sizes, such as ({shape},)")
+    if not isinstance(shape, tuple | list) or not shape:
+        raise InputError(f"event_shape is {shape!r}; expected a tuple of sizes, such as (28, 28, 1)")
+    require_positive_int(**{f"event_shape[{axis}]": size for axis, size in enumerate(shape)})
+    return tuple(int(size) for size in shape)
+
+
+def require_shape(name: str, outputs: Any, expected: tuple[int, ...]) -> None:
+    """Raise `InputError` unless the outputs of a network have the shape that the model expects."""
+    if outputs.shape != expected:
+        raise InputError(f"the {name} returns shape {outputs.shape} for a batch of 1; expected {expected}")
