@@ -112,6 +112,7 @@ VALUES = [
     (vae(likelihood=vj.Gaussian(0.3), prior=vj.FlowPrior(FLOW), classes=3), None),
     (vae(posterior=vj.FlowPosterior(FLOW), prior=vj.GaussianMixture(4)), weights),
     (vae(posterior=vj.Delta), weights),
+    (vj.ladder_vae(SHAPE, (2, 1), (3,), prior=vj.GaussianMixture(4)), weights),
 ]
 USED = [(of, use) for of, use in VALUES if use is not None]
 NAMES = [f"{i}-{type(of).__name__}" for i, (of, _) in enumerate(VALUES)]

@@ -29,9 +29,8 @@ class LadderVAE(BaseVAE):
 
         p(x, z) = p(x|z) p(z1) prod_l p(z_l|z_<l)        q(z|x) = q(z1|x) prod_l q(z_l|x, z_<l)
 
-    The top layer has a posterior and a prior of any family, like the latents of a `VAE`. The layers below are diagonal
-    Gaussians, whose posterior is relative to the prior: its mean is the prior's plus an output of the network, and so
-    is its log-variance.
+    The top layer has a posterior and a prior of any family, like the latents of a `VAE`. The layers below have diagonal
+    Gaussians.
 
     Attributes:
       encoder: Network from [batch, *event] to the parameters of q(z1|x), [batch, *posterior.output_shape(latent_dim)],
@@ -98,8 +97,8 @@ class LadderVAE(BaseVAE):
         top = jax.vmap(lambda of_draw: code.posterior.sample(folded(of_draw, 0)))(keys)
         layers: list[tuple[Any, Any, Array]] = [(code.posterior, code.prior, top)]
 
-        def latent(p: Array, q: Array | None) -> Array:
-            prior, posterior = DiagonalGaussian.from_network(p), DiagonalGaussian.from_network(p + q)
+        def latent(p: Array, q: Array) -> Array:
+            prior, posterior = DiagonalGaussian.from_network(p), DiagonalGaussian.from_network(q)
             z = posterior.sample(folded(keys.reshape(-1), len(layers)))
             layers.append(jax.tree.map(lambda leaf: leaf.reshape(*shape, -1), (posterior, prior, z)))
             return z

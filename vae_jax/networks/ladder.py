@@ -1,10 +1,10 @@
 """Networks of ladder VAEs: a bottom-up encoder, and a top-down decoder that samples the layers of latents on its way.
 
 An encoder returns the parameters of the posterior of the top layer, and features for the layers below it. A decoder
-starts from the latents of the top layer. At each layer below, it calls `latent(p, q)` with the parameters of the prior
-given the layers above and those of the posterior relative to them, [batch, 2, size] each, and receives the latents,
-[batch, size]. Without features there is no posterior, and q is None. The model samples the latents and computes their
-densities (see `LadderVAE`).
+starts from the latents of the top layer. At each layer below, it calls `latent(p, q)` with the parameters of prior and
+posterior given the layers above, [batch, 2, size] each: means and log-variances. It receives the latents, [batch,
+size]. Without features there is no posterior, and q is None. The model samples the latents and computes their densities
+(see `LadderVAE`).
 """
 
 import math
@@ -16,7 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
 from vae_jax.networks.convolution import Downsample, Upsample
-from vae_jax.networks.dense import gated, joined
+from vae_jax.networks.dense import Gated, gated, joined
 from vae_jax.networks.residual import Conv3x3
 
 Latent = Callable[[Array, Array | None], Array]
@@ -69,8 +69,11 @@ class DenseBottomUp(nn.Module):
 class DenseTopDown(nn.Module):
     """Gated dense layers from the latents of the top layer to the outputs, with further latents on the way.
 
+    Each prior and each posterior has gated layers of its own, as in the two-layered model of Tomczak and Welling (2018,
+    section 4).
+
     Attributes:
-      hidden: Widths of the gated layers after each layer of latents, and of those of its posterior.
+      hidden: Widths of the gated layers of each layer of latents: of its prior, of its posterior, and after it.
       output_shape: Shape of the outputs of one example.
       latent_dims: Number of latents of each layer below the top one, top-down.
     """
@@ -91,13 +94,14 @@ class DenseTopDown(nn.Module):
         """Outputs of a batch, [batch, *output_shape]."""
         h = GatedLayers(self.hidden, name="layers_1")(z, condition)
         for number, size in enumerate(self.latent_dims, start=2):
-            p, q = _outputs(2 * size, f"prior_{number}")(h), None
+            p, q = self._parameters(f"prior_{number}", size, h), None
             if features is not None:
-                own = GatedLayers(self.hidden, name=f"features_{number}")(h, features[number - 2])
-                q = _outputs(2 * size, f"posterior_{number}")(own).reshape(-1, 2, size)
-            z = latent(p.reshape(-1, 2, size), q)
-            h = h + GatedLayers(self.hidden, name=f"layers_{number}")(h, z)
+                q = self._parameters(f"posterior_{number}", size, h, features[number - 2])
+            h = h + GatedLayers(self.hidden, name=f"layers_{number}")(h, latent(p, q))
         return nn.Dense(math.prod(self.output_shape), name="outputs")(h).reshape(-1, *self.output_shape)
+
+    def _parameters(self, name: str, size: int, *inputs: Array) -> Float[Array, "batch 2 {size}"]:
+        return Gated(self.hidden, (2, size), name=name)(jnp.concatenate(inputs, axis=-1))
 
 
 class ResidualBlock(nn.Module):
@@ -144,6 +148,9 @@ class ConvBottomUp(nn.Module):
 class ConvTopDown(nn.Module):
     """Residual blocks from the latents of the top layer to an image, with maps of latents on the way.
 
+    The parameters of each posterior are those of the prior plus an output of the network (Vahdat and Kautz, 2020,
+    section 3.2). Prior and posterior are N(0, I) at first, so that deep decoders start with bounded outputs.
+
     Attributes:
       channels: Number of channels at each scale, the coarsest first; the finest is half of the image.
       groups: Number of layers of latents at each scale.
@@ -184,16 +191,11 @@ class ConvTopDown(nn.Module):
         if features is not None:
             both = nn.Dense(h.shape[-1], name=f"features_{name}")(jnp.concatenate([h, features], axis=-1))
             own = Conv3x3(h.shape[-1], bias=True, name=f"inference_{name}")(nn.swish(both))
-            q = self._parameters(f"posterior_{name}", own)
+            q = p + self._parameters(f"posterior_{name}", own)
         z = latent(p, q).reshape(*h.shape[:3], self.latent_channels)
         return ResidualBlock(name=f"block_{name}")(h + nn.Dense(h.shape[-1], name=f"latents_{name}")(z))
 
     def _parameters(self, name: str, h: Array) -> Float[Array, "batch 2 size"]:
-        """Means and log-variances of a map of latents, which are 0 at first."""
-        maps = _outputs(2 * self.latent_channels, name)(nn.swish(h))
+        """Means and log-variances of a map of latents, or what is added to them, which are 0 at first."""
+        maps = nn.Dense(2 * self.latent_channels, kernel_init=nn.initializers.zeros, name=name)(nn.swish(h))
         return jnp.moveaxis(maps.reshape(len(h), -1, 2, self.latent_channels), 2, 1).reshape(len(h), 2, -1)
-
-
-def _outputs(size: int, name: str) -> nn.Dense:
-    """The layer of the parameters of latents, which are 0 at first: prior and posterior start as N(0, I)."""
-    return nn.Dense(size, kernel_init=nn.initializers.zeros, name=name)
