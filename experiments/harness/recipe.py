@@ -24,7 +24,7 @@ class Trained:
       history: One record per epoch, from `vj.fit`.
     """
 
-    model: vj.VAE
+    model: Any
     variables: Variables
     history: list[Record]
 

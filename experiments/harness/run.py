@@ -150,7 +150,7 @@ class Run:
     def train(
         self,
         key: Key[Array, ""],
-        model: vj.VAE,
+        model: vj.VAE | vj.LadderVAE,
         objective: Objective,
         *,
         transform: Transform = vj.Scale(),
@@ -209,7 +209,7 @@ class Run:
         self,
         title: str,
         *,
-        model: vj.VAE | None = None,
+        model: vj.VAE | vj.LadderVAE | None = None,
         variables: Callable[[Any], Variables] = attrgetter("variables"),
         best: str | None = None,
         **config: Any,
