@@ -430,6 +430,23 @@ LINES = [
             ("output_activation=jnp.tanh", "output_activation=jnp.abs", "test_model batch_norm"),
             ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
         ],
+        "vae_jax/models/base.py": [
+            (
+                "with jax.ensure_compile_time_eval():\n        low, high",
+                "if True:\n        low, high",
+                "test_transformations jit or known",
+            ),
+            ("with jax.ensure_compile_time_eval():\n            if", "if True:\n            if", "test_model decoded"),
+            ("not jnp.isfinite(x).all()", "False", "test_newcomers mistake"),
+            ("condition = as_condition(self, condition)", "pass", "test_newcomers list"),
+            ("0 <= low <= high < classes", "0 <= low <= high <= classes", "test_evaluate conditional"),
+            ("if not self.likelihood.domain.holds(transform.support):", "if False:", "test_evaluate does_not_take"),
+        ],
+        "vae_jax/models/apply.py": [
+            ("    require_variables(variables)\n", "", "test_newcomers mistake"),
+            ('arguments = arguments | {"mask": mask}', "arguments = dict(arguments)", "test_model padding"),
+            ('if not takes(network, "mask"):', "if False:", "test_model padding_out"),
+        ],
         "vae_jax/models/vae.py": [
             (
                 "jax.lax.stop_gradient(code.posterior) if freeze_posterior else code.posterior",
@@ -442,7 +459,7 @@ LINES = [
                 "test_tables only_observed",
             ),
             ("px_z.log_prob(batch.targets", "px_z.log_prob(batch.x", "test_objectives target"),
-            ("posterior.sample(_fold(keys, number))", "posterior.sample(keys)", "test_model shapes"),
+            ("posterior.sample(folded(keys, number))", "posterior.sample(keys)", "test_model shapes"),
             ("z = through(self.draw(key, code", "z = (self.draw(key, code", "test_objectives reparameterised_gradient"),
             (
                 "jnp.tile(leaf, (copies, *[1] * (leaf.ndim - 1)))",
@@ -450,26 +467,33 @@ LINES = [
                 "test_model labels or padding",
             ),
             (
-                '_require_shape("decoder", outputs, (1, *self.likelihood.output_shape(self.event_shape)))',
+                'require_shape("decoder", outputs, (1, *self.likelihood.output_shape(self.event_shape)))',
                 "",
                 "test_model do_not_fit",
             ),
-            (
-                "with jax.ensure_compile_time_eval():\n        low, high",
-                "if True:\n        low, high",
-                "test_transformations jit or known",
-            ),
-            ("with jax.ensure_compile_time_eval():\n            if", "if True:\n            if", "test_model decoded"),
-            ("not jnp.isfinite(x).all()", "False", "test_newcomers mistake"),
-            ("condition = as_condition(self, condition)", "pass", "test_newcomers list"),
             ("z.ndim < 2 or z.shape[-1]", "z.shape[-1]", "test_newcomers mistake"),
-            ("    require_variables(variables)\n", "", "test_newcomers mistake"),
             ("(1 - share) * first[None]", "share * first[None]", "test_model decoded"),
             ("jnp.where(is_set, values.astype", "jnp.where(~is_set, values.astype", "test_model decoded"),
-            ("0 <= low <= high < classes", "0 <= low <= high <= classes", "test_evaluate conditional"),
-            ('arguments = arguments | {"mask": mask}', "arguments = dict(arguments)", "test_model padding"),
-            ('if not takes(network, "mask"):', "if False:", "test_model padding_out"),
-            ("if not self.likelihood.domain.holds(transform.support):", "if False:", "test_evaluate does_not_take"),
+        ],
+        "vae_jax/models/ladder.py": [
+            ("folded(keys.reshape(-1), len(layers))", "folded(keys.reshape(-1), 0)", "test_ladder draws_of_an_example"),
+            (
+                "DiagonalGaussian.from_network(p), DiagonalGaussian.from_network(q)",
+                "DiagonalGaussian.from_network(q), DiagonalGaussian.from_network(q)",
+                "test_ladder densities_of_a_layer",
+            ),
+            (
+                "deviation = temperature * jnp.sqrt(prior.variance)",
+                "deviation = jnp.sqrt(prior.variance)",
+                "test_ladder temperature",
+            ),
+            (
+                "if unknown := [name for name in given or {} if name not in z]:",
+                "if unknown := []:",
+                "test_ladder samples_that_are_refused",
+            ),
+            ("if z[name].shape != (count, size):", "if False:", "test_ladder samples_that_are_refused"),
+            ('if others := decoder.keys() - {"params"}:', "if others := set():", "test_ladder bad_ladders"),
         ],
         "vae_jax/networks/conv.py": [
             ("nn.relu(Downsample(features)(h))", "Downsample(features)(h)", "test_model relu"),

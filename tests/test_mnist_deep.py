@@ -1,0 +1,125 @@
+"""The script that trains a ladder VAE within a number of minutes: its budget, a tiny run, and bad input."""
+
+import json
+from dataclasses import replace
+
+import jax
+import mnist_deep
+import numpy as np
+import pytest
+from harness.options import CheckpointOptions, DataOptions, TrainingOptions
+from mnist_deep import Config, main
+
+import vae_jax as vj
+
+
+@pytest.fixture
+def config(tiny, tmp_path):
+    """Two small layers on 96 images, two steps an epoch."""
+    return Config(
+        latent_dims=(2, 3),
+        hidden=(4,),
+        samples=20,
+        data=DataOptions(data_dir=tiny),
+        training=TrainingOptions(batch_size=48),
+        checkpoints=CheckpointOptions(tmp_path / "kept"),
+        out=tmp_path / "out",
+    )
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """An epoch of each training takes three seconds, so that a budget has the same length on every machine."""
+    fit = vj.fit
+
+    def timed(*args, **kwargs):
+        state, history = fit(*args, **kwargs)
+        return state, [record | {"seconds": 3.0} for record in history]
+
+    monkeypatch.setattr(vj, "fit", timed)
+
+
+def test_a_run_of_some_minutes_keeps_its_length_when_it_is_resumed(config, seconds, monkeypatch, capsys):
+    config = replace(config, minutes=0.2)  # four epochs of three seconds
+    report = main(config)
+    assert report.shared["epochs"] == 4
+    numbers = report.numbers
+    assert numbers["minutes"] == pytest.approx(0.2)
+    assert list(numbers["kl"]) == list(numbers["active_units"]) == ["z1", "z2"]
+    assert numbers["test_negative_elbo"] == numbers["test_negative_elbo_by_epoch"][-1]
+    assert 1 <= numbers["effective_samples_median"] <= 20
+    assert numbers["test_log_px"] + numbers["test_negative_elbo"] > -5  # the bound of 20 samples is tighter
+    printed = capsys.readouterr().out
+    assert "1500.0 ms a step: 4 epochs in 0.2 minutes" in printed
+    assert f"-log p(x) {-numbers['test_log_px']:.2f} +- {numbers['standard_error']:.2f} nats (20 samples" in printed
+    names = {f"mnist_deep_{part}.png" for part in ("samples", "layers", "minutes")} | {"mnist_deep.json"}
+    assert {path.name for path in config.out.iterdir()} == names
+
+    monkeypatch.setattr(mnist_deep, "epochs_within", lambda *_: 7)  # a slower or faster machine
+    again = main(config)
+    assert again.shared["epochs"] == 4
+    assert again.numbers["test_log_px"] == numbers["test_log_px"]
+    with pytest.raises(vj.InputError, match=r"minutes is 0.3, but .* has a run of 0.2 minutes"):
+        main(replace(config, minutes=0.3))
+
+
+def test_the_default_is_minutes_on_mnist_and_steps_elsewhere(config, monkeypatch):
+    lengths = []
+    monkeypatch.setattr(mnist_deep, "epochs_within", lambda minutes, *_: round(minutes * 10))
+    monkeypatch.setattr(mnist_deep.Run, "train", lambda run, *_, **__: lengths.append(run.epochs))
+    config = replace(config, checkpoints=CheckpointOptions())
+    digits = DataOptions(dataset="digits")
+    for options in (
+        {},
+        {"minutes": 3.0},
+        {"training": TrainingOptions(epochs=5, batch_size=48)},
+        {"data": digits, "training": TrainingOptions()},
+        {"data": digits, "minutes": 2.0},
+        {"smoke": True},
+    ):
+        with pytest.raises(AttributeError):  # of the None that the training returned
+            main(replace(config, **options))
+    assert lengths[:3] == [120, 30, 5]
+    assert lengths[3] > 50
+    assert lengths[4:] == [20, 1]
+
+
+def test_rows_share_the_latents_that_are_given(monkeypatch):
+    model = vj.ladder_vae((4, 4, 1), (2, 3), (4,))
+    given = []
+    sample = type(model).sample
+
+    def seen(self, *args, **kwargs):
+        given.append(kwargs.get("given"))
+        return sample(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "sample", seen)
+    figure = mnist_deep.samples_by_given_layers(jax.random.key(0), model, model.init(jax.random.key(1)), "test")
+    assert given[0] is None
+    assert [list(of_sheet) for of_sheet in given[1:]] == [["z1"]]
+    z1 = np.asarray(given[1]["z1"]).reshape(4, mnist_deep.PER_ROW, 2)
+    np.testing.assert_array_equal(z1, np.broadcast_to(z1[:, :1], z1.shape))
+    assert len(np.unique(z1[:, 0, 0])) == 4
+    assert figure.axes[0].get_title() == "z1 shared by a row"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"minutes": 0.0}, "minutes is 0"),
+        ({"minutes": -1.0}, "minutes is -1"),
+        ({"kl_warm_up": 0.0}, "kl_warm_up is 0"),
+        ({"samples": 0}, "samples is 0"),
+        ({"latent_dims": ()}, r"latent_dims is \(\)"),
+        ({"hidden": (0,)}, r"hidden\[0\] is 0"),
+    ],
+)
+def test_bad_options_are_refused_before_training(config, monkeypatch, options, message):
+    monkeypatch.setattr(vj, "fit", None)  # any training would fail
+    with pytest.raises(vj.InputError, match=message):
+        main(replace(config, **options))
+
+
+def test_the_report_is_json(config):
+    report = main(replace(config, training=TrainingOptions(epochs=1, batch_size=48), checkpoints=CheckpointOptions()))
+    assert json.loads((config.out / "mnist_deep.json").read_text())["kl"] == report.numbers["kl"]
