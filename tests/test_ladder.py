@@ -198,11 +198,11 @@ MODELS = {
 def test_with_every_part_of_the_library_a_ladder_trains_and_is_evaluated(name):
     """The batches of 20 leave a rest, and the masked rows change nothing."""
     model, transform = MODELS[name]
-    optimizer = vj.averaged(optax.adam(3e-3))
-    examples = vj.transform_all(key(3), DATA, transform=transform)
+    optimizer = vj.averaged(optax.adam(1e-2))
+    examples = jnp.asarray(vj.transform_all(key(3), DATA, transform=transform))
     state = vj.init(key(), model, optimizer, data=examples)
     step = vj.make_train_step(model, vj.ELBO(free_bits=0.01), optimizer)
-    state, history = vj.fit(state, step, DATA, transform=transform, epochs=3, batch_size=20, progress=False)
+    state, history = vj.fit(state, step, DATA, transform=transform, epochs=10, batch_size=20, progress=False)
     assert history[-1]["loss"] < history[0]["loss"]
     variables = vj.averaged_variables(state)
     terms = vj.evaluate(key(), model, variables, DATA, transform=transform)
@@ -266,10 +266,10 @@ def test_a_trained_ladder_is_saved_resumed_shared_by_devices_and_one_of_several_
         np.testing.assert_array_equal(one, same)
         np.testing.assert_allclose(one, shared, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(one, both[0], rtol=1e-3, atol=1e-4)
-    saved = vj.restore_model(tmp_path / "run")
-    assert saved.model == THREE
+    model, variables = vj.restore_model(tmp_path / "run")
+    assert model == THREE
     x = vj.transform_all(key(), DATA, transform=vj.Binarize())
-    log_px = [vj.log_likelihood(key(), THREE, variables, x, 3) for variables in (saved.variables, whole.variables)]
+    log_px = [vj.log_likelihood(key(), THREE, each, x, 3) for each in (variables, whole.variables)]
     np.testing.assert_array_equal(*log_px)
 
 
