@@ -4,16 +4,22 @@ import os
 from importlib.metadata import version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Unoptimised, since tests compile much and compute little. Without fusion emitters XLA compiles a third faster, into
-# code that rounds differently; the option is given to the releases that are known to have it, as XLA refuses others.
+# Unoptimised, since tests compile much and compute little. Without fusion emitters XLA compiles in a third of the time,
+# into code that rounds differently, and as one module per program in a quarter less. These two options are given to the
+# releases that are known to have them, as XLA refuses others.
 os.environ.setdefault("TESTS_OF_USUAL_CODE", "" if version("jaxlib").startswith("0.10.") else "yes")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
     + " --xla_backend_optimization_level=0"
-    + ("" if os.environ["TESTS_OF_USUAL_CODE"] else " --xla_cpu_use_fusion_emitters=false")
+    + (
+        ""
+        if os.environ["TESTS_OF_USUAL_CODE"]
+        else " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 )
 
+import gc
 import gzip
 from pathlib import Path
 
@@ -27,6 +33,43 @@ from vae_jax.data.idx import FILES
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+
+LONG = ("test_hosts", "test_experiments", "test_documents", "test_notebooks")  # files that start first
+QUICK = {  # the start of the name of the test that --quick runs where the first test of a file takes seconds
+    "test_anomaly_detection": "test_entropy",
+    "test_classifier": "test_at_least",
+    "test_colourisation": "test_conversion",
+    "test_documents": "test_every_public_name",
+    "test_ensemble": "test_members_spread",
+    "test_experiments": "test_mnist_samples",
+    "test_feeding": "test_windows_hold",
+    "test_hosts": None,
+    "test_legibility": "test_share",
+    "test_pca_start": "test_a_run_starts",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="run one test of each file, in less than a minute")
+
+
+def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.path.stem not in LONG)  # else the last test to end is one of them
+    if config.getoption("quick"):
+        chosen = {}
+        for item in items:
+            start = QUICK.get(item.path.stem, "")
+            if start is not None and item.name.startswith(start):
+                chosen.setdefault(item.path, item)
+        config.hook.pytest_deselected(items=[item for item in items if chosen.get(item.path) is not item])
+        items[:] = chosen.values()
+
+
+def pytest_collection_finish():
+    """What is there before the tests stays, so that it need not be searched for garbage during each of them."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

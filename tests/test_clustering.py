@@ -101,6 +101,9 @@ def test_bad_options_are_refused_before_training(tmp_path, tiny, monkeypatch, op
         main(Config(data=DataOptions(data_dir=tiny), out=tmp_path / "out", **options))
 
 
-def test_images_without_labels_are_refused(tmp_path):
+def test_images_without_labels_are_refused(tmp_path, monkeypatch):
+    images = np.zeros((20, 4, 4, 3), np.uint8)
+    faces = vj.Dataset.from_arrays("faces32", images, test_images=images[:9])
+    monkeypatch.setattr("harness.run.vj.load", lambda name, folder: faces)
     with pytest.raises(vj.InputError, match="faces32_smoke has no labels; the scores of clusters compare them"):
         main(Config(data=DataOptions(dataset="faces32"), smoke=True, out=tmp_path / "out"))

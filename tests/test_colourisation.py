@@ -51,7 +51,7 @@ def config(data_dir, out, **changes):
     )
 
 
-def test_end_to_end(tmp_path, capsys, titles):
+def test_end_to_end(tmp_path, capsys, titles, monkeypatch):
     data = write_celeba(tmp_path / "celeba", faces(96))
     report = main(config(data, tmp_path / "out", checkpoints=CheckpointOptions(checkpoint_dir=tmp_path / "kept")))
     written = json.loads((tmp_path / "out" / "colourisation.json").read_text())
@@ -69,12 +69,14 @@ def test_end_to_end(tmp_path, capsys, titles):
     assert methods["draw"]["error_of_best"]["mean"] < methods["draw"]["error"]["mean"]
     assert titles.keys() == {"photographs", "decoded"}
     assert all("celeba, seed 0" in title for title in titles.values())
+    monkeypatch.setattr(script, "save_pictures", lambda *given: None)  # as before
     again = main(config(data, tmp_path / "out", checkpoints=CheckpointOptions(checkpoint_dir=tmp_path / "kept")))
     assert again.numbers == report.numbers, "trained again instead of resumed"
 
 
-def test_the_models_learn_colours_that_follow_from_the_lightness(tmp_path):
+def test_the_models_learn_colours_that_follow_from_the_lightness(tmp_path, monkeypatch):
     """Dark halves are red and bright ones blue: the regression and the most likely colouring beat the mean colour."""
+    monkeypatch.setattr(script, "save_pictures", lambda *given: None)
     bright = np.random.default_rng(0).random((600, 1, 2, 1)) < 0.5
     two = np.where(bright, np.uint8([150, 170, 255]), np.uint8([120, 20, 10]))
     data = write_celeba(tmp_path / "celeba", two.repeat(64, axis=1).repeat(32, axis=2))

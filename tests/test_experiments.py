@@ -311,18 +311,21 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     assert all("celeba, seed 0" in title for title in titles.values())
 
 
-def colours(count, seed):
+def colours(count, seed, size=32):
     """Images in which neighbouring pixels are alike, as in photographs."""
     generator = np.random.default_rng(seed)
-    coarse = generator.integers(0, 200, (count, 4, 4, 3))
-    images = coarse.repeat(8, axis=1).repeat(8, axis=2) + generator.integers(0, 50, (count, 32, 32, 3))
+    coarse = generator.integers(0, 200, (count, 4, 4, 3)).repeat(size // 4, axis=1).repeat(size // 4, axis=2)
+    images = coarse + generator.integers(0, 50, (count, size, size, 3))
     return vj.Split(images.astype(np.uint8), np.arange(count, dtype=np.int32) % 10)
 
 
 def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
-    data = write_cifar(tmp_path / "data", colours(60, 0), colours(20, 1))
+    splits = [colours(count, seed, size=8) for count, seed in ((60, 0), (20, 1))]
+    data = vj.Dataset("cifar10", *splits, "here")  # of 8 x 8 pixels; the test below this one reads files
+    monkeypatch.setattr("harness.run.load_or_stand_in", lambda *given: (data, ""))
     small = ("--width", 4, "--blocks", 1, 1, "--latent-dim", 5, "--batch-size", 20, "--epochs", 2, "--out", tmp_path)
-    run(monkeypatch, "cifar_resnet", "--data-dir", data, *small, "--checkpoint-dir", tmp_path / "kept")
+    small += ("--prior", "normal", "--checkpoint-dir", tmp_path / "kept")
+    run(monkeypatch, "cifar_resnet", *small)
     report = json.loads((tmp_path / "cifar_resnet.json").read_text())
     printed = capsys.readouterr().out
     assert report["label"].startswith("cifar10, seed 0, width 4, 5 latents; negative ELBO at one sampled z in bits per")
@@ -345,8 +348,9 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
     assert scales == {"shared": ["scale"], "channels": channels, "optimal": ["scale"], "mixture": []}
     assert pictures_in(tmp_path, "cifar_resnet") == {"reconstructions", "draws", "curves"}
     assert all("width 4" in text for text in titles.values())
-    others = ("--data-dir", data, *small, "--checkpoint-dir", tmp_path / "kept", "--width", 8)
-    assert "model.decoder.width is 4 there and 8 here" in refused(monkeypatch, capsys, "cifar_resnet", *others)
+    assert "model.decoder.width is 4 there and 8 here" in refused(
+        monkeypatch, capsys, "cifar_resnet", *small, "--width", 8
+    )
 
 
 def test_cifar_resnet_starts_at_probabilistic_pca(tmp_path, monkeypatch):
@@ -391,7 +395,7 @@ def test_celeba_attributes_refuses(tiny, monkeypatch, capsys):
 
 CONVOLUTIONAL_PEER = """
 import json, sys
-assert sys.argv[1:] == ["--batch", "2", "--steps", "3", "--repeats", "2", "--mode", "eager", "--device", "cpu"]
+assert sys.argv[1:] == ["--batch", "2", "--steps", "2", "--repeats", "2", "--mode", "eager", "--device", "cpu"]
 for rate in (10.0, 30.0):
     print(json.dumps({"images_per_s": rate}))
 """
@@ -402,7 +406,10 @@ def test_benchmark_convolution(tmp_path, monkeypatch, capsys):
     peer.write_text(CONVOLUTIONAL_PEER)
     (tmp_path / "torch.py").write_text("")  # a module of that name is all that is asked for
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    options = ("--batch-size", 2, "--rounds", 1, "--steps", 3, "--torch-python", sys.executable, "--peer", peer)
+    small = vj.conv_vae((8, 8, 3), 2, (4, 4)), vj.resnet_vae((8, 8, 3), 2, 4, blocks=(1, 1))
+    monkeypatch.setattr(vj, "conv_vae", lambda: small[0])
+    monkeypatch.setattr(vj, "resnet_vae", lambda *, width: {4: small[1]}[width])
+    options = ("--batch-size", 2, "--rounds", 1, "--steps", 2, "--torch-python", sys.executable, "--peer", peer)
     run(monkeypatch, "benchmarks/convolution", *options)
     printed = capsys.readouterr().out
     rate, ratio = (float(re.search(p, printed)[1]) for p in (r"epochs': ([\d.]+)", r"epochs, ours / torch: ([\d.]+)"))

@@ -1,5 +1,7 @@
 """3 x 3 convolutions and residual networks, against Linen's own layers and the published sizes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,18 +54,20 @@ def test_gradients_of_gradients(sizes):
         """The squared norm of a gradient, as discriminators are regularised by."""
         return lambda x, kernel: (jax.grad(lambda x: (convolution(x, kernel) ** 3).sum())(x) ** 2).sum()
 
-    assert_same(jax.grad(penalty(conv3x3), (0, 1))(x, kernel), jax.grad(penalty(native), (0, 1))(x, kernel))
+    ours, expected = (jax.jit(jax.grad(penalty(of), (0, 1)))(x, kernel) for of in (conv3x3, native))
+    assert_same(ours, expected)
 
 
 @pytest.mark.parametrize("sizes", SIZES[:3])
 def test_under_scan_and_vmap(sizes):
     x, kernel, y = draws(*sizes)
-    gradient = jax.grad(lambda kernel, x: jnp.vdot(conv3x3(x, kernel), y))
+    gradient = jax.jit(jax.grad(lambda kernel, x: jnp.vdot(conv3x3(x, kernel), y)))
     kernels = jnp.stack([kernel, -2 * kernel])
-    assert_same(jax.vmap(conv3x3, (None, 0))(x, kernels), jnp.stack([native(x, of) for of in kernels]))
-    assert_same(jax.vmap(gradient, (0, None))(kernels, x), jnp.stack([gradient(of, x) for of in kernels]))
+    assert_same(jax.jit(jax.vmap(conv3x3, (None, 0)))(x, kernels), jnp.stack([native(x, of) for of in kernels]))
+    expected = jnp.stack([gradient(of, x) for of in kernels])
+    assert_same(jax.jit(jax.vmap(gradient, (0, None)))(kernels, x), expected)
     _, together = jax.lax.scan(lambda carry, of: (carry, gradient(of, x)), None, kernels)
-    assert_same(together, jnp.stack([gradient(of, x) for of in kernels]))
+    assert_same(together, expected)
 
 
 @pytest.mark.parametrize(("sizes", "on_cpu"), [(SIZES[0], 0), (SIZES[2], 2)])
@@ -85,7 +89,7 @@ def test_the_native_convolution_and_gradients_on_accelerators(sizes, on_cpu):
 def test_types_are_kept_where_float64_is_enabled(sizes):
     with jax.enable_x64(True):
         x, kernel, y = (array.astype(jnp.float64) for array in draws(*sizes))
-        values, pullback = jax.vjp(conv3x3, x, kernel)
+        values, pullback = jax.vjp(jax.jit(conv3x3), x, kernel)
         native_values, native_pullback = jax.vjp(native, x, kernel)
         assert {leaf.dtype for leaf in (values, *pullback(y))} == {np.dtype(np.float64)}
         np.testing.assert_allclose(values, native_values, rtol=0, atol=1e-12)
@@ -171,6 +175,11 @@ def test_blocks_are_those_of_linens_layers(ours, published):
     assert_same(updates["batch_stats"], statistics["batch_stats"])
 
 
+def started(vae, optimizer):
+    """The initial state, compiled, because it is much faster than layer by layer."""
+    return jax.jit(lambda key: vj.init(key, vae, optimizer))(jax.random.key(0))
+
+
 def sizes_of(vae):
     params = jax.eval_shape(vae.init, jax.random.key(0))["params"]
     return {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in params.items()}
@@ -196,8 +205,9 @@ def test_the_numbers_of_parameters_are_those_of_lightning_bolts():
     ],
 )
 def test_a_model_of_any_parts_trains_evaluates_and_draws(norm, settings, likelihood):
-    vae = vj.resnet_vae(**SMALL | {"norm": norm, "likelihood": likelihood} | settings)
-    state = vj.init(jax.random.key(0), vae, optimizer := optax.adam(1e-2))
+    blocks = (1, 2) if norm == "batch" else (1, 1)
+    vae = vj.resnet_vae(**SMALL | {"blocks": blocks, "norm": norm, "likelihood": likelihood} | settings)
+    state = started(vae, optimizer := optax.adam(1e-2))
     plain = settings.get("posterior") is vj.Delta
     step = jax.jit(vj.make_train_step(vae, vj.Reconstruction() if plain else vj.ELBO(), optimizer))
     images = np.random.default_rng(0).integers(0, 256, (6, *vae.event_shape), np.uint8)
@@ -210,14 +220,20 @@ def test_a_model_of_any_parts_trains_evaluates_and_draws(norm, settings, likelih
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
     condition = batch.label if "classes" in settings else batch.condition
-    draws = vae.sample(jax.random.key(2), state.variables, 6, condition)
-    assert draws.px_z.mean.shape == batch.x.shape
-    assert np.isfinite(draws.px_z.log_prob(batch.x)).all()
+
+    @jax.jit
+    def mean_and_density(variables):
+        px_z = vae.sample(jax.random.key(2), variables, 6, condition).px_z
+        return px_z.mean, px_z.log_prob(batch.x)
+
+    mean, log_px_z = mean_and_density(state.variables)
+    assert mean.shape == batch.x.shape
+    assert np.isfinite(log_px_z).all()
 
 
 def trained_once(vae, batch):
     optimizer = optax.sgd(0.1)
-    state = vj.init(jax.random.key(0), vae, optimizer)
+    state = started(vae, optimizer)
     return jax.jit(vj.make_train_step(vae, vj.ELBO(), optimizer))(state, batch)[0].variables
 
 
@@ -240,7 +256,7 @@ def test_batch_norm_under_pmap_is_that_of_the_whole_batch():
         axis_name="devices",
         devices=jax.devices()[:2],
     )
-    state = vj.init(jax.random.key(0), apart, optimizer)
+    state = started(apart, optimizer)
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), state)
     together, _ = step(states, vj.Batch(x.reshape(2, 4, *apart.event_shape)))
     whole = trained_once(vj.resnet_vae(**settings), vj.Batch(x))
@@ -252,20 +268,21 @@ def test_group_norm_does_not_couple_examples_and_batch_norm_does():
     x = jax.random.uniform(jax.random.key(3), (6, *SMALL["event_shape"]))
     for norm, coupled in (("group", False), ("batch", True)):
         vae = vj.resnet_vae(**SMALL, norm=norm)
-        variables = vae.init(jax.random.key(0))
-        alone, together = (vae.code(variables, vj.Batch(of), train=True).posterior.mean[0] for of in (x[:3], x))
+        variables = jax.jit(vae.init)(jax.random.key(0))
+        code = jax.jit(partial(vae.code, train=True))
+        alone, together = (code(variables, vj.Batch(of)).posterior.mean[0] for of in (x[:3], x))
         assert (np.abs(alone - together).max() > 1e-3) == coupled
 
 
 def test_group_norm_has_groups_of_sixteen_channels():
     vae = vj.resnet_vae((4, 4, 3), 2, 24, blocks=(1, 1), norm="group")
-    encoder = vae.encoder.apply(
-        {"params": vae.init(jax.random.key(0))["params"]["encoder"]},
-        jnp.ones((1, 4, 4, 3)),
+    apply = partial(
+        vae.encoder.apply,
         capture_intermediates=lambda module, _: isinstance(module, nn.GroupNorm),
         mutable="intermediates",
-    )[1]["intermediates"]
-    norms = jax.tree.leaves(encoder)
+    )
+    variables = {"params": jax.jit(vae.init)(jax.random.key(0))["params"]["encoder"]}
+    norms = jax.tree.leaves(jax.jit(apply)(variables, jnp.ones((1, 4, 4, 3)))[1]["intermediates"])
     # 24 channels are three groups of 8, 48 channels are three groups of 16; each group has mean 0 over its pixels, and
     # half of it has not.
     for of in norms:
@@ -280,9 +297,11 @@ def test_members_are_the_models_of_their_keys(norm):
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
     batch = vj.Batch(jax.random.uniform(jax.random.key(3), (4, *vae.event_shape)))
     keys = jax.random.split(jax.random.key(0), 2)
-    together, _ = jax.jit(jax.vmap(step, (0, None)))(vj.init_members(keys, vae, optimizer), batch)
+    init_members = jax.jit(lambda keys: vj.init_members(keys, vae, optimizer))
+    init, compiled = jax.jit(lambda key: vj.init(key, vae, optimizer)), jax.jit(step)
+    together, _ = jax.jit(jax.vmap(step, (0, None)))(init_members(keys), batch)
     for number, key in enumerate(keys):
-        alone, _ = jax.jit(step)(vj.init(key, vae, optimizer), batch)
+        alone, _ = compiled(init(key), batch)
         of_member = vj.member(together.variables, number)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), of_member, alone.variables)
 
@@ -377,24 +396,24 @@ MAKERS = {
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_a_linear_path_moves_the_locations_of_the_likelihood(make, likelihood):
     vae, without = make(likelihood=likelihood, linear=True), make(likelihood=likelihood)
-    params = vae.init(jax.random.key(0))["params"]
+    params = jax.jit(vae.init)(jax.random.key(0))["params"]
     kernel = jax.random.normal(jax.random.key(1), (2, 192))
     params["decoder"]["linear"] = {"kernel": kernel, "bias": jnp.full(192, 0.3)}
     z = jnp.array([[1.0, -2.0], [0.5, 0.0]])
-    found = vae.decoder.apply({"params": params["decoder"], **_batch_stats(vae)}, z)
-    names = without.init(jax.random.key(0))["params"]["decoder"]
+    found = jax.jit(vae.decoder.apply)({"params": params["decoder"], **_batch_stats(vae)}, z)
+    names = jax.eval_shape(without.init, jax.random.key(0))["params"]["decoder"]
     others = {
         name: {part: params["decoder"][name][part] for part in names[name]} for name in names if "Dec" not in name
     }
     others |= {name: params["decoder"][name] for name in names if "Dec" in name}
-    outputs = without.decoder.apply({"params": others, **_batch_stats(vae)}, z)
+    outputs = jax.jit(without.decoder.apply)({"params": others, **_batch_stats(vae)}, z)
     pixels = (z @ kernel) * (4 / np.sqrt(2)) + 0.3
     expected = likelihood.with_locations(outputs, pixels.reshape(2, 8, 8, 3))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def _batch_stats(vae):
-    variables = vae.init(jax.random.key(0))
+    variables = jax.jit(vae.init)(jax.random.key(0))
     return {"batch_stats": variables["batch_stats"]["decoder"]} if "decoder" in variables.get("batch_stats", {}) else {}
 
 
