@@ -28,7 +28,8 @@ in_usual_code = pytest.mark.skipif(not USUAL_CODE, reason="run by test_in_the_co
 
 @pytest.mark.skipif(USUAL_CODE, reason="all are")
 def test_in_the_code_that_xla_compiles_by_default():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    # Without the options of pyproject.toml, which check the types of the whole library.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", __file__]
     environment = os.environ | {"TESTS_OF_USUAL_CODE": "yes", "XLA_FLAGS": ""}
     ended = subprocess.run(
         [*command, "-k", "resident_one or middle_of"], env=environment, capture_output=True, text=True
