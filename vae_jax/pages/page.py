@@ -1,0 +1,259 @@
+"""The page as a file: the models, points of their latent spaces, and the scripts that show them."""
+
+import html
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from vae_jax.checkpoints.models import leaves_of_model
+from vae_jax.data import Split
+from vae_jax.data.transforms import Examples, as_split, as_transform
+from vae_jax.distributions import DiagonalGaussian, Posterior, Prior
+from vae_jax.distributions.standard import UnitGaussian
+from vae_jax.errors import InputError, named, require_writable_folder
+from vae_jax.evaluation import encode_all
+from vae_jax.evaluation.attributes import AttributeClassifier
+from vae_jax.evaluation.latents import circle, inscribed_lattice
+from vae_jax.models import VAE, Variables
+from vae_jax.models.table import parameter_count
+from vae_jax.pages.networks import classifier_network, decoder_network, encoded
+from vae_jax.plotting import CLASS_COLOURS
+
+POINTS = 10_000
+"""Greatest number of encodings in a page."""
+
+STARTS = 24
+"""Number of encodings that a model of other than two dimensions can start from."""
+
+DRAWS = 256
+"""Number of samples of the prior."""
+
+DIMENSIONS = 64
+"""Greatest number of latent dimensions with a slider."""
+
+LATTICE = 15
+"""Number of images along each side of the lattice."""
+
+_SCRIPTS = ("network.js", "latent.js", "elements.js", "plane.js", "sliders.js", "page.js")
+
+Content = dict[str, Any]
+"""Content of the page, as the scripts read it from JSON."""
+
+
+def export_page(
+    path: Any,
+    vae: VAE | Mapping[str, VAE],
+    variables: Variables,
+    data: Examples | None = None,
+    *,
+    transform: Any = None,
+    key: Key[Array, ""] | None = None,
+    title: str = "Latent space",
+    caption: str = "",
+    numbers: Mapping[str, Any] | None = None,
+    vectors: Mapping[str, Mapping[str, Any]] | None = None,
+    classifier: AttributeClassifier | None = None,
+) -> None:
+    """Write a page in which a latent space is explored: one HTML file that needs no server, no network and no library.
+
+    The page has the weights of the decoder in float16, and its forward pass in JavaScript. A model of two latent
+    dimensions is shown as a plane, in which the image under the pointer is decoded as it moves; any other by a slider
+    per dimension, sorted by the KL of each in nats. Models with classes have a choice of the label. The page holds no
+    example of the data, only encodings.
+
+    Args:
+      path: Path of the file, such as "page.html"; an existing file is replaced.
+      vae: Model, or several models by name, which are shown side by side. The decoder is a `MLP`, a `Gated` or a
+        `ConvDecoder`.
+      variables: Variables of the model, such as `state.variables`; of several models, by the same names.
+      data: Examples whose encodings are shown, at most `POINTS`; None for a page without encodings.
+      transform: Transform of the data; by default `default_transform`.
+      key: Key of a random transform and of the samples of the prior; by default `jax.random.key(0)`.
+      title: Title of the page.
+      caption: Sentence on the models, the data, the seed and the numbers.
+      numbers: Numbers of the run, shown as JSON.
+      vectors: Vectors that are added to the latents, [latent], by attribute and kind; each attribute has all kinds.
+      classifier: Classifier of attributes, whose probabilities are shown beside the image.
+
+    Raises:
+      InputError: The path can't be written; a decoder, an activation, a likelihood or an event is not one that a page
+        shows; the variables or the vectors are not those of the model; or the models do not take the data.
+    """
+    path = _writable(path)
+    models, variables = _by_name(vae, variables)
+    key = jax.random.key(0) if key is None else key
+    split = None if data is None else as_split(data)[:POINTS]
+    first = next(iter(models.values()))
+    for name, model in models.items():
+        _require_model(model, first.event_shape)
+        leaves_of_model(model, variables[name])
+    content: Content = {
+        "title": title,
+        "caption": caption,
+        "numbers": "" if numbers is None else json.dumps(numbers, indent=1, default=str),
+        "event": first.event_shape,
+        "range": (0.0, 1.0) if split is None else _range(as_transform(transform, split)),
+        "colours": CLASS_COLOURS,
+        "latticeSize": LATTICE,
+        "models": [_model(key, name, model, variables[name], split, transform) for name, model in models.items()],
+        "vectors": _vectors(vectors or {}, models),
+        "classifier": None if classifier is None else _classifier(classifier, first.event_shape),
+    }
+    if split is not None and split.labels is not None:
+        content |= {"labels": split.labels.tolist(), "classNames": np.unique(split.labels).tolist()}
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(_page(content), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _page(content: Content) -> str:
+    """The page with its style, its scripts and its content, in which no text can close an element."""
+    files = {name: (resources.files(__package__) / name).read_text("utf-8") for name in (*_SCRIPTS, "page.css")}
+    data = json.dumps(content, allow_nan=False)
+    for character in "<>&":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    return Template((resources.files(__package__) / "page.html").read_text("utf-8")).substitute(
+        title=html.escape(content["title"]),
+        style=files["page.css"],
+        script="\n".join(files[name] for name in _SCRIPTS),
+        content=data,
+    )
+
+
+def _model(
+    key: Key[Array, ""], name: str, vae: VAE, variables: Variables, data: Split | None, transform: Any
+) -> Content:
+    """One model: its decoder, samples of the prior, and what its encodings of the data show."""
+    network = decoder_network(vae, variables)
+    prior = vae.prior_distribution(variables)
+    encode_key, draw_key = jax.random.split(key)
+    draws = np.asarray(prior.sample(draw_key, DRAWS))
+    posterior = None if data is None else encode_all(encode_key, vae, variables, data, transform=transform)
+    z = draws if posterior is None else np.asarray(posterior.mean)
+    count = parameter_count(variables["params"]["decoder"])
+    return {
+        "name": name,
+        "description": f"{type(vae.decoder).__name__} decoder of {count:,} parameters, {vae.latent_dim} latent "
+        f"dimension{'s' * (vae.latent_dim != 1)}, {vae.likelihood}",
+        "latentDim": vae.latent_dim,
+        "classes": vae.classes,
+        "network": network,
+        "draws": encoded(draws, "prior"),
+        **(_plane(z, posterior is not None) if vae.latent_dim == 2 else _sliders(z, posterior, prior)),
+    }
+
+
+def _plane(z: Float[np.ndarray, "n 2"], has_data: bool) -> Content:
+    """The circle with 99 % of the encodings and its lattice; without data, the circle with 99 % of the prior."""
+    sphere = circle(z)
+    return {
+        "points": encoded(z, "encodings") if has_data else None,
+        "circle": {"centre": sphere.centre.tolist(), "radius": sphere.radius},
+        "lattice": encoded(inscribed_lattice(sphere, LATTICE), "lattice"),
+    }
+
+
+def _sliders(z: Float[np.ndarray, "n latent"], posterior: Posterior | None, prior: Prior) -> Content:
+    """The dimensions that carry most, each with what it carries and the range of its slider, and encodings to start."""
+    size, unit = _carried(z, posterior, prior)
+    low, high = np.quantile(z, (0.005, 0.995), axis=0)
+    dimensions = [
+        {
+            "index": int(index),
+            "carries": f"{size[index]:.2f} {unit}",
+            "low": min(-3.0, float(low[index])),
+            "high": max(3.0, float(high[index])),
+        }
+        for index in np.argsort(-size, kind="stable")[:DIMENSIONS]
+    ]
+    return {"dimensions": dimensions, "starts": None if posterior is None else encoded(z[:STARTS], "encodings")}
+
+
+def _carried(
+    z: Float[np.ndarray, "n latent"], posterior: Posterior | None, prior: Prior
+) -> tuple[Float[np.ndarray, " latent"], str]:
+    """What each dimension carries: its mean KL, or its standard deviation if the KL has no closed form for each."""
+    if isinstance(posterior, DiagonalGaussian) and isinstance(prior, UnitGaussian):
+        return np.asarray(posterior.kl()).mean(axis=0), "nats"
+    return z.std(axis=0), "s.d."
+
+
+def _vectors(vectors: Mapping[str, Mapping[str, Any]], models: Mapping[str, VAE]) -> list[Content]:
+    """The attribute vectors, by kind.
+
+    Raises:
+      InputError: There are several models, a vector is not one of the model's latents, or the kinds differ.
+    """
+    sizes = {model.latent_dim for model in models.values()}
+    kinds = {tuple(by_kind) for by_kind in vectors.values()}
+    if vectors and (len(models) > 1 or len(kinds) > 1 or sizes == {2}):
+        raise InputError(
+            f"vectors of kinds {sorted(kinds)} are given with {len(models)} models of {min(sizes)} latent dimensions; "
+            "expected the same kinds of each attribute, and one model of other than two dimensions"
+        )
+    for name, by_kind in vectors.items():
+        for kind, vector in by_kind.items():
+            if np.shape(vector) not in {(size,) for size in sizes}:
+                raise InputError(f"the {kind} vector of {name} has shape {np.shape(vector)}; expected ({min(sizes)},)")
+    return [
+        {"name": name, "kinds": {kind: encoded(vector, "vector") for kind, vector in by_kind.items()}}
+        for name, by_kind in vectors.items()
+    ]
+
+
+def _classifier(classifier: AttributeClassifier, event_shape: tuple[int, ...]) -> Content:
+    if classifier.classifier.image_shape != event_shape:
+        raise InputError(
+            f"the classifier takes images of {classifier.classifier.image_shape}; expected those of the model, "
+            f"{event_shape}"
+        )
+    return {"names": classifier.names, "network": classifier_network(classifier)}
+
+
+def _require_model(vae: Any, event_shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless the page can show the model beside others of `event_shape`."""
+    if not isinstance(vae, VAE):
+        raise InputError(f"vae is {named(vae)}; expected a vj.VAE, or several by name")
+    if vae.condition_shape is not None:
+        raise InputError(f"the model has conditions of {vae.condition_shape}; a page has labels alone: use classes=")
+    if len(vae.event_shape) != 3 or vae.event_shape[-1] not in (1, 3) or vae.event_shape != event_shape:
+        raise InputError(
+            f"event_shape is {vae.event_shape}; expected (height, width, 1 or 3), the same for all models of a page"
+        )
+
+
+def _by_name(vae: Any, variables: Any) -> tuple[dict[str, VAE], dict[str, Variables]]:
+    """Models and variables by name; the name of a single model is empty."""
+    if not isinstance(vae, Mapping):
+        return {"": vae}, {"": variables}
+    if not vae or not isinstance(variables, Mapping) or vae.keys() != variables.keys():
+        raise InputError(
+            f"the models are {', '.join(vae) or 'none'} and the variables are those of "
+            f"{', '.join(variables) if isinstance(variables, Mapping) else named(variables)}; expected the same names"
+        )
+    return dict(vae), dict(variables)
+
+
+def _range(transform: Any) -> tuple[float, float]:
+    """The values shown as black and as white."""
+    low, high = transform.support.low, transform.support.high
+    return (low, high) if np.isfinite([low, high]).all() else (0.0, 1.0)
+
+
+def _writable(path: Any) -> Path:
+    """The path of the file, in a folder that exists and can be written to."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path is {named(path)}; expected the path of a file, such as page.html")
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected the path of a file, such as {path / 'page.html'}")
+    require_writable_folder(path.parent)
+    return path
