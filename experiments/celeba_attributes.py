@@ -110,8 +110,7 @@ def main(config: Config) -> Report:
     )
     if config.page:
         caption = f"Squared error per test image: VAE {errors['vae']:.1f} ({label})."
-        readable = {name.replace("_", " ").lower(): by_kind for name, by_kind in vectors.items()}
-        run.page({"VAE": vae}, report, caption, vectors=readable, classifier=classifier)
+        run.page({"VAE": vae}, report, caption, vectors=vectors, classifier=classifier)
     return report
 
 

@@ -4,19 +4,18 @@ import json
 import re
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_split
-from flax import linen as nn
 from py_mini_racer import MiniRacer
 
 import vae_jax as vj
-from vae_jax.distributions import StandardNormal
 from vae_jax.evaluation.attributes import AttributeClassifier
-from vae_jax.pages import networks, page
+from vae_jax.pages import networks
 
 SOURCES = {file.name: file.read_text() for file in resources.files("vae_jax.pages").iterdir() if file.suffix == ".js"}
 GREY, COLOUR = (6, 6, 1), (16, 16, 3)
@@ -151,3 +150,164 @@ def test_images_as_bytes(engine):
     assert called(engine, "bytesOfImage([0, 1], 1, [0, 1], false)") == [255, 255, 255, 255, 0, 0, 0, 255]
     assert called(engine, "bytesOfImage([0, 1], 1, [0, 1], true)") == [0, 0, 0, 255, 255, 255, 255, 255]
     assert called(engine, "bytesOfImage([-1, 0.2, 9], 3, [-1, 1], false)") == [0, 153, 255, 255]
+
+
+class Opened:
+    """A page in V8 with `fake_dom.js` in place of a browser; images are compared as bytes."""
+
+    def __init__(self, path):
+        text = path.read_text("utf-8")
+        self.content = content_of(path)
+        self._engine = MiniRacer()
+        self._engine.eval(FAKE_DOM + f"named('content').textContent = {json.dumps(json.dumps(self.content))};")
+        self._engine.eval(re.search(r"<script>\n(.*)</script>", text, re.DOTALL)[1])
+
+    def do(self, statements):
+        self._engine.eval(f"{{ const main = named('main'); {statements} }}")
+
+    def get(self, expression):
+        return json.loads(self._engine.eval(f"JSON.stringify((main => {expression})(named('main')))"))
+
+    def image(self, canvas):
+        """Grey values of a canvas of the page, in [0, 1]."""
+        data = np.array(self.get(f"Array.from({canvas}.image.data)")).reshape(-1, 4)
+        assert np.all(data[:, 3] == 255)
+        return 1 - data[:, 0] / 255
+
+
+FAKE_DOM = (Path(__file__).parent / "fake_dom.js").read_text()
+BIG, TOP = 'main.all("canvas", "big")[0]', 'main.all("canvas", "top")[0]'
+EXACT = {"atol": 0.012}  # float16 weights, and 256 levels
+
+
+def decoded(vae, variables, z, label=None):
+    return vj.decode_all(vae, variables, np.float32([z]), None if label is None else np.array([label]))[0].ravel()
+
+
+def test_a_plane_decodes_at_the_pointer_pins_points_and_draws_a_path(tmp_path):
+    vae = vj.mlp_vae(GREY, 2, (12,))
+    variables = trained_like(vae)
+    vj.export_page(tmp_path / "page.html", vae, variables, small_split(40))
+    page = Opened(tmp_path / "page.html")
+    circle = page.content["models"][0]["circle"]
+
+    def latents(right, down):
+        return np.add(circle["centre"], 1.04 * circle["radius"] * np.array([2 * right - 1, 1 - 2 * down]))
+
+    np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, circle["centre"]), **EXACT)
+    page.do(f'{TOP}.dispatch("pointermove", {{clientX: 30, clientY: 40}})')
+    np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, latents(0.3, 0.4)), **EXACT)
+    assert page.get('main.all("output")[0].value') == "z = ({:.2f}, {:.2f})".format(*latents(0.3, 0.4))
+
+    strip = 'main.all("div", "path")[0]'
+    for x in (30, 90):
+        assert page.get(f"{strip}.hidden") is True
+        page.do(f'for (const e of ["down", "up"]) {TOP}.dispatch("pointer" + e, {{clientX: {x}, clientY: 40}})')
+    assert page.get(f"{strip}.hidden") is False
+    for frame, right in ((0, 0.3), (5, 0.6), (10, 0.9)):
+        image = page.image(f"{strip}.children[{frame}]")
+        np.testing.assert_allclose(image, decoded(vae, variables, latents(right, 0.4)), **EXACT)
+    page.do(f'{TOP}.dispatch("pointerdown", {{clientX: 1, clientY: 1}})')
+    page.do(f'{TOP}.dispatch("pointerup", {{clientX: 80, clientY: 80}})')
+    assert page.get(f"{strip}.hidden") is False, "a drag pins nothing"
+
+    page.do(f'{TOP}.dispatch("keydown", {{key: "Escape"}})')
+    assert page.get(f"{strip}.hidden") is True
+    page.do(f'{TOP}.dispatch("pointermove", {{clientX: 50, clientY: 50}})')
+    for key in ("ArrowRight", "ArrowUp"):
+        page.do(f'{TOP}.dispatch("keydown", {{key: "{key}"}})')
+    np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, latents(0.52, 0.48)), **EXACT)
+    for key in ("Enter", " "):
+        page.do(f'{TOP}.dispatch("keydown", {{key: "{key}"}})')
+    assert page.get(f"{strip}.hidden") is False
+    page.do('const all = main.all("input"); all.forEach(input => { input.checked = true; input.dispatch("change"); })')
+
+
+def test_sliders_are_sorted_by_nats_and_move_the_latents(tmp_path):
+    vae = vj.mlp_vae(GREY, 4, (12,), classes=3)
+    variables = trained_like(vae)
+    data = small_split(40)
+    vj.export_page(tmp_path / "page.html", vae, variables, data)
+    page = Opened(tmp_path / "page.html")
+    posterior = vj.encode_all(jax.random.key(0), vae, variables, data)
+    nats = np.asarray(posterior.kl()).mean(axis=0)
+    order = np.argsort(-nats)
+    names = page.get('main.all("label", "slider").map(each => each.text)')
+    assert names == [f"z{index + 1}{nats[index]:.2f} nats" for index in order]
+    z = np.float16(posterior.mean[0]).astype(np.float32)
+    np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, z, data.labels[0]), **EXACT)
+
+    page.do('const [input] = main.all("input"); input.value = 1.25; input.dispatch("input")')
+    z[order[0]] = 1.25
+    np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, z, data.labels[0]), **EXACT)
+    for label, button in enumerate(page.get('main.all("button").slice(2, 5).map(each => each.text)')):
+        assert button == str(label)
+        page.do(f'main.all("button")[{2 + label}].dispatch("click")')
+        np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, z, label), **EXACT)
+        np.testing.assert_allclose(page.image(f'main.all("button")[{2 + label}].children[0]'), page.image(BIG))
+        pressed = page.get('main.all("button").slice(2, 5).map(each => each.attributes["aria-pressed"])')
+        assert pressed == [str(each == label).lower() for each in range(3)]
+
+    draws = called(page._engine, "withArrays(draws)", draws=page.content["models"][0]["draws"])
+    for draw in np.reshape(draws, (-1, 4))[:2]:
+        page.do('main.all("button")[0].dispatch("click")')
+        np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, draw, 2), **EXACT)
+    page.do('main.all("button")[1].dispatch("click")')
+    np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, np.zeros(4), 2), **EXACT)
+    page.do('main.all("button")[5 + 7].dispatch("click")')
+    np.testing.assert_allclose(page.image(BIG), decoded(vae, variables, posterior.mean[7], data.labels[7]), **EXACT)
+
+
+def test_attribute_vectors_are_added_and_classified(tmp_path):
+    shape = (8, 8, 3)
+    vae, classifier = vj.conv_vae(shape, 5, (4,)), vj.Classifier(shape, 2, (6,), (4,))
+    variables, own = trained_like(vae), trained_like(classifier)
+    trained = AttributeClassifier(("Blond_Hair", "Male"), classifier, own)
+    generator = np.random.default_rng(0)
+    vectors = {
+        name: {kind: generator.normal(size=5) for kind in ("plain", "balanced")} for name in ("Blond_Hair", "Hat")
+    }
+    vj.export_page(tmp_path / "page.html", vae, variables, vectors=vectors, classifier=trained)
+    page = Opened(tmp_path / "page.html")
+    assert page.get('main.all("label", "slider").slice(0, 4).map(each => each.text)') == [
+        "blond hair",
+        "hat",
+        "blond hair",
+        "male",
+    ]
+
+    def require(z):
+        expected = decoded(vae, variables, z)
+        assert expected.std() > 0.05
+        found = np.array(page.get(f"Array.from({BIG}.image.data)")).reshape(-1, 4)[:, :3] / 255
+        np.testing.assert_allclose(found.ravel(), np.clip(expected, 0, 1), **EXACT)
+        probabilities = trained(np.clip(expected, 0, 1).reshape(1, *shape)).probabilities[0]
+        np.testing.assert_allclose(page.get('main.all("meter").map(each => each.value)'), probabilities, atol=1e-2)
+
+    require(np.zeros(5))
+    for number, amount in ((0, 2), (1, -0.5)):
+        page.do(f'const input = main.all("input")[{number}]; input.value = {amount}; input.dispatch("input")')
+    require(2 * vectors["Blond_Hair"]["balanced"] - 0.5 * vectors["Hat"]["balanced"])
+    page.do('main.all("input")[2].dispatch("change")')
+    require(2 * vectors["Blond_Hair"]["plain"] - 0.5 * vectors["Hat"]["plain"])
+
+
+def test_texts_stay_text_and_nothing_is_fetched(tmp_path):
+    vae = vj.mlp_vae(GREY, 3, (4,))
+    name = "</script><script>alert(1)</script><img src=x>&amp;"
+    texts = {"title": name, "caption": f"of {name}", "numbers": {name: float("nan"), "path": tmp_path}}
+    vj.export_page(tmp_path / "page.html", {name: vae}, {name: vae.init(jax.random.key(0))}, **texts)
+    text = (tmp_path / "page.html").read_text("utf-8")
+    elements = Elements(text)
+    assert [tag for tag, _ in elements.tags].count("script") == 2
+    assert "img" not in [tag for tag, _ in elements.tags]
+    assert elements.texts["title"] == name
+    assert not {"src", "href", "action"} & {attribute for _, given in elements.tags for attribute in given}
+    assert re.findall(r"https?:|url\(|@import|import\(|fetch\(|innerHTML|XMLHttpRequest", text) == []
+    (policy,) = [given["content"] for tag, given in elements.tags if "http-equiv" in given]
+    assert policy == "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+    page = Opened(tmp_path / "page.html")
+    assert page.get('main.all("h2")[0].text') == name
+    assert page.get('named("h1").textContent') == name
+    assert page.get('named("caption").textContent') == f"of {name}"
+    assert "NaN" in page.get('named("numbers").textContent')

@@ -8,10 +8,16 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
+/** The colour of a class, lighter on a dark background. */
+function colourOf(content, label) {
+  const colour = content.colours[label % content.colours.length];
+  return DARK.matches ? `color-mix(in srgb, ${colour} 65%, white)` : colour;
+}
+
 /** A canvas that shows decoded images: `show(pixels)`. */
 function picture(content, className, label) {
   const [height, width, channels] = content.event;
-  const canvas = element("canvas", { width, height, className: `image ${className}` });
+  const canvas = element("canvas", { width, height, className: `image ${channels === 1 ? "grey " : ""}${className}` });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
   const context = canvas.getContext("2d");

@@ -7,26 +7,31 @@ document.getElementById("caption").textContent = content.caption;
 document.getElementById("numbers").textContent = content.numbers;
 document.getElementById("numbers").parentElement.hidden = !content.numbers;
 
-const main = document.querySelector("main");
-const planes = content.models.some((model) => model.latentDim === 2);
-document.getElementById("help").textContent = planes
-  ? "Move the pointer, or the arrow keys, over a plane to decode its latents. A click pins a point; a second one draws the straight path between both."
-  : "Each slider moves one latent dimension. Press an image to start from its encoding.";
+const HELP = {
+  plane:
+    "Move the pointer, or press arrows, over a plane to decode its latents. " +
+    "Two clicks, or Enter, draw the straight path between two points.",
+  sliders: "Each slider moves one latent dimension, sorted by what it carries.",
+  vectors: "Each slider adds a multiple of an attribute vector to the encoding of a face.",
+};
+const isPlane = (model) => model.latentDim === 2;
+const kinds = new Set(content.models.map((model) => (isPlane(model) ? "plane" : content.vectors.length ? "vectors" : "sliders")));
+document.getElementById("help").textContent = [...kinds].map((kind) => HELP[kind]).join(" ");
 
 const views = content.models.map((model) => {
-  const view = model.latentDim === 2 ? planeView(content, model) : slidersView(content, model);
-  const heading = [element("h2", {}, model.name), element("p", {}, model.description)];
-  main.append(element("section", {}, ...heading, ...view.parts));
+  const view = isPlane(model) ? planeView(content, model) : slidersView(content, model);
+  const heading = model.name ? [element("h2", {}, model.name)] : [];
+  document.querySelector("main").append(element("section", {}, ...heading, element("p", {}, model.description), ...view.parts));
   return view;
 });
 
-if (planes && content.classNames) {
-  const legend = content.classNames.map((name) => {
-    const mark = element("i");
-    mark.style.background = content.colours[name % content.colours.length];
-    return element("span", {}, mark, String(name));
-  });
-  document.getElementById("legend").append("encodings of class", ...legend);
+if (kinds.has("plane") && content.classNames) {
+  const marks = content.classNames.map(() => element("i"));
+  const colour = () => marks.forEach((mark, i) => (mark.style.background = colourOf(content, content.classNames[i])));
+  const texts = marks.map((mark, i) => element("span", {}, mark, String(content.classNames[i])));
+  document.getElementById("legend").append("encodings of class", ...texts);
+  views.push({ redraw: colour });
+  colour();
 }
 
 DARK.addEventListener("change", () => views.forEach((view) => view.redraw()));

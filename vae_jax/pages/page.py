@@ -138,17 +138,21 @@ def _model(
     draws = np.asarray(prior.sample(draw_key, DRAWS))
     posterior = None if data is None else encode_all(encode_key, vae, variables, data, transform=transform)
     z = draws if posterior is None else np.asarray(posterior.mean)
-    count = parameter_count(variables["params"]["decoder"])
     return {
         "name": name,
-        "description": f"{type(vae.decoder).__name__} decoder of {count:,} parameters, {vae.latent_dim} latent "
-        f"dimension{'s' * (vae.latent_dim != 1)}, {vae.likelihood}",
+        "description": _description(vae, variables),
         "latentDim": vae.latent_dim,
         "classes": vae.classes,
         "network": network,
         "draws": encoded(draws, "prior"),
         **(_plane(z, posterior is not None) if vae.latent_dim == 2 else _sliders(z, posterior, prior)),
     }
+
+
+def _description(vae: VAE, variables: Variables) -> str:
+    parameters = parameter_count(variables["params"]["decoder"])
+    latents = f"{vae.latent_dim} latent dimension{'s' * (vae.latent_dim != 1)}"
+    return f"{latents}, {type(vae.decoder).__name__} of {parameters:,} parameters, {vae.likelihood}"
 
 
 def _plane(z: Float[np.ndarray, "n 2"], has_data: bool) -> Content:
@@ -204,7 +208,7 @@ def _vectors(vectors: Mapping[str, Mapping[str, Any]], models: Mapping[str, VAE]
             if np.shape(vector) not in {(size,) for size in sizes}:
                 raise InputError(f"the {kind} vector of {name} has shape {np.shape(vector)}; expected ({min(sizes)},)")
     return [
-        {"name": name, "kinds": {kind: encoded(vector, "vector") for kind, vector in by_kind.items()}}
+        {"name": _readable(name), "kinds": {kind: encoded(vector, "vector") for kind, vector in by_kind.items()}}
         for name, by_kind in vectors.items()
     ]
 
@@ -215,7 +219,12 @@ def _classifier(classifier: AttributeClassifier, event_shape: tuple[int, ...]) -
             f"the classifier takes images of {classifier.classifier.image_shape}; expected those of the model, "
             f"{event_shape}"
         )
-    return {"names": classifier.names, "network": classifier_network(classifier)}
+    return {"names": [_readable(name) for name in classifier.names], "network": classifier_network(classifier)}
+
+
+def _readable(name: str) -> str:
+    """The name of an attribute, such as blond hair for Blond_Hair."""
+    return name.replace("_", " ").lower()
 
 
 def _require_model(vae: Any, event_shape: tuple[int, ...]) -> None:

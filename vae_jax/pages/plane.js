@@ -13,7 +13,7 @@ function planeView(content, model) {
   top.setAttribute("role", "application");
   top.setAttribute("aria-label", "plane of latents: arrows move, Enter pins, Escape clears");
   const position = element("output");
-  const path = element("div", { className: "strip", hidden: true }, ...frames.map((frame) => frame.canvas));
+  const path = element("div", { className: "strip path", hidden: true }, ...frames.map((frame) => frame.canvas));
   const labels = labelChoice(content, model, decode, (label) => update({ label }));
   const state = { z: model.circle.centre, pins: [], label: 0, encodings: true, circle: true, lattice: false };
   let lattice = null; // the decoded lattice as a canvas, made when it is needed
@@ -71,9 +71,11 @@ function planeView(content, model) {
   function drawPoints(context, size) {
     const side = Math.max(1.5, Math.min(5, 300 / Math.sqrt(model.points.length))) * window.devicePixelRatio;
     context.globalAlpha = state.lattice ? 0.35 : 0.7;
+    const colours = (content.classNames || [0]).map((label) => [label, colourOf(content, label)]);
+    const byLabel = Object.fromEntries(colours);
     for (let i = 0; i < model.points.length / 2; i++) {
       const [right, down] = view.toShare(model.points.subarray(2 * i, 2 * i + 2));
-      context.fillStyle = content.colours[content.labels ? content.labels[i] % content.colours.length : 0];
+      context.fillStyle = byLabel[content.labels ? content.labels[i] : 0];
       context.fillRect(right * size - side / 2, down * size - side / 2, side, side);
     }
     context.globalAlpha = 1;

@@ -2,7 +2,7 @@
 
 function slidersView(content, model) {
   const decode = decoderOf(model);
-  const vectors = content.vectors || [];
+  const { vectors } = content;
   const kinds = vectors.length ? Object.keys(vectors[0].kinds) : [];
   const big = picture(content, "big", "decoded image");
   const labels = labelChoice(content, model, decode, (label) => update({ label }));
