@@ -2,6 +2,8 @@
 
 import json
 import re
+import tomllib
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_split
+from flax import linen as nn
 from py_mini_racer import MiniRacer
 
 import vae_jax as vj
@@ -311,3 +314,132 @@ def test_texts_stay_text_and_nothing_is_fetched(tmp_path):
     assert page.get('named("h1").textContent') == name
     assert page.get('named("caption").textContent') == f"of {name}"
     assert "NaN" in page.get('named("numbers").textContent')
+
+
+@pytest.mark.parametrize(
+    ("posterior", "prior", "unit"),
+    [
+        (vj.DiagonalGaussian, vj.StandardNormal(), "nats"),
+        (vj.DiagonalGaussian, vj.GaussianMixture(2), "s.d."),
+        (vj.Delta, vj.StandardNormal(), "s.d."),
+    ],
+)
+def test_of_many_dimensions_those_that_carry_most_have_a_slider(posterior, prior, unit, tmp_path):
+    vae = vj.mlp_vae(GREY, 70, (4,), posterior=posterior, prior=prior)
+    variables, data = trained_like(vae), small_split(30)
+    vj.export_page(tmp_path / "page.html", vae, variables, data, key=jax.random.key(3))
+    (model,) = content_of(tmp_path / "page.html")["models"]
+    q = vj.encode_all(jax.random.key(0), vae, variables, data)
+    carried = np.asarray(q.kl()).mean(axis=0) if unit == "nats" else np.asarray(q.mean).std(axis=0)
+    order = np.argsort(-carried)[:64]
+    assert [each["index"] for each in model["dimensions"]] == order.tolist()
+    assert [each["carries"] for each in model["dimensions"]] == [f"{carried[index]:.2f} {unit}" for index in order]
+    for each in model["dimensions"]:
+        assert each["low"] <= min(-3, np.quantile(q.mean[:, each["index"]], 0.01))
+        assert each["high"] >= max(3, np.quantile(q.mean[:, each["index"]], 0.99))
+
+
+def test_without_data_a_page_has_no_encodings(tmp_path):
+    vae, other = vj.mlp_vae(GREY, 2, (4,)), vj.mlp_vae(GREY, 3, (4,))
+    models = {"plane": vae, "sliders": other}
+    variables = {name: model.init(jax.random.key(0)) for name, model in models.items()}
+    vj.export_page(tmp_path / "page.html", models, variables)
+    content = content_of(tmp_path / "page.html")
+    assert (content["models"][0]["points"], content["models"][1]["starts"]) == (None, None)
+    assert "labels" not in content
+    page = Opened(tmp_path / "page.html")
+    assert page.get('main.all("input").map(each => each.type)') == ["range"] * 3
+    np.testing.assert_allclose(page.image(BIG).shape, (36,))
+
+
+def test_the_range_of_the_pixels_is_that_of_the_transform(tmp_path):
+    vae = vj.batch_norm_vae(GREY, 2, (4,))
+    variables, x = vae.init(jax.random.key(0)), np.linspace(-1, 1, 36 * 5, dtype=np.float32).reshape(5, *GREY)
+    for transform, expected in ((vj.Raw(-1.0, 1.0), [-1, 1]), (vj.Raw(), [0, 1])):
+        vj.export_page(tmp_path / "page.html", vae, variables, x, transform=transform)
+        assert content_of(tmp_path / "page.html")["range"] == expected
+
+
+class Sine(nn.Module):
+    @nn.compact
+    def __call__(self, z, train=False):
+        return nn.Dense(36)(jnp.sin(nn.DenseGeneral(8)(z))).reshape(-1, *GREY)
+
+
+def own_decoder():
+    return vj.VAE(vj.MLP((4,), (2, 2)), Sine(), GREY, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (own_decoder, "the decoder is a Sine with the layer DenseGeneral_0; a page has the layers of vj.MLP"),
+        (lambda: vj.resnet_vae((4, 4, 3), 2, 2, blocks=(1, 1)), "a ResNetDecoder with the layer DecoderBlock_0"),
+        (lambda: vj.mlp_vae(GREY, 2, (4,), activation=jnp.sin), "an activation is sin; a page has identity, relu"),
+        (lambda: vj.mlp_vae(GREY, 2, (4,), vj.Poisson()), r"the likelihood is Poisson\(\); a page has the means of"),
+        (lambda: vj.mlp_vae((20,), 2, (4,)), r"event_shape is \(20,\); expected \(height, width, 1 or 3\)"),
+        (lambda: vj.mlp_vae(GREY, 2, (4,), condition_shape=(3,)), r"conditions of \(3,\); a page has labels alone"),
+    ],
+)
+def test_models_that_a_page_does_not_show(make, message, tmp_path):
+    vae = make()
+    with pytest.raises(vj.InputError, match=message):
+        vj.export_page(tmp_path / "page.html", vae, vae.init(jax.random.key(0)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input(tmp_path):
+    vae, file = vj.mlp_vae(GREY, 2, (4,)), tmp_path / "page.html"
+    variables = vae.init(jax.random.key(0))
+    file.write_text("as it was")
+    wide, colour = vj.mlp_vae(GREY, 5, (4,)), vj.mlp_vae(COLOUR, 2, (4,))
+    large = jax.tree.map(lambda leaf: leaf + 1e5, variables)
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), variables)
+    small = vj.Classifier((4, 4, 1), 1, (3,))
+    classifier = AttributeClassifier(("hat",), small, small.init(jax.random.key(0)))
+    dataset = vj.Dataset.from_arrays("zeros", np.zeros((4, 6, 6)), test_images=np.zeros((4, 6, 6)))
+    of_wide, both = wide.init(jax.random.key(0)), {"a": vae, "b": colour}
+    of_both = {"a": variables, "b": colour.init(jax.random.key(0))}
+    for message, arguments, options in (
+        ("key is 3; expected a typed key", (file, vae, variables), {"key": 3}),
+        ("path is 3; expected the path of a file", (3, vae, variables), {}),
+        ("is a folder; expected the path of a file", (tmp_path, vae, variables), {}),
+        ("cannot write to the folder", (file / "below" / "page.html", vae, variables), {}),
+        ("vae is an object of type ELBO", (file, vj.ELBO(), variables), {}),
+        ("has shape|is missing", (file, vae, of_wide), {}),
+        ("take one of several members by vj.member", (file, vae, many), {}),
+        ("the models are a, b and the variables are those of params; expected", (file, both, variables), {}),
+        ("the models are none", (file, {}, {}), {}),
+        (r"event_shape is \(16, 16, 3\)", (file, both, of_both), {}),
+        ("values that float16 can't hold", (file, vae, large), {}),
+        ("values that float16 can't hold", (file, vae, jax.tree.map(lambda leaf: leaf * np.nan, variables)), {}),
+        ("the examples have shape", (file, vae, variables, small_split(8, size=5)), {}),
+        (
+            "A split|a Dataset was given",
+            (file, vae, variables, dataset),
+            {},
+        ),
+        (r"the plain vector of hat has shape \(4,\); expected \(5,\)", (file, wide, of_wide), hats(4)),
+        ("given with 1 models of 2 latent dimensions", (file, vae, variables), hats(2)),
+        ("expected the same kinds of each", (file, wide, of_wide), {"vectors": {"a": {"b": 0}, "c": {"d": 0}}}),
+        ("given with 2 models", (file, {"a": wide, "b": wide}, {"a": of_wide, "b": of_wide}), hats(5)),
+        (r"the classifier takes images of \(4, 4, 1\)", (file, wide, of_wide), {"classifier": classifier}),
+    ):
+        with pytest.raises(vj.InputError, match=message):
+            vj.export_page(*arguments, **options)
+        assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+        assert file.read_text() == "as it was"
+
+
+def hats(size):
+    return {"vectors": {"hat": {"plain": np.zeros(size)}}}
+
+
+def test_the_files_of_a_page_are_in_the_wheel():
+    settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["vae_jax.pages"]
+    names = [
+        file.name for file in resources.files("vae_jax.pages").iterdir() if file.is_file() and file.suffix != ".py"
+    ]
+    assert {"page.html", "page.css", "network.js"} < set(names)
+    assert [name for name in names if not any(fnmatch(name, pattern) for pattern in patterns)] == []

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from vae_jax.checkpoints.models import leaves_of_model
+from vae_jax.checkpoints.models import leaves_of_model, variables_of
 from vae_jax.data import Split
 from vae_jax.data.transforms import Examples, as_split, as_transform
 from vae_jax.distributions import DiagonalGaussian, Posterior, Prior
 from vae_jax.distributions.standard import UnitGaussian
-from vae_jax.errors import InputError, named, require_writable_folder
+from vae_jax.errors import InputError, named, require_key, require_writable_folder
 from vae_jax.evaluation import encode_all
 from vae_jax.evaluation.attributes import AttributeClassifier
 from vae_jax.evaluation.latents import circle, inscribed_lattice
@@ -50,12 +50,12 @@ Content = dict[str, Any]
 
 def export_page(
     path: Any,
-    vae: VAE | Mapping[str, VAE],
-    variables: Variables,
+    vae: Any,
+    variables: Any,
     data: Examples | None = None,
     *,
     transform: Any = None,
-    key: Key[Array, ""] | None = None,
+    key: Any = None,
     title: str = "Latent space",
     caption: str = "",
     numbers: Mapping[str, Any] | None = None,
@@ -87,14 +87,16 @@ def export_page(
       InputError: The path can't be written; a decoder, an activation, a likelihood or an event is not one that a page
         shows; the variables or the vectors are not those of the model; or the models do not take the data.
     """
+    key = jax.random.key(0) if key is None else key
+    require_key(key)
     path = _writable(path)
     models, variables = _by_name(vae, variables)
-    key = jax.random.key(0) if key is None else key
     split = None if data is None else as_split(data)[:POINTS]
     first = next(iter(models.values()))
     for name, model in models.items():
         _require_model(model, first.event_shape)
-        leaves_of_model(model, variables[name])
+        variables[name] = _of_model(model, variables[name])
+    keys = jax.random.split(key, len(models))
     content: Content = {
         "title": title,
         "caption": caption,
@@ -103,7 +105,10 @@ def export_page(
         "range": (0.0, 1.0) if split is None else _range(as_transform(transform, split)),
         "colours": CLASS_COLOURS,
         "latticeSize": LATTICE,
-        "models": [_model(key, name, model, variables[name], split, transform) for name, model in models.items()],
+        "models": [
+            _model(of_model, name, model, variables[name], split, transform)
+            for of_model, (name, model) in zip(keys, models.items(), strict=True)
+        ],
         "vectors": _vectors(vectors or {}, models),
         "classifier": None if classifier is None else _classifier(classifier, first.event_shape),
     }
@@ -239,7 +244,13 @@ def _require_model(vae: Any, event_shape: tuple[int, ...]) -> None:
         )
 
 
-def _by_name(vae: Any, variables: Any) -> tuple[dict[str, VAE], dict[str, Variables]]:
+def _of_model(vae: VAE, variables: Any) -> Variables:
+    """The variables that belong to the model, as arrays of JAX."""
+    structure = jax.tree.structure(variables_of(vae))
+    return jax.tree.unflatten(structure, leaves_of_model(vae, variables).values())
+
+
+def _by_name(vae: Any, variables: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Models and variables by name; the name of a single model is empty."""
     if not isinstance(vae, Mapping):
         return {"": vae}, {"": variables}
