@@ -410,7 +410,7 @@ def test_bad_input(tmp_path):
         ("take one of several members by vj.member", (file, vae, many), {}),
         ("the models are a, b and the variables are those of params; expected", (file, both, variables), {}),
         ("the models are none", (file, {}, {}), {}),
-        (r"event_shape is \(16, 16, 3\)", (file, both, of_both), {}),
+        (r"event_shape is \(6, 6, 1\), \(16, 16, 3\); expected", (file, both, of_both), {}),
         ("values that float16 can't hold", (file, vae, large), {}),
         ("values that float16 can't hold", (file, vae, jax.tree.map(lambda leaf: leaf * np.nan, variables)), {}),
         ("the examples have shape", (file, vae, variables, small_split(8, size=5)), {}),

@@ -92,16 +92,14 @@ def export_page(
     path = _writable(path)
     models, variables = _by_name(vae, variables)
     split = None if data is None else as_split(data)[:POINTS]
-    first = next(iter(models.values()))
-    for name, model in models.items():
-        _require_model(model, first.event_shape)
-        variables[name] = _of_model(model, variables[name])
+    event_shape = _shared_shape(models)
+    variables = {name: _of_model(model, variables[name]) for name, model in models.items()}
     keys = jax.random.split(key, len(models))
     content: Content = {
         "title": title,
         "caption": caption,
         "numbers": "" if numbers is None else json.dumps(numbers, indent=1, default=str),
-        "event": first.event_shape,
+        "event": event_shape,
         "range": (0.0, 1.0) if split is None else _range(as_transform(transform, split)),
         "colours": CLASS_COLOURS,
         "latticeSize": LATTICE,
@@ -110,7 +108,7 @@ def export_page(
             for of_model, (name, model) in zip(keys, models.items(), strict=True)
         ],
         "vectors": _vectors(vectors or {}, models),
-        "classifier": None if classifier is None else _classifier(classifier, first.event_shape),
+        "classifier": None if classifier is None else _classifier(classifier, event_shape),
     }
     if split is not None and split.labels is not None:
         content |= {"labels": split.labels.tolist(), "classNames": np.unique(split.labels).tolist()}
@@ -232,16 +230,25 @@ def _readable(name: str) -> str:
     return name.replace("_", " ").lower()
 
 
-def _require_model(vae: Any, event_shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless the page can show the model beside others of `event_shape`."""
-    if not isinstance(vae, VAE):
-        raise InputError(f"vae is {named(vae)}; expected a vj.VAE, or several by name")
-    if vae.condition_shape is not None:
-        raise InputError(f"the model has conditions of {vae.condition_shape}; a page has labels alone: use classes=")
-    if len(vae.event_shape) != 3 or vae.event_shape[-1] not in (1, 3) or vae.event_shape != event_shape:
-        raise InputError(
-            f"event_shape is {vae.event_shape}; expected (height, width, 1 or 3), the same for all models of a page"
-        )
+def _shared_shape(models: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of the images of all models.
+
+    Raises:
+      InputError: The page can't show a model, or the models side by side.
+    """
+    for vae in models.values():
+        if not isinstance(vae, VAE):
+            raise InputError(f"vae is {named(vae)}; expected a vj.VAE, or several by name")
+        if vae.condition_shape is not None:
+            raise InputError(
+                f"the model has conditions of {vae.condition_shape}; a page has labels alone: use classes="
+            )
+    shapes = {vae.event_shape for vae in models.values()}
+    shape = next(iter(shapes))
+    if len(shapes) > 1 or len(shape) != 3 or shape[-1] not in (1, 3):
+        text = ", ".join(map(str, sorted(shapes)))
+        raise InputError(f"event_shape is {text}; expected (height, width, 1 or 3), the same of all models of a page")
+    return shape
 
 
 def _of_model(vae: VAE, variables: Any) -> Variables:
