@@ -310,7 +310,7 @@ class Run:
             {name: jax.device_get(trained.variables) for name, trained in models.items()},  # of this process alone
             self.data.test,
             title=f"{report.name}: the latent space, {self.where}",
-            caption=f"Trained for {self.epochs} epochs on {len(self.data.train):,} images. {caption}",
+            caption=f"Training images: {len(self.data.train):,}, epochs: {self.epochs}. {caption}",
             numbers=json.loads(path.with_suffix(".json").read_text()),
             **shown,
         )
