@@ -349,6 +349,7 @@ def test_without_data_a_page_has_no_encodings(tmp_path):
     assert "labels" not in content
     page = Opened(tmp_path / "page.html")
     assert page.get('main.all("input").map(each => each.type)') == ["range"] * 3
+    assert page.get('main.all("label", "slider").map(each => each.text)') == ["z1", "z2", "z3"]
     np.testing.assert_allclose(page.image(BIG).shape, (36,))
 
 

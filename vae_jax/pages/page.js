@@ -25,10 +25,10 @@ const views = content.models.map((model) => {
   return view;
 });
 
-if (kinds.has("plane") && content.classNames) {
-  const marks = content.classNames.map(() => element("i"));
-  const colour = () => marks.forEach((mark, i) => (mark.style.background = colourOf(content, content.classNames[i])));
-  const texts = marks.map((mark, i) => element("span", {}, mark, String(content.classNames[i])));
+if (kinds.has("plane") && content.classes) {
+  const marks = content.classes.map(() => element("i"));
+  const colour = () => marks.forEach((mark, i) => (mark.style.background = colourOf(content, content.classes[i])));
+  const texts = marks.map((mark, i) => element("span", {}, mark, String(content.classes[i])));
   document.getElementById("legend").append("encodings of class", ...texts);
   views.push({ redraw: colour });
   colour();

@@ -91,27 +91,23 @@ def export_page(
     require_key(key)
     path = _writable(path)
     models, variables = _by_name(vae, variables)
-    split = None if data is None else as_split(data)[:POINTS]
     event_shape = _shared_shape(models)
-    variables = {name: _of_model(model, variables[name]) for name, model in models.items()}
-    keys = jax.random.split(key, len(models))
-    content: Content = {
+    split = None if data is None else as_split(data)[:POINTS]
+    content = {
         "title": title,
         "caption": caption,
         "numbers": "" if numbers is None else json.dumps(numbers, indent=1, default=str),
         "event": event_shape,
-        "range": (0.0, 1.0) if split is None else _range(as_transform(transform, split)),
-        "colours": CLASS_COLOURS,
-        "latticeSize": LATTICE,
-        "models": [
-            _model(of_model, name, model, variables[name], split, transform)
-            for of_model, (name, model) in zip(keys, models.items(), strict=True)
-        ],
         "vectors": _vectors(vectors or {}, models),
         "classifier": None if classifier is None else _classifier(classifier, event_shape),
+        "models": [
+            _model(jax.random.fold_in(key, number), name, model, _of_model(model, variables[name]), split, transform)
+            for number, (name, model) in enumerate(models.items())
+        ],
+        "latticeSize": LATTICE,
+        "colours": CLASS_COLOURS,
+        **_data(split, transform),
     }
-    if split is not None and split.labels is not None:
-        content |= {"labels": split.labels.tolist(), "classNames": np.unique(split.labels).tolist()}
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(_page(content), encoding="utf-8")
     os.replace(temporary, path)
@@ -129,6 +125,16 @@ def _page(content: Content) -> str:
         script="\n".join(files[name] for name in _SCRIPTS),
         content=data,
     )
+
+
+def _data(data: Split | None, transform: Any) -> Content:
+    """The range of the pixels, which are shown from black to white, and the labels if there are any."""
+    if data is None:
+        return {"range": (0.0, 1.0)}
+    support = as_transform(transform, data).support
+    is_bounded = np.isfinite([support.low, support.high]).all()
+    labels = {} if data.labels is None else {"labels": data.labels.tolist(), "classes": np.unique(data.labels).tolist()}
+    return {"range": (support.low, support.high) if is_bounded else (0.0, 1.0), **labels}
 
 
 def _model(
@@ -175,7 +181,7 @@ def _sliders(z: Float[np.ndarray, "n latent"], posterior: Posterior | None, prio
     dimensions = [
         {
             "index": int(index),
-            "carries": f"{size[index]:.2f} {unit}",
+            "carries": f"{size[index]:.2f} {unit}" if unit else "",
             "low": min(-3.0, float(low[index])),
             "high": max(3.0, float(high[index])),
         }
@@ -188,6 +194,8 @@ def _carried(
     z: Float[np.ndarray, "n latent"], posterior: Posterior | None, prior: Prior
 ) -> tuple[Float[np.ndarray, " latent"], str]:
     """What each dimension carries: its mean KL, or its standard deviation if the KL has no closed form for each."""
+    if posterior is None:
+        return np.zeros(z.shape[1]), ""
     if isinstance(posterior, DiagonalGaussian) and isinstance(prior, UnitGaussian):
         return np.asarray(posterior.kl()).mean(axis=0), "nats"
     return z.std(axis=0), "s.d."
@@ -267,12 +275,6 @@ def _by_name(vae: Any, variables: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{', '.join(variables) if isinstance(variables, Mapping) else named(variables)}; expected the same names"
         )
     return dict(vae), dict(variables)
-
-
-def _range(transform: Any) -> tuple[float, float]:
-    """The values shown as black and as white."""
-    low, high = transform.support.low, transform.support.high
-    return (low, high) if np.isfinite([low, high]).all() else (0.0, 1.0)
 
 
 def _writable(path: Any) -> Path:

@@ -71,7 +71,7 @@ function planeView(content, model) {
   function drawPoints(context, size) {
     const side = Math.max(1.5, Math.min(5, 300 / Math.sqrt(model.points.length))) * window.devicePixelRatio;
     context.globalAlpha = state.lattice ? 0.35 : 0.7;
-    const colours = (content.classNames || [0]).map((label) => [label, colourOf(content, label)]);
+    const colours = (content.classes || [0]).map((label) => [label, colourOf(content, label)]);
     const byLabel = Object.fromEntries(colours);
     for (let i = 0; i < model.points.length / 2; i++) {
       const [right, down] = view.toShare(model.points.subarray(2 * i, 2 * i + 2));
