@@ -69,7 +69,7 @@ def main(config: Config) -> Report:
     report = run.report({"label": run.label(), "classifier_accuracy": accuracy, "draws": DRAWS, **numbers})
     if config.page:
         caption = f"{numbers['label_agreement']:.1%} of {DRAWS:,} draws have the label asked for, by a classifier."
-        run.page(models, report, caption)
+        run.page({f"{name} VAE": model for name, model in models.items()}, report, caption)
     return report
 
 

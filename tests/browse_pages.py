@@ -16,8 +16,8 @@ from statistics import median, quantiles
 from playwright.sync_api import sync_playwright
 
 DEVICES = {
-    "desk": {"viewport": {"width": 1280, "height": 860}},
-    "dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
+    "desk": {"viewport": {"width": 1280, "height": 640}},
+    "dark": {"viewport": {"width": 1280, "height": 640}, "color_scheme": "dark"},
     "phone": {
         "viewport": {"width": 390, "height": 844},
         "has_touch": True,
@@ -40,20 +40,19 @@ LISTEN = """() => {
 IMAGE = """() => document.querySelector(".big").toDataURL()"""
 
 
-def drag(page, touch):
-    """Drag over the first plane, or along the first slider that is visible."""
-    target = page.locator(".top, input[type=range]:visible").first
+def points_over(target):
+    """Points on a straight line over a plane, or along a slider from its middle on."""
     target.scroll_into_view_if_needed()
     box = target.bounding_box()
     is_plane = target.evaluate("node => node.tagName") == "CANVAS"
-    start = (0.25, 0.35) if is_plane else (0.5, 0.5)
-    end = (0.75, 0.6) if is_plane else (0.8, 0.5)
-    shares = [n / MOVES for n in range(MOVES + 1)]
-    xs, ys = (
-        [box[corner] + box[size] * (a + share * (b - a)) for share in shares]
-        for corner, size, a, b in zip("xy", ("width", "height"), start, end, strict=True)
-    )
-    points = list(zip(xs, ys, strict=True))
+    (a, b), (c, d) = ((0.25, 0.35), (0.75, 0.6)) if is_plane else ((0.5, 0.5), (0.8, 0.5))
+    shares = [((1 - n / MOVES) * a + n / MOVES * c, (1 - n / MOVES) * b + n / MOVES * d) for n in range(MOVES + 1)]
+    return [(box["x"] + right * box["width"], box["y"] + down * box["height"]) for right, down in shares]
+
+
+def drag(page, touch):
+    """Drag over the first plane, or along the first slider that is visible; by a mouse, also pin two points a plane."""
+    points = points_over(page.locator(".top, input[type=range]:visible").first)
     if touch:
         session = page.context.new_cdp_session(page)
         for kind, (x, y) in [("touchStart", points[0]), *(("touchMove", point) for point in points)]:
@@ -65,9 +64,9 @@ def drag(page, touch):
     for point in points:
         page.mouse.move(*point)
     page.mouse.up()
-    if is_plane:  # the straight path between two pins
-        for x, y in (points[0], points[-1]):
-            page.mouse.click(x, y)
+    for plane in page.locator(".top").all():
+        for point in points_over(plane)[::MOVES]:
+            page.mouse.click(*point)
 
 
 def browse(browser, path, device, out):

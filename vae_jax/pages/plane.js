@@ -153,10 +153,10 @@ function planeView(content, model) {
   });
   const plane = element("div", { className: "plane" }, base, top);
   const controls = element("div", { className: "controls" }, position, ...switches);
-  const side = element("div", { className: "side" }, big.canvas, controls, labels.group);
+  const side = element("div", { className: "side" }, big.canvas, controls);
   new ResizeObserver(() => update({ label: state.label })).observe(plane);
   return {
-    parts: [element("div", { className: "view" }, plane, side), path],
+    parts: [element("div", { className: "view" }, plane, side), labels.group, path],
     redraw: () => update({ label: state.label, pins: state.pins }),
   };
 }
