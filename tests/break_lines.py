@@ -637,7 +637,7 @@ LINES = [
             ("i += 4) {\n    const [a,", "i += 5) {\n    const [a,", "test_pages library_does and dense"),
             ("2 * i + a - 1", "2 * i + a", "test_pages library_does and square"),
             ("x[half + i]", "x[i]", "test_pages library_does and gated"),
-            ("0.5 + a / 12", "0.5 + a / 2", "test_pages activations"),
+            ("0.5 + a / 12", "0.5 + a / 2", "test_pages continuous_bernoulli"),
             ("fraction * 2 ** -24", "0", "test_pages float16"),
         ],
         "vae_jax/pages/page.py": [

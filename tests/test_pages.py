@@ -119,6 +119,13 @@ def test_activations(function, engine):
     np.testing.assert_allclose(found, function(jnp.asarray(a, jnp.float32)), rtol=1e-5, atol=1e-6)
 
 
+def test_the_mean_of_the_continuous_bernoulli(engine):
+    a = np.concatenate([np.linspace(-30, 30, 61), [1e-6, -1e-3, 0.0099, 0.0101, -0.2]])
+    found = called(engine, "a.map(ACTIVATIONS.continuousBernoulliMean)", a=a.tolist())
+    expected = vj.ContinuousBernoulli()(jnp.asarray(a, jnp.float32)[:, None], event_ndim=1).mean[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_float16_survives_base64(engine):
     numbers = [0, -0.0, 1, -1.5, 65_504, 6e-8, 6.1e-5, 1 / 3, -np.pi]
     for count in (7, 8, 9):  # every padding of base64
@@ -305,6 +312,7 @@ def test_texts_stay_text_and_nothing_is_fetched(tmp_path):
     assert [tag for tag, _ in elements.tags].count("script") == 2
     assert "img" not in [tag for tag, _ in elements.tags]
     assert elements.texts["title"] == name
+    assert not set("<>&") & set(elements.texts["content"])
     assert not {"src", "href", "action"} & {attribute for _, given in elements.tags for attribute in given}
     assert re.findall(r"https?:|url\(|@import|import\(|fetch\(|innerHTML|XMLHttpRequest", text) == []
     (policy,) = [given["content"] for tag, given in elements.tags if "http-equiv" in given]
