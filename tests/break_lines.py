@@ -655,8 +655,8 @@ LINES = [
         ],
         "vae_jax/pages/sliders.js": [
             (
-                "amounts: vectors.map(() => 0),\n    kind",
-                "amounts: vectors.map(() => 1),\n    kind",
+                "amounts: vectors.map(() => 0) });",
+                "amounts: vectors.map(() => 1) });",
                 "test_pages vectors",
             ),
             ("Math.min(Math.max(pixel, 0), 1)", "pixel", "test_pages vectors"),

@@ -11,7 +11,9 @@ const HELP = {
   plane:
     "Move the pointer, or press arrows, over a plane to decode its latents. " +
     "Two clicks, or Enter, draw the straight path between two points.",
-  sliders: "Each slider moves one latent dimension, sorted by what it carries.",
+  sliders:
+    "Each slider moves one latent dimension. They are sorted by the KL of each in nats, or else by the standard " +
+    "deviation (s.d.) of the encodings.",
   vectors: "Each slider adds a multiple of an attribute vector to the encoding of a face.",
 };
 const isPlane = (model) => model.latentDim === 2;

@@ -6,14 +6,8 @@ function slidersView(content, model) {
   const kinds = vectors.length ? Object.keys(vectors[0].kinds) : [];
   const big = picture(content, "big", "decoded image");
   const labels = labelChoice(content, model, decode, (label) => update({ label }));
-  const state = {
-    z: new Float32Array(model.latentDim),
-    amounts: vectors.map(() => 0),
-    kind: kinds[kinds.length - 1],
-    label: 0,
-    draw: 0,
-  };
   const classified = content.classifier ? meters(content.classifier) : null;
+  const state = { kind: kinds[kinds.length - 1], drawn: 0 }; // and z, label and amounts of the vectors, by `start`
 
   function update(change) {
     Object.assign(state, change);
@@ -26,9 +20,8 @@ function slidersView(content, model) {
     if ("amounts" in change) strengths.forEach((each, n) => each.set(state.amounts[n]));
   }
 
-  /** Replaces one entry of a list in the state. */
+  const start = (z, label) => update({ z, label, amounts: vectors.map(() => 0) });
   const replaced = (list, index, value) => list.map((old, i) => (i === index ? value : old));
-
   const dimensions = model.dimensions.map(({ index, carries, low, high }) => ({
     index,
     ...slider(`z${index + 1}`, carries, low, high, (value) => update({ z: replaced(state.z, index, value) })),
@@ -36,73 +29,72 @@ function slidersView(content, model) {
   const strengths = vectors.map(({ name }, n) =>
     slider(name, "", -1, 3, (value) => update({ amounts: replaced(state.amounts, n, value) })),
   );
-  const start = (z, label) => update({ z, label, amounts: vectors.map(() => 0) });
-  const rowOf = (rows, n) => rows.slice(n * model.latentDim, (n + 1) * model.latentDim);
+  const zero = new Float32Array(model.latentDim);
+  const draws = rowsOf(model.draws, model.latentDim);
   const buttons = element(
     "div",
     { className: "controls" },
-    element(
-      "button",
-      {
-        type: "button",
-        onclick: () => {
-          start(rowOf(model.draws, state.draw), state.label);
-          state.draw = (state.draw + 1) % (model.draws.length / model.latentDim);
-        },
-      },
-      "draw from the prior",
-    ),
-    element(
-      "button",
-      { type: "button", onclick: () => start(new Float32Array(model.latentDim), state.label) },
-      "z = 0",
-    ),
+    button("draw from the prior", () => start(draws[state.drawn++ % draws.length], state.label)),
+    button("z = 0", () => start(zero, state.label)),
   );
-  const starts = element("div", { className: "strip" });
-  const count = model.starts ? model.starts.length / model.latentDim : 0;
-  const thumbnails = Array.from({ length: count }, (_, n) => {
-    const z = rowOf(model.starts, n);
-    const label = content.labels ? content.labels[n] : 0;
-    const { canvas, show } = picture(content, "small", `test image ${n + 1}, encoded and decoded`);
-    starts.append(element("button", { type: "button", onclick: () => start(z, label) }, canvas));
-    return () => show(decode(z, label));
-  });
-  /** One thumbnail at a time, so that the page stays responsive. */
-  function showThumbnails(from = 0) {
-    if (from === thumbnails.length) return;
-    thumbnails[from]();
-    setTimeout(showThumbnails, 0, from + 1);
-  }
+  const examples = startChoice(content, model, decode, start);
 
-  const kindChoice = kinds.map((kind) =>
-    element(
-      "label",
-      {},
-      element("input", { type: "radio", name: "kind", checked: kind === state.kind, onchange: () => update({ kind }) }),
-      `${kind} vector`,
-    ),
-  );
-  const all = element("details", { open: !vectors.length }, element("summary", {}, "latent dimensions"));
-  all.append(element("div", { className: "sliders" }, ...dimensions.map((each) => each.row)));
   const side = element("div", { className: "side" });
-  if (vectors.length) {
-    side.append(
-      element("div", { className: "sliders" }, ...strengths.map((each) => each.row)),
-      element("div", { className: "controls" }, ...(kinds.length > 1 ? kindChoice : [])),
-    );
-  }
+  if (vectors.length) side.append(sliders(strengths), kindChoice(kinds, state.kind, (kind) => update({ kind })));
   if (classified) side.append(element("p", {}, "probabilities of a classifier"), classified.table);
+  const all = element("details", { open: !vectors.length }, element("summary", {}, "latent dimensions"));
+  all.append(sliders(dimensions));
   side.append(all);
   const shown = element("div", { className: "shown" }, big.canvas, buttons, labels.group);
-  const parts = [element("div", { className: "view" }, shown, side)];
-  if (count) parts.push(element("p", {}, "Start from a test image, encoded and decoded:"), starts);
-  const redraw = () => {
-    update({});
-    showThumbnails();
+  const { z, label } = examples.first || { z: zero, label: 0 };
+  start(z, label);
+  examples.show();
+  return {
+    parts: [element("div", { className: "view" }, shown, side), ...examples.parts],
+    redraw() {
+      update({});
+      examples.show();
+    },
   };
-  start(count ? rowOf(model.starts, 0) : state.z, content.labels ? content.labels[0] : 0);
-  showThumbnails();
-  return { parts, redraw };
+}
+
+const button = (text, onclick) => element("button", { type: "button", onclick }, text);
+
+const sliders = (rows) => element("div", { className: "sliders" }, ...rows.map((each) => each.row));
+
+/** Rows of an array [n, size]. */
+function rowsOf(array, size) {
+  return Array.from({ length: array.length / size }, (_, n) => array.subarray(n * size, (n + 1) * size));
+}
+
+/** A choice between several kinds of vector; empty if there is one. */
+function kindChoice(kinds, chosen, choose) {
+  const choices = kinds.map((kind) => {
+    const input = { type: "radio", name: "kind", checked: kind === chosen, onchange: () => choose(kind) };
+    return element("label", {}, element("input", input), `${kind} vector`);
+  });
+  return element("div", { className: "controls" }, ...(kinds.length > 1 ? choices : []));
+}
+
+/** Buttons with decoded encodings of examples, which start from these; no parts without encodings. */
+function startChoice(content, model, decode, start) {
+  const examples = rowsOf(model.starts || [], model.latentDim).map((z, n) => {
+    const { canvas, show } = picture(content, "small", `test image ${n + 1}, encoded and decoded`);
+    return { z, label: content.labels ? content.labels[n] : 0, canvas, show };
+  });
+  const choices = examples.map(({ z, label, canvas }) => button(canvas, () => start(z, label)));
+  const strip = element("div", { className: "strip" }, ...choices);
+  return {
+    first: examples[0],
+    parts: choices.length ? [element("p", {}, "Start from a test image, encoded and decoded:"), strip] : [],
+    /** One image at a time, so that the page stays responsive. */
+    show(from = 0) {
+      if (from === examples.length) return;
+      const { z, label, show } = examples[from];
+      show(decode(z, label));
+      setTimeout(() => this.show(from + 1));
+    },
+  };
 }
 
 /** A slider with its name, what it carries, and its value. */
@@ -130,7 +122,7 @@ function meters(classifier) {
     return { meter, value, row: element("label", { className: "slider" }, element("span", {}, name), meter, value) };
   });
   return {
-    table: element("div", { className: "sliders" }, ...rows.map((each) => each.row)),
+    table: sliders(rows),
     show(pixels) {
       const clipped = pixels.map((pixel) => Math.min(Math.max(pixel, 0), 1));
       forward(classifier.network, clipped).forEach((probability, n) => {
