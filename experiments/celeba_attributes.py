@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from harness.options import Options, TrainingOptions
+from harness.options import PageOptions, TrainingOptions
 from harness.recipe import Trained
 from harness.run import Report, Run, run_script
 from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ PCA_IMAGES = 20_000  # largest number of images, including mirror images
 
 
 @dataclass(frozen=True)
-class Config(Options):
+class Config(PageOptions):
     """Options of this experiment."""
 
     latent_dim: int = 100
@@ -96,7 +96,7 @@ def main(config: Config) -> Report:
     text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.where}"
     run.save("reconstructions", vj.plot.images(np.concatenate([shown.images / np.float32(255), *rows]), 8, text))
     draw(draw_key, run, vae, z, vectors, effects)
-    return run.report(
+    report = run.report(
         {
             "label": label,
             **{f"{name}_test_squared_error": value for name, value in errors.items()},
@@ -108,6 +108,10 @@ def main(config: Config) -> Report:
             "seconds_per_epoch": {"ae": ae.seconds_per_epoch, "vae": vae.seconds_per_epoch},
         }
     )
+    if config.page:
+        caption = f"Squared error per test image: VAE {errors['vae']:.1f} ({label})."
+        run.page({"VAE": vae}, report, caption, vectors=vectors, classifier=classifier)
+    return report
 
 
 def require_attributes(split: vj.Split) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness.options import Options
+from harness.options import PageOptions
 from harness.recipe import Trained
 from harness.run import Report, Run, run_script
 
@@ -24,7 +24,7 @@ COLUMNS = 12  # number of samples of each digit in the pictures
 
 
 @dataclass(frozen=True)
-class Config(Options):
+class Config(PageOptions):
     """Options of this experiment."""
 
     classes: int = 10
@@ -66,7 +66,11 @@ def main(config: Config) -> Report:
         run.save("latents", vj.plot.clouds(titles, run.data.test.labels, f"Encodings of the test images, {run.where}"))
     print(f"{run.label()}:")
     print("\n".join(f"{name}: {value}" for name, value in numbers.items()))
-    return run.report({"label": run.label(), "classifier_accuracy": accuracy, "draws": DRAWS, **numbers})
+    report = run.report({"label": run.label(), "classifier_accuracy": accuracy, "draws": DRAWS, **numbers})
+    if config.page:
+        caption = f"{numbers['label_agreement']:.1%} of {DRAWS:,} draws have the label asked for, by a classifier."
+        run.page({f"{name} VAE": model for name, model in models.items()}, report, caption)
+    return report
 
 
 def agreement(key: jax.Array, trained: Trained, classifier: vj.TrainedClassifier, classes: int) -> float:

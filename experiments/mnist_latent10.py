@@ -9,9 +9,9 @@ from samples of N(0, I) and of a Gaussian fitted to the encodings.
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.options import Options, TrainingOptions
+from harness.options import PageOptions, TrainingOptions
 from harness.run import Report, Run, run_script
-from mnist_lattice import compare
+from mnist_lattice import compare, write_page
 
 import vae_jax as vj
 
@@ -19,7 +19,7 @@ DRAWS = {"prior": "N(0, I)", "fitted": "a Gaussian fitted to the encodings"}
 
 
 @dataclass(frozen=True)
-class Config(Options):
+class Config(PageOptions):
     """Options of this experiment."""
 
     latent_dim: int = 10
@@ -39,7 +39,10 @@ def main(config: Config) -> Report:
         for title, space in spaces.items()
     ]
     run.save("draws", vj.plot.sheets(sheets, images_a_row=15, columns=2, title=f"225 draws each, E[x|z], {run.where}"))
-    return run.report(numbers)
+    report = run.report(numbers)
+    if config.page:
+        write_page(run, report, spaces)
+    return report
 
 
 if __name__ == "__main__":

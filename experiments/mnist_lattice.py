@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from harness.comparison import LatentSpace, curves, side_by_side, table
-from harness.options import Options
+from harness.options import PageOptions
 from harness.recipe import Trained, elbo_numbers
 from harness.run import Report, Run, run_script
 
@@ -22,7 +22,7 @@ TITLES = {"ae": "Autoencoder", "vae": "Variational autoencoder"}
 
 
 @dataclass(frozen=True)
-class Config(Options):
+class Config(PageOptions):
     """Options of this experiment."""
 
     latent_dim: int = 2
@@ -34,8 +34,11 @@ class Config(Options):
 def main(config: Config) -> Report:
     """Train both models, plot and measure their latent spaces, and write the report."""
     run = Run.start("mnist_lattice", config)
-    numbers, _ = compare(run, config.latent_dim)
-    return run.report(numbers)
+    numbers, spaces = compare(run, config.latent_dim)
+    report = run.report(numbers)
+    if config.page:
+        write_page(run, report, spaces)
+    return report
 
 
 def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, LatentSpace]]:
@@ -68,6 +71,13 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
     numbers = {name: space.numbers for name, space in spaces.items()}
     of_classifiers = {"classifier_accuracy": accuracy, "legible_share_of_test_images": legible_test_images}
     return {"label": run.label(), **of_classifiers, **numbers}, by_title
+
+
+def write_page(run: Run, report: Report, spaces: dict[str, LatentSpace]) -> None:
+    """Write the page of both models."""
+    bounds = ", ".join(f"{title} {space.numbers['test_negative_elbo']:.1f}" for title, space in spaces.items())
+    caption = f"Negative ELBO of the test images: {bounds} ({run.label()})."
+    run.page({title: space.trained for title, space in spaces.items()}, report, caption)
 
 
 def latent_space(
@@ -112,7 +122,7 @@ def latent_space(
         "history": trained.history,
     }
     shown = {name: images[: size * size] for name, images in draws.items()}
-    return LatentSpace(np.asarray(posterior.mean), circle, lattice, decoded, shown, numbers)
+    return LatentSpace(np.asarray(posterior.mean), circle, lattice, decoded, shown, numbers, trained)
 
 
 if __name__ == "__main__":

@@ -646,6 +646,45 @@ LINES = [
             ("warmup_steps=round(warm_up * steps)", "warmup_steps=0", "test_train warm_up"),
             ("self.model.require_data(data, transform)", "pass", "test_train does_not_take"),
         ],
+        "vae_jax/pages/networks.py": [
+            (
+                'arrays["kernel"].transpose(3, 0, 1, 2)',
+                'arrays["kernel"].transpose(2, 0, 1, 3)',
+                "test_pages library_does and square",
+            ),
+            ("LINEAR_SCALE / math.sqrt", "1 / math.sqrt", "test_pages library_does and linear"),
+            ("slice(None, None, 2) if", "slice(1, None, 2) if", "test_pages library_does and heteroscedastic"),
+            ('- statistics["mean"]) * factor', ") * factor", "test_pages library_does and batch"),
+            ("< 65_520", "< 1e9", "test_pages bad_input"),
+        ],
+        "vae_jax/pages/network.js": [
+            ("i += 4) {\n    const [a,", "i += 5) {\n    const [a,", "test_pages library_does and dense"),
+            ("2 * i + a - 1", "2 * i + a", "test_pages library_does and square"),
+            ("x[half + i]", "x[i]", "test_pages library_does and gated"),
+            ("0.5 + a / 12", "0.5 + a / 2", "test_pages continuous_bernoulli"),
+            ("fraction * 2 ** -24", "0", "test_pages float16"),
+        ],
+        "vae_jax/pages/page.py": [
+            ('for character in "<>&"', 'for character in ">&"', "test_pages texts"),
+            ("np.argsort(-size", "np.argsort(size", "test_pages sliders"),
+            ("leaves_of_model(vae, variables).values()", "jax.tree.leaves(variables)", "test_pages bad_input"),
+        ],
+        "vae_jax/pages/plane.js": [
+            (
+                "straightPath(...state.pins, FRAMES).forEach((z, i)",
+                "straightPath(...state.pins, 99).forEach((z, i)",
+                "test_pages plane",
+            ),
+            ("< 5) pin();", "< 500) pin();", "test_pages plane"),
+        ],
+        "vae_jax/pages/sliders.js": [
+            (
+                "amounts: vectors.map(() => 0) });",
+                "amounts: vectors.map(() => 1) });",
+                "test_pages vectors",
+            ),
+            ("Math.min(Math.max(pixel, 0), 1)", "pixel", "test_pages vectors"),
+        ],
         "experiments/anomaly_detection.py": [
             ("-log_px - least,\n", "-log_px,\n", "test_anomaly_detection quadrature"),
             ('"ratio": of_background - log_px', '"ratio": log_px - of_background', "test_anomaly_detection quadrature"),

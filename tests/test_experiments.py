@@ -21,6 +21,7 @@ from harness.run import Run
 from PIL import Image
 from sklearn.datasets import load_wine
 from sklearn.model_selection import KFold
+from test_pages import content_of
 
 import vae_jax as vj
 from vae_jax.data.synthetic.digits import load as load_digits
@@ -50,7 +51,7 @@ PICTURES = {f"{model}_{part}" for model in ("ae", "vae") for part in ("encodings
 
 def test_mnist_lattice(tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    run(monkeypatch, "mnist_lattice", "--data-dir", tiny, "--out", out, "--epochs", 2, "--seed", 5)
+    run(monkeypatch, "mnist_lattice", "--data-dir", tiny, "--out", out, "--epochs", 2, "--seed", 5, "--page")
     report = json.loads((out / "mnist_lattice.json").read_text())
     assert (report["dataset"], report["seed"], report["epochs"]) == ("mnist", 5, 2)
     assert report["seconds"] > 0
@@ -74,6 +75,12 @@ def test_mnist_lattice(tiny, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert f"{report['vae']['test_negative_elbo']:.2f}" in printed
     assert f"{report['ae']['frechet']['prior']:.1f}" in printed
+    page = page_in(out, "mnist_lattice")
+    assert [model["name"] for model in page["models"]] == ["Autoencoder", "Variational autoencoder"]
+    assert f"{report['vae']['test_negative_elbo']:.1f}" in page["caption"]
+    assert (page["title"], json.loads(page["numbers"])) == ("mnist_lattice: the latent space, mnist, seed 5", report)
+    assert len(page["labels"]) == 40
+    assert printed.splitlines()[-1].startswith(f"{out}/mnist_lattice.html: page of ")
 
 
 def test_a_smoke_run_is_short_and_marked(tmp_path, monkeypatch, titles):
@@ -190,12 +197,18 @@ def report_of(monkeypatch, script, data, out, *options):
     return json.loads((out / f"{script}.json").read_text())
 
 
+def page_in(out, script):
+    """The content of the page that a script wrote."""
+    return content_of(out / f"{script}.html")
+
+
 def pictures_in(out, script):
     return {path.stem.removeprefix(f"{script}_") for path in out.glob("*.png")}
 
 
 def test_mnist_latent10(tiny, tmp_path, monkeypatch):
-    report = report_of(monkeypatch, "mnist_latent10", tiny, tmp_path)
+    report = report_of(monkeypatch, "mnist_latent10", tiny, tmp_path, "--page")
+    assert [model["latentDim"] for model in page_in(tmp_path, "mnist_latent10")["models"]] == [10, 10]
     assert len(report["vae"]["aggregated_posterior"]["mean"]) == 10
     assert set(report["ae"]["frechet"]) == {"prior", "fitted", "square", "reconstruction", "train"}
     assert pictures_in(tmp_path, "mnist_latent10") == PICTURES | {"side_by_side", "curves", "draws"}
@@ -225,7 +238,8 @@ def test_mnist_interpolation(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_cvae_digits(tiny, tmp_path, monkeypatch, capsys):
-    report = report_of(monkeypatch, "cvae_digits", tiny, tmp_path, "--classes", 3)
+    report = report_of(monkeypatch, "cvae_digits", tiny, tmp_path, "--classes", 3, "--page")
+    assert [model["classes"] for model in page_in(tmp_path, "cvae_digits")["models"]] == [3, None]
     assert 0 <= report["label_agreement"] <= 1
     assert report["test_negative_elbo"] != report["unconditional_test_negative_elbo"]
     assert set(report["conditional_latent"]) == {"nearest_mean_accuracy", "class_separation"}
@@ -281,7 +295,13 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     out = tmp_path / "out"
     small = ("--epochs", 1, "--batch-size", 16, "--classifier-steps", 1, "--latent-dim", 6, "--features", 4, 4)
     options = ("--data-dir", write_celeba(tmp_path / "celeba"), *small, "--out", out)
-    run(monkeypatch, "celeba_attributes", *options)
+    run(monkeypatch, "celeba_attributes", *options, "--page")
+    page = page_in(out, "celeba_attributes")
+    assert [(each["name"], list(each["kinds"])) for each in page["vectors"]] == [
+        ("blond hair", ["plain", "balanced"]),
+        ("eyeglasses", ["plain", "balanced"]),
+    ]
+    assert page["classifier"]["names"] == ["blond hair", "eyeglasses", "male", "young"]
     report = json.loads((out / "celeba_attributes.json").read_text())
     printed = capsys.readouterr().out
     assert report["dataset"] == "celeba"

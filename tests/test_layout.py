@@ -19,6 +19,7 @@ STAGES = [
     {"training"},
     {"evaluation"},
     {"plotting"},
+    {"pages"},
 ]
 STAGE = {name: number for number, names in enumerate(STAGES) for name in names}
 

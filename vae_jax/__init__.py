@@ -1,7 +1,7 @@
 """Variational autoencoders in JAX: pure functions, exact numbers, whole epochs compiled.
 
 Names are grouped by stage: data -> distributions -> networks -> models -> objectives -> training -> evaluation ->
-plotting. `latents`, `attributes`, `sharding` and `plot` are modules.
+plotting -> pages. `latents`, `attributes`, `sharding` and `plot` are modules.
 """
 
 import warnings
@@ -103,6 +103,7 @@ from vae_jax.models import (
 )
 from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, ResNetDecoder, ResNetEncoder, from_nnx
 from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
+from vae_jax.pages import export_page
 from vae_jax.training import (
     EarlyStopping,
     TrainState,
@@ -210,6 +211,7 @@ __all__ = [
     "encode_all",
     "evaluate",
     "export",
+    "export_page",
     "fit",
     "frechet_distance",
     "from_nnx",

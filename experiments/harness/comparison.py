@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from harness.recipe import Trained
 from vae_jax.evaluation.latents import Sphere
 from vae_jax.plotting import draw_encodings, draw_images, title_with_classes, training_curves
 
@@ -25,6 +26,7 @@ class LatentSpace:
       decoded: E[x|z] at the points, in the order of the lattice.
       draws: E[x|z] at samples of each distribution of z, by its name; as many as there are points.
       numbers: Numbers for the report (see `mnist_lattice.latent_space`).
+      trained: The model.
     """
 
     encodings: Float[np.ndarray, "n latent"]
@@ -33,6 +35,7 @@ class LatentSpace:
     decoded: Float[np.ndarray, "points height width channels"]
     draws: dict[str, np.ndarray] = field(repr=False)
     numbers: dict[str, Any] = field(repr=False)
+    trained: Trained = field(repr=False)
 
 
 def side_by_side(spaces: Mapping[str, LatentSpace], labels: Int[np.ndarray, " n"] | None, title: str) -> Figure:

@@ -112,3 +112,11 @@ class Options:
         for group in groups.values():
             flat |= group if isinstance(group, dict) else {}
         return ", ".join(f"{name} {value}" for name, value in flat.items() if name not in own)
+
+
+@dataclass(frozen=True)
+class PageOptions(Options):
+    """Options of a script that can write its models as a page."""
+
+    page: bool = False
+    """Also write OUT/NAME.html, a page in which the latent space is explored; it needs no server and no network."""

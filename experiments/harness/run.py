@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -289,6 +290,32 @@ class Run:
         """Write the figure to OUT/NAME_part.png."""
         if is_first_process():
             save_picture(self.options.out / f"{self.name}_{part}.png", figure)
+
+    def page(self, models: Mapping[str, Trained], report: Report, caption: str, **shown: Any) -> None:
+        """Write OUT/NAME.html, in which the latent spaces of models are explored (see `vj.export_page`).
+
+        Args:
+          models: Models by name.
+          report: Report of this run, which has been written.
+          caption: Sentence on the numbers.
+          **shown: Other arguments of `vj.export_page`, such as attribute vectors.
+        """
+        if not is_first_process():
+            return
+        path = self.options.out / f"{self.name}.html"
+        started = time.perf_counter()
+        vj.export_page(
+            path,
+            {name: trained.model for name, trained in models.items()},
+            {name: jax.device_get(trained.variables) for name, trained in models.items()},  # of this process alone
+            self.data.test,
+            title=f"{report.name}: the latent space, {self.where}",
+            caption=f"Training images: {len(self.data.train):,}, epochs: {self.epochs}. {caption}",
+            numbers=json.loads(path.with_suffix(".json").read_text()),
+            **shown,
+        )
+        seconds = time.perf_counter() - started
+        print(f"{path}: page of {path.stat().st_size / 1e6:.1f} MB, written in {seconds:.1f} s; open it in a browser")
 
     def report(self, numbers: Mapping[str, Any]) -> Report:
         """Write the options, the data and `numbers` to OUT/NAME.json.
