@@ -18,6 +18,7 @@ STAGES = [
     {"checkpoints"},
     {"training"},
     {"evaluation"},
+    {"compression"},
     {"plotting"},
 ]
 STAGE = {name: number for number, names in enumerate(STAGES) for name in names}
