@@ -11,8 +11,6 @@ from constriction import stream
 from jaxtyping import Float, Int
 from scipy.special import ndtr, ndtri
 
-AnsCoder = stream.stack.AnsCoder
-
 BASE, DIGITS = 16, 4
 BINS = BASE**DIGITS
 PRIOR = stream.model.Uniform(BINS)
@@ -38,7 +36,7 @@ def medians() -> Float[np.ndarray, " bins"]:
     return ndtri((np.arange(BINS) + 0.5) / BINS)
 
 
-def decode_bins(coder: AnsCoder, mean: Reals, deviation: Reals) -> Bins:
+def decode_bins(coder: stream.stack.AnsCoder, mean: Reals, deviation: Reals) -> Bins:
     """Decode the bins of latents with the probabilities of N(mean, deviation^2)."""
     bins = np.zeros(len(mean), np.int32)
     for width in _WIDTHS:
@@ -46,7 +44,7 @@ def decode_bins(coder: AnsCoder, mean: Reals, deviation: Reals) -> Bins:
     return bins
 
 
-def encode_bins(coder: AnsCoder, bins: Bins, mean: Reals, deviation: Reals) -> None:
+def encode_bins(coder: stream.stack.AnsCoder, bins: Bins, mean: Reals, deviation: Reals) -> None:
     """Encode the bins of latents with the probabilities of N(mean, deviation^2): the inverse of `decode_bins`."""
     for width in reversed(_WIDTHS):
         place = bins % (BASE * width)

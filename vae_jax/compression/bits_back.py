@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from constriction import stream
 from jaxtyping import Array, Float, Int, UInt8
 
-from vae_jax.compression.bins import BINS, PRIOR, TABLE, AnsCoder, decode_bins, encode_bins, medians
+from vae_jax.compression.bins import BINS, PRIOR, TABLE, decode_bins, encode_bins, medians
 from vae_jax.errors import InputError
 from vae_jax.models import VAE, Variables
 
@@ -55,7 +56,8 @@ def networks_of(vae: VAE, variables: Variables) -> Networks:
 
     @jax.jit
     def pmf(variables: Variables, z: Array) -> Float[Array, "pixels levels"]:
-        masses = vae.decode(variables, z[None]).pmf()
+        px_z: Any = vae.decode(variables, z[None])
+        masses = px_z.pmf()
         return masses.reshape(-1, masses.shape[-1])
 
     on_cpu = jax.device_put(variables, jax.local_devices(backend="cpu")[0])
@@ -67,14 +69,14 @@ def networks_of(vae: VAE, variables: Variables) -> Networks:
     )
 
 
-def append(coder: AnsCoder, networks: Networks, number: int, image: Image) -> None:
+def append(coder: stream.stack.AnsCoder, networks: Networks, number: int, image: Image) -> None:
     """Append the image with this number to the stack."""
     bins = decode_bins(coder, *networks.posterior(image))
     coder.encode_reverse(image.ravel().astype(np.int32), TABLE, networks.pmf(medians()[bins]))
     coder.encode_reverse(bins ^ _mask(number, networks.latent_dim), PRIOR)
 
 
-def remove(coder: AnsCoder, networks: Networks, number: int) -> Image:
+def remove(coder: stream.stack.AnsCoder, networks: Networks, number: int) -> Image:
     """Remove the image with this number, which was appended last, from the stack."""
     bins = coder.decode(PRIOR, networks.latent_dim) ^ _mask(number, networks.latent_dim)
     levels = coder.decode(TABLE, networks.pmf(medians()[bins]))

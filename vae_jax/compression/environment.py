@@ -19,12 +19,13 @@ _PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "constriction")
 def environment() -> dict[str, str]:
     """Versions, the instructions of the processor, the number of its cores for this process, and settings of JAX."""
     instructions = np.show_config(mode="dicts")["SIMD Extensions"]
+    config: Any = jax.config
     settings = {
         "machine": platform.machine(),
         "instructions": " ".join([*instructions["baseline"], *instructions["found"]]),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "x64": jax.config.jax_enable_x64,
-        "matmul_precision": jax.config.jax_default_matmul_precision,
+        "x64": config.jax_enable_x64,
+        "matmul_precision": config.jax_default_matmul_precision,
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
     return {name: importlib.metadata.version(name) for name in _PACKAGES} | {

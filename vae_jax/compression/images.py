@@ -84,9 +84,11 @@ def decompress(path: Any, vae: Any, variables: Any) -> UInt8[np.ndarray, "n ..."
 
 
 def _encode(vae: VAE, variables: Variables, images: UInt8[np.ndarray, "n ..."]) -> UInt32[np.ndarray, " words"]:
-    from vae_jax.compression.bits_back import AnsCoder, append, networks_of  # imports the coder, needed only here
+    from constriction import stream  # imported here, as nothing else of the library needs the coder
 
-    coder, networks = AnsCoder(_first_words(images, vae.latent_dim)), networks_of(vae, variables)
+    from vae_jax.compression.bits_back import append, networks_of
+
+    coder, networks = stream.stack.AnsCoder(_first_words(images, vae.latent_dim)), networks_of(vae, variables)
     for number in reversed(range(len(images))):
         append(coder, networks, number, images[number])
     return coder.get_compressed()
@@ -94,9 +96,11 @@ def _encode(vae: VAE, variables: Variables, images: UInt8[np.ndarray, "n ..."]) 
 
 def _decode(vae: VAE, variables: Variables, content: Content) -> tuple[UInt8[np.ndarray, "n ..."], bool]:
     """The images, and whether the coder is left with the bits from which these images are encoded."""
-    from vae_jax.compression.bits_back import AnsCoder, networks_of, remove
+    from constriction import stream
 
-    coder, networks = AnsCoder(content.words), networks_of(vae, variables)
+    from vae_jax.compression.bits_back import networks_of, remove
+
+    coder, networks = stream.stack.AnsCoder(content.words), networks_of(vae, variables)
     images = np.empty((content.images, *vae.event_shape), np.uint8)
     for number in range(len(images)):
         images[number] = remove(coder, networks, number)
