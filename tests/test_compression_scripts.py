@@ -105,7 +105,7 @@ def test_lossy_compression(options, tmp_path, titles):
 
 def test_lossy_compression_of_colour_is_at_a_smaller_size(options, monkeypatch):
     faces = RNG.integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
-    data = vj.Dataset.from_arrays(train_images=faces[:40], test_images=faces[40:])
+    data = vj.Dataset("faces", vj.Split(faces[:40]), vj.Split(faces[40:]), "drawn by the test")
     monkeypatch.setattr(lossy_compression.Run, "start", classmethod(lambda cls, name, config, **_: run))
     config = lossy_compression.Config(latent_dim=2, features=(4, 4), size=8, images=10, **options)
     run = Run("lossy", config, data, 20, 1, None, 0.0)
