@@ -201,7 +201,7 @@ def test_changed_words_with_the_right_sha256_are_refused(written):
         ({"images": True}, "claims True images"),
         ({"images": 2.0}, "claims 2.0 images"),
         ({"words": 10**12}, "claims 1000000000000 words"),
-        ({"words": -1}, "claims -1 words"),
+        ({"words": 0}, "claims 0 words"),
         ({"words": None}, "claims None words"),
         ({"environment": None, "more": 1}, "more"),
     ],
@@ -213,6 +213,14 @@ def test_a_forged_header_is_refused_before_its_memory_is_taken(changes, message,
     content = container.unpack(path)
     path.write_bytes(container.pack(content))
     with pytest.raises(vj.DataError, match=message):
+        vj.decompress(path, *binary)
+
+
+def test_words_that_end_with_0_are_refused(written):
+    path, binary, _ = written
+    content = container.unpack(path)
+    path.write_bytes(container.pack(content._replace(words=np.append(content.words, np.uint32(0)))))
+    with pytest.raises(vj.DataError, match="last word is 0"):
         vj.decompress(path, *binary)
 
 

@@ -110,6 +110,9 @@ def _content(header: bytes, payload: bytes) -> Content:
     images, words = described["images"], described["words"]
     if not (type(images) is int and 1 <= images <= len(payload)):
         raise ValueError(f"it claims {images} images in {len(payload):,} bytes")
-    if not (type(words) is int and 0 <= words <= len(payload) // 4):
+    if not (type(words) is int and 1 <= words <= len(payload) // 4):
         raise ValueError(f"it claims {words} words in {len(payload):,} bytes")
-    return Content(**described | {"words": np.frombuffer(payload, "<u4", words)})
+    found = np.frombuffer(payload, "<u4", words)
+    if found[-1] == 0:
+        raise ValueError("its last word is 0")
+    return Content(**described | {"words": found})
