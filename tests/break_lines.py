@@ -720,6 +720,36 @@ LINES = [
             ("images[..., :2] - answer, answer", "images[..., :2], answer", "test_colourisation sees"),
             ("COMPONENTS, *known.shape", "2, *known.shape", "test_colourisation projection"),
         ],
+        "vae_jax/compression/bins.py": [
+            (" + 0.5) / BINS", ") / BINS", "test_compression medians"),
+            ("_masses(bins - place, width", "_masses(bins, width", "test_compression inverts"),
+        ],
+        "vae_jax/compression/bits_back.py": [
+            ('"<i4") % BINS', '"<i4") % 1', "test_compression length"),
+            ("support.low + support.spacing * image[None]", "1.0 * image[None]", "test_compression length"),
+        ],
+        "vae_jax/compression/container.py": [
+            ("1 <= images <= len(payload)", "1 <= images", "test_compression forged"),
+            ("if hashlib.sha256(body).digest() != digest:", "if False:", "test_compression changed"),
+            ('.ljust(content.images, b"\\0")', "", "test_compression one_byte"),
+            ("            temporary.unlink()", "            pass", "test_compression failed_write"),
+        ],
+        "vae_jax/compression/environment.py": [
+            (" + np.asarray(leaf).tobytes()", "", "test_compression another_model"),
+        ],
+        "vae_jax/compression/images.py": [
+            ("reversed(range(len(images)))", "range(len(images))", "test_compression come_back"),
+            ("    if is_same:\n", "    if True:\n", "test_compression right_sha256"),
+            ("if images.max() >= levels:", "if images.max() > levels:", "test_compression no_bytes"),
+        ],
+        "experiments/lossless_compression.py": [
+            ("if is_binary else []", "if not is_binary else []", "test_compression_scripts all_pixels"),
+        ],
+        "experiments/lossy_compression.py": [
+            ("np.clip(levels, low, high)", "levels", "test_compression_scripts coded"),
+            (".swapaxes(1, 2)", "", "test_compression_scripts mosaic"),
+            ("images[..., 0].size", "images.size", "test_compression_scripts point"),
+        ],
         "experiments/denoising.py": [
             ("jnp.where(u < share / 2, 0.0, 1.0)", "1.0", "test_denoising salt"),
             ("len(b) * (variance + ridge)", "(variance + ridge)", "test_denoising least_squares"),

@@ -18,6 +18,7 @@ STAGES = [
     {"checkpoints"},
     {"training"},
     {"evaluation"},
+    {"compression"},
     {"plotting"},
     {"pages"},
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from vae_jax import plotting as plot
 from vae_jax.checkpoints import Checkpoints, NoCheckpoints, SavedModel, export, load_model, restore_model, save
+from vae_jax.compression import compress, decompress
 from vae_jax.data import (
     Attributes,
     Batch,
@@ -203,9 +204,11 @@ __all__ = [
     "axes",
     "batch_norm_vae",
     "bits_per_dim",
+    "compress",
     "conv_ladder_vae",
     "conv_vae",
     "decode_all",
+    "decompress",
     "device_mesh",
     "elbo_terms",
     "encode_all",

@@ -156,6 +156,7 @@ class Run:
         *,
         transform: Transform = vj.Scale(),
         train_transform: Transform | None = None,
+        variables: Variables | None = None,
         title: str = "VAE",
     ) -> Trained:
         """Train a model with `averaged_adamw`, and record the ELBO of the test split after each epoch.
@@ -168,6 +169,7 @@ class Run:
           objective: Objective to minimise.
           transform: Transform of the images.
           train_transform: Transform of the images in training, if it differs, for example by random mirroring.
+          variables: Initial variables of the model; by default they are drawn.
           title: Title of the progress bar, also used as the name of the checkpoint folder.
 
         Returns:
@@ -187,7 +189,7 @@ class Run:
             return elbo_numbers(eval_key, model, vj.averaged_variables(state), self.data.test, transform, "test")
 
         state, history = vj.fit(
-            vj.init(init_key, model, optimizer),
+            vj.init(init_key, model, optimizer, variables=variables),
             vj.make_train_step(model, objective, optimizer),
             self.data.train,
             transform=train_transform,

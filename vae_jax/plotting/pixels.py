@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -98,7 +98,7 @@ def draw_images(axes: Axes, images: Float[Any, "n height width channels"], colum
     axes.spines[:].set_visible(False)
 
 
-def tile(images: Float[np.ndarray, "n height width channels"], columns: int) -> Float[np.ndarray, "h w channels"]:
+def tile(images: Real[np.ndarray, "n height width channels"], columns: int) -> Real[np.ndarray, "h w channels"]:
     """Join images into one array in row-major order; unused places are 0.
 
     Args:

@@ -91,7 +91,8 @@ class DiscretisedLogisticImage:
 
     def pmf(self) -> Float[Array, "..."]:
         """Probability of each level, [*batch, *event, 256]."""
-        return pmf_of(lambda level: log_mass(self.location, self.scale, level))
+        entries = self.location.ravel()  # one axis, because loops of XLA over more axes are slow on a CPU
+        return pmf_of(lambda level: log_mass(entries, self.scale, level)).reshape(*self.location.shape, LEVELS)
 
 
 def log_mass(
