@@ -88,7 +88,7 @@ def main(config: Config) -> Report:
         "test_negative_elbo_standard_error": last["test_negative_elbo_standard_error"],
         "training_loss": last["loss"],
         "kl": {layer: float(of_layer.sum(axis=-1).mean()) for layer, of_layer in kl.items()},
-        "active_units": {layer: int(active.sum()) for layer, active in vj.active_units(kl).items()},
+        "active_units": {layer: int(on.sum()) for layer, on in vj.active_units(kl).items() if len(on) > 1},
         "test_negative_elbo_by_epoch": [record["test_negative_elbo"] for record in trained.history],
         "minutes_by_epoch": (np.cumsum([record["seconds"] for record in trained.history]) / 60).tolist(),
     }
@@ -148,9 +148,8 @@ def epochs_within(minutes: float, model: vj.LadderVAE, run: Run) -> int:
 
 def row(run: Run, numbers: Mapping[str, Any]) -> str:
     """The printed result."""
-    layers = ", ".join(
-        f"{layer} {kl:.1f} nats in {numbers['active_units'][layer]} units" for layer, kl in numbers["kl"].items()
-    )
+    units = {layer: f" in {count} active units" for layer, count in numbers["active_units"].items()}
+    layers = ", ".join(f"{layer} {kl:.1f} nats{units.get(layer, '')}" for layer, kl in numbers["kl"].items())
     return (
         f"{numbers['label']}: -log p(x) {-numbers['test_log_px']:.2f} +- {numbers['standard_error']:.2f} nats "
         f"({numbers['samples']:,} samples, {len(run.data.test):,} test images), -ELBO "

@@ -45,7 +45,8 @@ def test_a_run_of_some_minutes_keeps_its_length_when_it_is_resumed(config, secon
     assert report.shared["epochs"] == 4
     numbers = report.numbers
     assert numbers["minutes"] == pytest.approx(0.2)
-    assert list(numbers["kl"]) == list(numbers["active_units"]) == ["z1", "z2"]
+    assert list(numbers["kl"]) == ["z1", "z2"]
+    assert list(numbers["active_units"]) == ["z2"]  # a flow couples the latents of z1
     assert numbers["test_negative_elbo"] == numbers["test_negative_elbo_by_epoch"][-1]
     assert 1 <= numbers["effective_samples_median"] <= 20
     assert numbers["test_log_px"] + numbers["test_negative_elbo"] > -5  # the bound of 20 samples is tighter
