@@ -173,7 +173,6 @@ def test_samples_that_are_refused(settings, sentence):
 CONDITIONAL = vj.ladder_vae((8, 8, 1), (3, 4), (6,), classes=10)
 MODELS = {
     "three layers": (THREE, vj.Binarize()),
-    "one layer": (vj.ladder_vae((8, 8, 1), (3,), (6,)), vj.Binarize()),
     "VampPrior": (vj.ladder_vae((8, 8, 1), (3, 4), (6,), prior=vj.VampPrior(5)), vj.Binarize()),
     "flows": (
         vj.ladder_vae(
@@ -185,7 +184,7 @@ MODELS = {
         ),
         vj.Binarize(),
     ),
-    "optimal scale": (vj.ladder_vae((8, 8, 1), (3, 4), (6,), vj.OptimalGaussian()), vj.Dequantize()),
+    "one layer, optimal scale": (vj.ladder_vae((8, 8, 1), (3,), (6,), vj.OptimalGaussian()), vj.Dequantize()),
     "labels": (CONDITIONAL, vj.Binarize()),
     "maps": (
         vj.conv_ladder_vae((8, 8, 1), 3, (4, 6), (1, 1), 2, vj.MixtureOfLogistics(2), vj.FullGaussian),
@@ -212,6 +211,8 @@ def test_with_every_part_of_the_library_a_ladder_trains_and_is_evaluated(name):
     log_px = vj.log_likelihood(key(), model, variables, examples, 200, labels)
     assert (log_px - (terms.log_px_z - terms.kl)).mean() > 0
     batch = vj.Batch(examples, label=None if labels is None else jnp.asarray(labels))
+    if isinstance(model.likelihood, vj.OptimalGaussian):
+        return  # its scale is that of the examples in the mask
     masked = dataclasses.replace(batch, mask=jnp.ones(48).at[40:].set(0))
     grads = [
         jax.grad(lambda p, b=b: jnp.mean(of_loss(model, variables | {"params": p}, b)[:40]))(variables["params"])
