@@ -5,6 +5,7 @@ from vae_jax.evaluation.bounds import ImportanceEstimate, bits_per_dim, evaluate
 from vae_jax.evaluation.classifier import Classifier, CrossEntropy, TrainedClassifier, train_classifier
 from vae_jax.evaluation.distances import frechet_distance, nearest_distance
 from vae_jax.evaluation.estimate import Estimate, mean_and_stderr
+from vae_jax.evaluation.fitted_prior import fit_prior
 from vae_jax.evaluation.legibility import LegibilityClassifier, train_legibility_classifier
 from vae_jax.evaluation.passes import decode_all, encode_all, transform_all
 from vae_jax.evaluation.units import PosteriorCollapseWarning, active_units, kl_by_unit, warn_if_collapsed
@@ -26,6 +27,7 @@ __all__ = [
     "edit",
     "encode_all",
     "evaluate",
+    "fit_prior",
     "frechet_distance",
     "importance_estimate",
     "kl_by_unit",
