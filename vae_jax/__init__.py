@@ -8,7 +8,16 @@ import warnings
 from typing import Any
 
 from vae_jax import plotting as plot
-from vae_jax.checkpoints import Checkpoints, NoCheckpoints, SavedModel, export, load_model, restore_model, save
+from vae_jax.checkpoints import (
+    Checkpoints,
+    NoCheckpoints,
+    SavedModel,
+    export,
+    load_model,
+    load_vgg19,
+    restore_model,
+    save,
+)
 from vae_jax.data import (
     Attributes,
     Batch,
@@ -73,7 +82,10 @@ from vae_jax.evaluation import (
     active_units,
     attributes,
     bits_per_dim,
+    bootstrap_stderr,
+    conv_features,
     decode_all,
+    density_and_coverage,
     encode_all,
     evaluate,
     fit_prior,
@@ -84,6 +96,7 @@ from vae_jax.evaluation import (
     log_likelihood,
     mean_and_stderr,
     nearest_distance,
+    sharpness,
     train_classifier,
     train_legibility_classifier,
     transform_all,
@@ -99,8 +112,32 @@ from vae_jax.models import (
     parameter_table,
     resnet_vae,
 )
-from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, ResNetDecoder, ResNetEncoder, from_nnx
-from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
+from vae_jax.networks import (
+    MLP,
+    VGG19,
+    ConvDecoder,
+    ConvEncoder,
+    ConvFeatures,
+    Discriminator,
+    Gated,
+    ResNetDecoder,
+    ResNetEncoder,
+    from_nnx,
+)
+from vae_jax.objectives import (
+    ELBO,
+    IWAE,
+    Adversarial,
+    AdversarialWarning,
+    AnalyticKL,
+    Loss,
+    Perceptual,
+    Reconstruction,
+    SampledKL,
+    elbo_terms,
+    log_weights,
+    warn_if_one_sided,
+)
 from vae_jax.training import (
     EarlyStopping,
     TrainState,
@@ -126,6 +163,9 @@ __all__ = [
     "IWAE",
     "MLP",
     "VAE",
+    "VGG19",
+    "Adversarial",
+    "AdversarialWarning",
     "AnalyticKL",
     "Attributes",
     "Batch",
@@ -140,6 +180,7 @@ __all__ = [
     "ContinuousBernoulli",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvFeatures",
     "Coupling",
     "Crop",
     "CrossEntropy",
@@ -150,6 +191,7 @@ __all__ = [
     "Dequantize",
     "DiagonalGaussian",
     "DiscretisedLogistic",
+    "Discriminator",
     "Draws",
     "EarlyStopping",
     "FlowPosterior",
@@ -173,6 +215,7 @@ __all__ = [
     "NoCheckpoints",
     "NotFiniteError",
     "OptimalGaussian",
+    "Perceptual",
     "Poisson",
     "PosteriorCollapseWarning",
     "Raw",
@@ -199,8 +242,11 @@ __all__ = [
     "axes",
     "batch_norm_vae",
     "bits_per_dim",
+    "bootstrap_stderr",
+    "conv_features",
     "conv_vae",
     "decode_all",
+    "density_and_coverage",
     "device_mesh",
     "elbo_terms",
     "encode_all",
@@ -219,6 +265,7 @@ __all__ = [
     "load",
     "load_celeba",
     "load_model",
+    "load_vgg19",
     "log_likelihood",
     "log_weights",
     "make_train_step",
@@ -233,12 +280,14 @@ __all__ = [
     "restore_model",
     "save",
     "sharding",
+    "sharpness",
     "start_at_pca",
     "train_classifier",
     "train_legibility_classifier",
     "transform_all",
     "value",
     "warm_up_then_cosine",
+    "warn_if_one_sided",
     "with_settings",
 ]
 

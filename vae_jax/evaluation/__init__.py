@@ -1,9 +1,23 @@
 """Numbers about a trained model: exact over any number of examples, per example until the caller takes the mean."""
 
-from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share, edit, train_attribute_classifier
+from vae_jax.evaluation.attributes import (
+    AttributeClassifier,
+    Edits,
+    at_share,
+    conv_features,
+    edit,
+    train_attribute_classifier,
+)
 from vae_jax.evaluation.bounds import ImportanceEstimate, bits_per_dim, evaluate, importance_estimate, log_likelihood
 from vae_jax.evaluation.classifier import Classifier, CrossEntropy, TrainedClassifier, train_classifier
-from vae_jax.evaluation.distances import frechet_distance, nearest_distance
+from vae_jax.evaluation.distances import (
+    Neighbourhoods,
+    bootstrap_stderr,
+    density_and_coverage,
+    frechet_distance,
+    nearest_distance,
+    sharpness,
+)
 from vae_jax.evaluation.estimate import Estimate, mean_and_stderr
 from vae_jax.evaluation.fitted_prior import fit_prior
 from vae_jax.evaluation.legibility import LegibilityClassifier, train_legibility_classifier
@@ -18,12 +32,16 @@ __all__ = [
     "Estimate",
     "ImportanceEstimate",
     "LegibilityClassifier",
+    "Neighbourhoods",
     "PosteriorCollapseWarning",
     "TrainedClassifier",
     "active_units",
     "at_share",
     "bits_per_dim",
+    "bootstrap_stderr",
+    "conv_features",
     "decode_all",
+    "density_and_coverage",
     "edit",
     "encode_all",
     "evaluate",
@@ -34,6 +52,7 @@ __all__ = [
     "log_likelihood",
     "mean_and_stderr",
     "nearest_distance",
+    "sharpness",
     "train_attribute_classifier",
     "train_classifier",
     "train_legibility_classifier",
