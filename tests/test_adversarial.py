@@ -15,8 +15,8 @@ import vae_jax as vj
 from vae_jax.distributions import example_keys
 
 SHAPE = (8, 8, 1)
-VAE = vj.conv_vae(SHAPE, 2, (4, 6), vj.Gaussian(0.1))
-DISCRIMINATOR = vj.Discriminator((4, 6))
+VAE = vj.mlp_vae(SHAPE, 2, (5,), vj.Gaussian(0.1))
+DISCRIMINATOR = vj.Discriminator((4,))
 OBJECTIVE = vj.Adversarial(DISCRIMINATOR, weight=2.0, feature_weight=0.3, noise=0.0)
 SPLIT = vj.Split(np.random.default_rng(0).integers(0, 256, (64, *SHAPE), dtype=np.uint8))
 BATCH = vj.Batch(jnp.asarray(SPLIT.images[:8]) / 255)

@@ -89,10 +89,8 @@ def test_convolutions_of_a_classifier_are_its_features():
     classifier = vj.attributes.train_attribute_classifier(jax.random.key(0), split, ("A", "B"), **settings)
     network, variables = vj.conv_features(classifier)
     last = network.apply(variables, BATCH.x)["conv2"].reshape(8, -1)
-    params = classifier.variables["params"]
-    hidden = jax.nn.relu(
-        last @ params["ConvEncoder_0"]["Dense_0"]["kernel"] + params["ConvEncoder_0"]["Dense_0"]["bias"]
-    )
+    dense = classifier.variables["params"]["ConvEncoder_0"]["Dense_0"]
+    hidden = jax.nn.relu(last @ dense["kernel"] + dense["bias"][None])
     np.testing.assert_allclose(hidden, classifier(np.asarray(BATCH.x)).features, rtol=1e-4, atol=1e-5)
 
 
