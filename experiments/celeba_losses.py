@@ -33,9 +33,8 @@ from vae_jax.evaluation.attributes import AttributeClassifier, at_share, edit, t
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.evaluation.latents import attribute_vector
 from vae_jax.models import Variables
-from vae_jax.objectives import layer_distances
+from vae_jax.objectives import Objective, layer_distances
 
-NAMES = ("plain", "perceptual", "adversarial", "both")
 CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
 CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")  # by the classifier that measures
 MOST_ATTRIBUTES = 12  # of the classifier whose features are compared
@@ -50,8 +49,8 @@ DETECTED = 100  # images in which a face detector looks for faces; it takes 50 m
 SHOWN = 8
 
 
-class Weights(NamedTuple):
-    """A feature network with its variables, and the layers that are compared with their weights."""
+class Features(NamedTuple):
+    """A feature network with its variables, the layers that are compared, and the unit of distance in each."""
 
     network: nn.Module
     variables: Variables
@@ -104,19 +103,16 @@ def main(config: Config) -> Report:
     require_positive(discriminator_rate=config.discriminator_rate)
     require_not_negative(adversarial_weight=config.adversarial_weight)
     published = vgg19(config)
-    run = Run.start("celeba_losses", config, native="celeba", epochs=8, batch_size=32, small=0, stand_in_steps=600)
+    run = Run.start("celeba_losses", config, native="celeba", epochs=16, batch_size=32, small=0, stand_in_steps=600)
     default = run.classifier_steps(1_500 if run.data.name.startswith("celeba") else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
     prior_steps = run.classifier_steps(3_000) if config.prior_steps is None else config.prior_steps
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
     compared, independent = classifiers(run, config, steps)
-    network, variables = published or vj.conv_features(compared)
-    features = scaled(run, network, variables)
-    keys = dict(zip(NAMES, jax.random.split(run.key, len(NAMES)), strict=True))
+    features = scaled(run, *(published or vj.conv_features(compared)))
 
-    vae = vj.conv_vae(
-        run.data.event_shape, config.latent_dim, config.channels, vj.Gaussian(config.variance), linear=True
-    )
+    event_shape, likelihood = run.data.event_shape, vj.Gaussian(config.variance)
+    vae = vj.conv_vae(event_shape, config.latent_dim, config.channels, likelihood, linear=True)
     weights = tuple(config.perceptual_weight / scale for scale in features.scales)
     perceptual = vj.Perceptual(features.network, features.layers, weights)
     adversarial = vj.Adversarial(
@@ -126,9 +122,13 @@ def main(config: Config) -> Report:
         config.noise,
         config.penalty,
     )
-    both = replace(adversarial, objective=perceptual)
-    objectives = {"plain": vj.ELBO(), "perceptual": perceptual, "adversarial": adversarial, "both": both}
-    frozen = {"features": features.variables}
+    objectives: dict[str, Objective] = {
+        "plain": vj.ELBO(),
+        "perceptual": perceptual,
+        "adversarial": adversarial,
+        "both": replace(adversarial, objective=perceptual),
+    }
+    keys = dict(zip(objectives, jax.random.split(run.key, len(objectives)), strict=True))
     models = {
         name: run.train(
             keys[name],
@@ -136,40 +136,45 @@ def main(config: Config) -> Report:
             objective,
             train_transform=vj.Mirrored(),
             optimizer=optimizer(run, config),
-            frozen=frozen,
+            frozen={"features": features.variables},
             title=name,
         )
         for name, objective in objectives.items()
     }
-    for name in ("adversarial", "both"):
-        vj.warn_if_one_sided(models[name].history)
 
     real = faces(run.data.test.images)
-    reference = {"faces": {"detected": detected(real)}}
-    measured = {}
-    pictures: dict[str, dict[str, np.ndarray]] = {}
+    of_faces = {"detected": detected(real)}
+    measured, pictures = {}, {}
     for name, trained in models.items():
         key = jax.random.fold_in(keys[name], 1)
-        found, pictures[name] = measure(key, run, trained, features, independent, real, prior_steps)
-        measured[name] = found | {
-            "seconds_per_epoch": trained.seconds_per_epoch,
-            "discriminator_accuracy": [
-                record["discriminator_accuracy"] for record in trained.history if "discriminator_accuracy" in record
-            ],
-        }
-        print_row(name, measured[name], reference["faces"])
+        measured[name], pictures[name] = measure(key, run, trained, features, independent, real, prior_steps)
+        measured[name] |= of_training(trained)
+        print_row(name, measured[name], of_faces)
     draw(run, real, pictures, measured)
+    label = (
+        f"{run.where}, images in [0, 1], reconstructions at the posterior mean, distances between {len(real)} images"
+    )
     return run.report(
         {
-            "label": f"{run.where}, images in [0, 1], reconstructions at the posterior mean, distances from "
-            f"{len(real)} images each in {independent.classifier.hidden[-1]} features",
+            "label": f"{label} each, in {independent.classifier.hidden[-1]} features",
             "features": config.features,
             "layers": list(features.layers),
             "independent_balanced_accuracy": independent.accuracy(run.data.test),
-            **reference,
+            "faces": of_faces,
             "models": measured,
         }
     )
+
+
+def of_training(trained: Trained) -> dict[str, Any]:
+    """The seconds per epoch and the accuracy of the discriminator, if there is one, in each epoch."""
+    accuracy = [record.get("discriminator_accuracy") for record in trained.history]
+    if accuracy[-1] is not None:
+        vj.warn_if_one_sided(trained.history)
+    return {
+        "seconds_per_epoch": trained.seconds_per_epoch,
+        "discriminator_accuracy": [each for each in accuracy if each is not None],
+    }
 
 
 def vgg19(config: Config) -> tuple[nn.Module, Variables] | None:
@@ -214,12 +219,12 @@ def classifiers(run: Run, config: Config, steps: int) -> tuple[AttributeClassifi
     return compared, independent
 
 
-def scaled(run: Run, network: nn.Module, variables: Variables) -> Weights:
+def scaled(run: Run, network: nn.Module, variables: Variables) -> Features:
     """The feature network, with the mean distance of two different training faces in each layer as the unit."""
     layers = VGG_LAYERS if isinstance(network, vj.VGG19) else tuple(f"conv{i + 1}" for i in range(len(CONVOLUTIONS)))
     shown = faces(run.data.train.images[:256])
     apart = layer_distances(network, variables, layers, jax.numpy.asarray(shown[1:]), jax.numpy.asarray(shown[:-1]))
-    return Weights(network, variables, layers, tuple(float(each.mean()) for each in apart))
+    return Features(network, variables, layers, tuple(float(each.mean()) for each in apart))
 
 
 def optimizer(run: Run, config: Config) -> optax.GradientTransformation:
@@ -247,7 +252,7 @@ def measure(
     key: jax.Array,
     run: Run,
     trained: Trained,
-    features: Weights,
+    features: Features,
     independent: AttributeClassifier,
     real: np.ndarray,
     prior_steps: int,
@@ -258,7 +263,7 @@ def measure(
     z = np.asarray(vj.encode_all(encode_key, model, variables, test).mean)
     again = decode(trained, z)
     numbers: dict[str, Any] = {
-        "squared_error": estimate(np.sum((again - real) ** 2, axis=(1, 2, 3), dtype=np.float64)),
+        "squared_error": estimate(((again - real) ** 2).sum(axis=(1, 2, 3), dtype=np.float64)),
         "perceptual_distance": estimate(relative_distance(features, real, again)),
         "reconstructions": of_images(again, real, independent),
         "test_kl": trained.history[-1]["test_kl"],
@@ -290,13 +295,14 @@ def ratio(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     return {"mean": of_means(values, reference), "standard_error": vj.bootstrap_stderr(of_means, values, reference)}
 
 
-def relative_distance(features: Weights, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def relative_distance(features: Features, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The perceptual distance of pairs of images, averaged over the layers; two different faces have about 1."""
 
     @jax.jit
     def distance(first: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         found = layer_distances(features.network, features.variables, features.layers, x, y)
-        return sum(each / scale for each, scale in zip(found, features.scales, strict=True)) / len(found)
+        relative = [each / scale for each, scale in zip(found, features.scales, strict=True)]
+        return jax.numpy.stack(relative).mean(axis=0)
 
     return np.asarray(in_blocks(distance, x, y), np.float64)
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Discriminator
 from vae_jax.objectives.base import Loss
 from vae_jax.objectives.elbo import ELBO
-from vae_jax.objectives.perceptual import decoded, plus, require_objective_value
+from vae_jax.objectives.perceptual import decoded, of_one_part, require_objective_value
 from vae_jax.values import parameter, value
 
 DISCRIMINATOR = "discriminator"
@@ -114,7 +114,8 @@ class Adversarial:
         noise = self.noise * normal_like(batch.targets, _folded(keys, _NOISE), batch_axis=0)
 
         def judge(x: Array) -> tuple[Array, Array]:
-            return self.discriminator.apply({"params": variables["params"][DISCRIMINATOR]}, x + noise)
+            outputs = self.discriminator.apply({"params": variables["params"][DISCRIMINATOR]}, x + noise)
+            return cast(tuple[Array, Array], outputs)
 
         real, of_real = judge(batch.targets)
         reconstructed, of_reconstructed = judge(decoded(loss).mean[0])
@@ -128,9 +129,10 @@ class Adversarial:
             slope = jax.grad(lambda x: judge(x)[0].sum())(batch.targets)
             discrimination += 0.5 * self.penalty * jnp.sum(slope**2, axis=tuple(range(1, slope.ndim)))
         accuracy = 0.5 * ((real > 0) + (fake < 0).mean(axis=0))
-        of_encoder = plus(loss, error, feature_error=error, adversarial=adversarial, discriminator_accuracy=accuracy)
-        losses = {"model": of_encoder.per_example + adversarial, "encoder": of_encoder.per_example}
-        return of_encoder._replace(per_example=losses | {DISCRIMINATOR: discrimination})
+        of_encoder = of_one_part(loss) + error
+        losses = {"model": of_encoder + adversarial, "encoder": of_encoder, DISCRIMINATOR: discrimination}
+        terms = {"feature_error": error, "adversarial": adversarial, "discriminator_accuracy": accuracy}
+        return loss._replace(per_example=losses, terms=loss.terms | terms)
 
 
 def _draws(

@@ -1,6 +1,6 @@
 """Perceptual loss: squared error between activations of a frozen network."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,6 +10,7 @@ from vae_jax.data.transforms import Batch
 from vae_jax.distributions.likelihoods import Distribution
 from vae_jax.errors import InputError, named, require_positive
 from vae_jax.models.protocol import LatentVariableModel, Variables
+from vae_jax.networks.features import Activations
 from vae_jax.objectives.base import Loss, Objective
 from vae_jax.objectives.elbo import ELBO
 from vae_jax.values import parameter, value
@@ -82,7 +83,7 @@ class Perceptual:
             )
         distances = layer_distances(self.features, found, self.layers, batch.targets, decoded(loss).mean[0])
         added = jnp.stack([w * d for w, d in zip(self.weights, distances, strict=True)]).sum(axis=0)
-        return plus(loss, added, perceptual=added)
+        return loss._replace(per_example=of_one_part(loss) + added, terms=loss.terms | {"perceptual": added})
 
 
 def layer_distances(
@@ -97,15 +98,15 @@ def layer_distances(
     Raises:
       InputError: The network has no layer of that name.
     """
-    of_x, of_y = (features.apply(variables, images) for images in (x, y))
+    of_x, of_y = (cast(Activations, features.apply(variables, images)) for images in (x, y))
     if unknown := [layer for layer in layers if layer not in of_x]:
         raise InputError(f"the feature network has no layer {unknown[0]!r}; expected one of {', '.join(of_x)}")
     squares = [(of_x[layer] - of_y[layer]) ** 2 for layer in layers]
     return [0.5 * jnp.mean(square, axis=tuple(range(1, square.ndim))) for square in squares]
 
 
-def plus(loss: Loss, added: Float[Array, " batch"], **terms: Float[Array, " batch"]) -> Loss:
-    """The loss with a number of nats added to the loss of each part but a discriminator's, and more terms.
+def of_one_part(loss: Loss) -> Float[Array, " batch"]:
+    """The loss per example of an objective, to which a term is added.
 
     Raises:
       InputError: The objective has separate losses for its parts.
@@ -115,7 +116,7 @@ def plus(loss: Loss, added: Float[Array, " batch"], **terms: Float[Array, " batc
             "the objective has losses for several parts; put the adversarial loss outside: "
             "Adversarial(..., objective=Perceptual(...))"
         )
-    return loss._replace(per_example=loss.per_example + added, terms=loss.terms | terms)
+    return loss.per_example
 
 
 def decoded(loss: Loss) -> Distribution:
