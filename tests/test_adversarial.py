@@ -25,8 +25,13 @@ OPTIMIZER = optax.partition(RATES, vj.Adversarial.labels)
 STEP = vj.make_train_step(VAE, OBJECTIVE, OPTIMIZER)
 
 
+@partial(jax.jit, static_argnames=("objective", "model"))
+def made(key, objective, model):
+    return vj.init(key, model, OPTIMIZER, objective=objective)
+
+
 def fresh(seed=0, objective=OBJECTIVE, model=VAE):
-    return vj.init(jax.random.key(seed), model, OPTIMIZER, objective=objective)
+    return made(jax.random.key(seed), objective, model)
 
 
 def fit(state, epochs, step=STEP, **settings):
@@ -39,7 +44,8 @@ def keys_of(count=8):
 
 def loss_of(objective, batch=BATCH, model=VAE, variables=None):
     variables = fresh(objective=objective, model=model).variables if variables is None else variables
-    return objective(keys_of(len(batch.x)), model, variables, batch, jnp.int32(0))
+    of = jax.jit(lambda key, variables: objective(key, model, variables, batch, jnp.int32(0)))
+    return of(keys_of(len(batch.x)), variables)
 
 
 def softplus(a):
@@ -50,7 +56,8 @@ def test_the_losses_are_those_of_larsen():
     variables = fresh().variables
     loss, plain = loss_of(OBJECTIVE), loss_of(vj.ELBO(), variables=variables)
     judge = partial(DISCRIMINATOR.apply, {"params": variables["params"]["discriminator"]})
-    z = [VAE.sample(jax.random.fold_in(key, 2**31 - 3), variables, 1).px_z.mean[0] for key in keys_of()]
+    draw = jax.jit(lambda key: VAE.sample(jax.random.fold_in(key, 2**31 - 3), variables, 1).px_z.mean[0])
+    z = [draw(key) for key in keys_of()]
     (real, of_real), (again, of_again), (drawn, _) = map(judge, (BATCH.x, plain.px_z.mean[0], jnp.stack(z)))
     error = 0.15 * np.sum(np.asarray(of_real - of_again) ** 2, axis=(1, 2, 3))
     adversarial = softplus(-again) + softplus(-drawn)  # twice the mean
@@ -80,21 +87,21 @@ def test_the_penalty_is_half_the_squared_gradient_at_the_examples():
     plain, penalised = (loss_of(vj.Adversarial(DISCRIMINATOR, noise=0.0, penalty=p)) for p in (0.0, 6.0))
     params = fresh().variables["params"]["discriminator"]
     logit = lambda x: DISCRIMINATOR.apply({"params": params}, x[None])[0][0]  # noqa: E731
-    slopes = np.stack([np.asarray(jax.grad(logit)(x)) for x in BATCH.x])
+    slopes = np.asarray(jax.jit(jax.vmap(jax.grad(logit)))(BATCH.x))
     expected = 3.0 * np.sum(slopes**2, axis=(1, 2, 3))
     added = penalised.per_example["discriminator"] - plain.per_example["discriminator"]
     np.testing.assert_allclose(added, expected, rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(penalised.per_example["model"], plain.per_example["model"])
     step = vj.make_train_step(VAE, vj.Adversarial(DISCRIMINATOR, penalty=jnp.float32(2.0)), OPTIMIZER)
-    assert bool(step(fresh(), BATCH)[1]["finite"])
+    assert bool(jax.jit(step)(fresh(), BATCH)[1]["finite"])
 
 
 def test_noise_and_draws_belong_to_the_example():
     """The losses of an example are the same in another batch, if its key is."""
     noisy = vj.Adversarial(DISCRIMINATOR, noise=0.5)
     variables, keys = fresh().variables, keys_of()
-    whole = noisy(keys, VAE, variables, BATCH, jnp.int32(0)).per_example
-    part = noisy(keys[4:], VAE, variables, vj.Batch(BATCH.x[4:]), jnp.int32(0)).per_example
+    of = jax.jit(lambda keys, batch: noisy(keys, VAE, variables, batch, jnp.int32(0)).per_example)
+    whole, part = of(keys, BATCH), of(keys_of()[4:], vj.Batch(BATCH.x[4:]))
     for name in whole:
         np.testing.assert_allclose(whole[name][4:], part[name], rtol=1e-5)
     assert not np.allclose(whole["discriminator"], loss_of(OBJECTIVE).per_example["discriminator"])

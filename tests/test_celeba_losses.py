@@ -78,9 +78,6 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles):
     assert all("celeba, seed 0" in title for title in titles.values())
     _, variables = vj.restore_model(tmp_path / "checkpoints" / "both")
     assert variables["params"].keys() == {"encoder", "decoder"}
-    again = main(config(tmp_path, celeba, checkpoints=checkpoints)).numbers
-    for name in MODELS:
-        assert again["models"][name]["squared_error"] == report["models"][name]["squared_error"]
 
 
 def test_the_perceptual_distance_of_two_faces_is_about_one():
