@@ -23,9 +23,9 @@ def load_vgg19(path: Any, network: VGG19 = PUBLISHED) -> Variables:
     """The variables of `VGG19` from a file with torchvision's arrays, "features.0.weight" to "features.34.bias".
 
     Only `.safetensors` and `.npz` are read, because reading a pickle (`.pth`) can run any code in it. Arrays of the
-    dense layers are ignored. The published parameters are converted by
+    dense layers are ignored. PyTorch converts the published file:
 
-        torch.save -> .npz:  np.savez("vgg19.npz", **{k: v.numpy() for k, v in torch.load("vgg19.pth").items()})
+        np.savez("vgg19.npz", **{k: v.numpy() for k, v in torch.load("vgg19.pth", weights_only=True).items()})
 
     Args:
       path: File. `.safetensors` needs the package safetensors (`pip install vae_jax[features]`).

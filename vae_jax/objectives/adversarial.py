@@ -20,6 +20,11 @@ from vae_jax.objectives.elbo import ELBO
 from vae_jax.objectives.perceptual import decoded, of_one_part, require_objective_value
 from vae_jax.values import parameter, value
 
+_REMEDIES = {
+    "won": "a lower learning rate of the discriminator, more noise or a penalty of 1 to 10",
+    "lost": "a higher learning rate of the discriminator, less noise or a smaller weight",
+}
+
 DISCRIMINATOR = "discriminator"
 """Name of the part with the parameters of the discriminator."""
 
@@ -163,7 +168,7 @@ def warn_if_one_sided(history: Sequence[Mapping[str, Any]], low: float = 0.55, h
     """Issue an `AdversarialWarning` if a discriminator won or lost in each epoch of the second half of a run.
 
     Args:
-      history: Records of `fit` with an `Adversarial` objective; of several members, the worst one counts.
+      history: Records of `fit` with an `Adversarial` objective, of one model or of several members.
       low: Accuracy up to which the discriminator has lost; 1/2 is chance.
       high: Accuracy from which it has won.
 
@@ -173,14 +178,12 @@ def warn_if_one_sided(history: Sequence[Mapping[str, Any]], low: float = 0.55, h
     if not history or "discriminator_accuracy" not in history[-1]:
         raise InputError("the history has no discriminator_accuracy; expected the records of fit with vj.Adversarial")
     late = np.array([np.atleast_1d(record["discriminator_accuracy"]) for record in history[len(history) // 2 :]])
-    won, lost = np.all(late >= high, axis=0).any(), np.all(late <= low, axis=0).any()
-    if won or lost:
-        outcome, accuracy = ("won", late[-1].max()) if won else ("lost", late[-1].min())
-        remedy = "a lower learning rate of the discriminator, more noise or a penalty of 1 to 10"
-        other = "a higher learning rate of the discriminator, less noise or a smaller weight"
-        warnings.warn(
-            f"the discriminator has {outcome} for good: it tells {accuracy:.0%} of the images apart in the "
-            f"last epoch, where 1/2 is chance; try {remedy if won else other}",
-            AdversarialWarning,
-            stacklevel=2,
-        )
+    ends = {"won": np.all(late >= high, axis=0), "lost": np.all(late <= low, axis=0)}
+    for end, of_members in ends.items():
+        if of_members.any():
+            warnings.warn(
+                f"the discriminator has {end} for good: it tells {late[-1][of_members][0]:.0%} of the images apart in "
+                f"the last epoch, where 1/2 is chance; try {_REMEDIES[end]}",
+                AdversarialWarning,
+                stacklevel=2,
+            )
