@@ -53,6 +53,43 @@ LINES = [
         "vae_jax/data/synthetic/faces32.py": [
             ("dtype=np.uint16) + 2) // 4", "dtype=np.uint16)) // 4", "test_cifar stand_in"),
         ],
+        "vae_jax/evaluation/fitted_prior.py": [
+            ("means = shares.T @ z / weights[:, None]", "means = mixture.means", "test_fitted_prior scikit_learn"),
+            ("jnp.maximum(deviations / weights[:, None], floor[None])", "deviations", "test_fitted_prior scikit_learn"),
+            ("model.draw(draw_keys, posterior, numbers)", "posterior.mean[None]", "test_fitted_prior samples"),
+            (
+                'for part, tree in parts.items() if part != "prior"',
+                "for part, tree in parts.items()",
+                "test_fitted_prior all",
+            ),
+        ],
+        "vae_jax/objectives/perceptual.py": [
+            ("0.5 * jnp.mean(square", "jnp.mean(square", "test_perceptual hou"),
+            ("self.layers, batch.targets,", "self.layers, batch.x,", "test_perceptual targets"),
+        ],
+        "vae_jax/objectives/adversarial.py": [
+            (
+                '"model": of_encoder + adversarial, "encoder": of_encoder',
+                '"model": of_encoder + adversarial',
+                "test_adversarial part",
+            ),
+            ("jax.nn.softplus(-fake).mean", "-jax.nn.softplus(fake).mean", "test_adversarial larsen"),
+            (
+                "self.noise * normal_like(batch.targets, _folded(keys, _NOISE), batch_axis=0)",
+                "0.0",
+                "test_adversarial belong",
+            ),
+            ("_folded(keys, _DRAW)", "_folded(keys, 0)", "test_adversarial larsen"),
+            ("0.5 * self.penalty", "self.penalty", "test_adversarial penalty"),
+        ],
+        "vae_jax/checkpoints/published.py": [
+            ("kernel.transpose(2, 3, 1, 0)", "kernel.transpose(3, 2, 1, 0)", "test_perceptual independent"),
+            ("        layer += _POOLS\n", "", "test_perceptual independent"),
+            ("allow_pickle=False", "allow_pickle=True", "test_perceptual refused"),
+        ],
+        "vae_jax/networks/features.py": [
+            ("x, activations = (x - mean) / deviation, {}", "x, activations = x, {}", "test_perceptual independent"),
+        ],
         "vae_jax/training/principal_components.py": [
             ("np.log(noise / kept)", "np.log(noise * kept)", "test_pca_start likelihood"),
             ("[(0.5 - mean) @ encoding", "[mean @ encoding", "test_pca_start likelihood"),
@@ -378,6 +415,13 @@ LINES = [
             ("h = nn.relu(MLP(", "h = (MLP(", "test_classifier features"),
         ],
         "vae_jax/evaluation/distances.py": [
+            (
+                "np.sort(cdist(real, real), axis=1)[:, k]",
+                "np.sort(cdist(real, real), axis=1)[:, k - 1]",
+                "test_distances hand",
+            ),
+            ("within.any(axis=0)", "within.all(axis=0)", "test_distances hand"),
+            ("neighbours - 4 * grey", "neighbours - 3 * grey", "test_distances laplacian"),
             ("- 2 * cross", "- cross", "test_distances frechet"),
             ("np.sqrt(len(features) - 1)", "np.sqrt(len(features))", "test_distances frechet"),
             ("nearest = jnp.argmin(", "nearest = jnp.argmax(", "test_distances nearest"),

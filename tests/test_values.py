@@ -18,6 +18,7 @@ SHAPE = (2, 2, 1)
 BYTES = jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, *SHAPE)), jnp.uint8)
 X = BYTES / jnp.float32(255)
 Z = jax.random.normal(jax.random.key(1), (3, 2))
+FEATURES = vj.ConvFeatures((2,))
 FLOW = vj.Coupling(layers=2, hidden=(3,), bound=1.5)
 
 
@@ -31,7 +32,14 @@ VARIABLES = VAE.init(jax.random.key(2))
 
 
 def loss(objective):
-    return objective(jax.random.key(0), VAE, VARIABLES, vj.Batch(X), jnp.int32(3)).per_example
+    variables = VARIABLES | {"frozen": {"features": FEATURES.init(jax.random.key(4), X)}}
+    return objective(jax.random.key(0), VAE, variables, vj.Batch(X), jnp.int32(3)).per_example
+
+
+def loss_of_model(objective):
+    discriminator = objective.init(jax.random.key(4), VAE)["params"]
+    variables = {"params": VARIABLES["params"] | discriminator}
+    return objective(jax.random.key(0), VAE, variables, vj.Batch(X), jnp.int32(3)).per_example["model"]
 
 
 def kl(measure):
@@ -78,6 +86,8 @@ VALUES = [
     (vj.IWAE(3), loss),
     (vj.IWAE(3, doubly_reparameterised=True), loss),
     (vj.Reconstruction(), loss),
+    (vj.Perceptual(FEATURES, ("conv1",), (2.0,), vj.ELBO(0.5)), loss),
+    (vj.Adversarial(vj.Discriminator((2,)), weight=2.0, penalty=0.5), loss_of_model),
     (vj.AnalyticKL(), kl),
     (vj.SampledKL(), kl),
     (vj.Scale(-1.0, 2.0), observed),

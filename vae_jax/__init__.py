@@ -8,7 +8,16 @@ import warnings
 from typing import Any
 
 from vae_jax import plotting as plot
-from vae_jax.checkpoints import Checkpoints, NoCheckpoints, SavedModel, export, load_model, restore_model, save
+from vae_jax.checkpoints import (
+    Checkpoints,
+    NoCheckpoints,
+    SavedModel,
+    export,
+    load_model,
+    load_vgg19,
+    restore_model,
+    save,
+)
 from vae_jax.compression import compress, decompress
 from vae_jax.data import (
     Attributes,
@@ -74,9 +83,13 @@ from vae_jax.evaluation import (
     active_units,
     attributes,
     bits_per_dim,
+    bootstrap_stderr,
+    conv_features,
     decode_all,
+    density_and_coverage,
     encode_all,
     evaluate,
+    fit_prior,
     frechet_distance,
     importance_estimate,
     kl_by_unit,
@@ -84,6 +97,7 @@ from vae_jax.evaluation import (
     log_likelihood,
     mean_and_stderr,
     nearest_distance,
+    sharpness,
     train_classifier,
     train_legibility_classifier,
     transform_all,
@@ -102,8 +116,32 @@ from vae_jax.models import (
     parameter_table,
     resnet_vae,
 )
-from vae_jax.networks import MLP, ConvDecoder, ConvEncoder, Gated, ResNetDecoder, ResNetEncoder, from_nnx
-from vae_jax.objectives import ELBO, IWAE, AnalyticKL, Loss, Reconstruction, SampledKL, elbo_terms, log_weights
+from vae_jax.networks import (
+    MLP,
+    VGG19,
+    ConvDecoder,
+    ConvEncoder,
+    ConvFeatures,
+    Discriminator,
+    Gated,
+    ResNetDecoder,
+    ResNetEncoder,
+    from_nnx,
+)
+from vae_jax.objectives import (
+    ELBO,
+    IWAE,
+    Adversarial,
+    AdversarialWarning,
+    AnalyticKL,
+    Loss,
+    Perceptual,
+    Reconstruction,
+    SampledKL,
+    elbo_terms,
+    log_weights,
+    warn_if_one_sided,
+)
 from vae_jax.pages import export_page
 from vae_jax.training import (
     EarlyStopping,
@@ -130,6 +168,9 @@ __all__ = [
     "IWAE",
     "MLP",
     "VAE",
+    "VGG19",
+    "Adversarial",
+    "AdversarialWarning",
     "AnalyticKL",
     "Attributes",
     "Batch",
@@ -144,6 +185,7 @@ __all__ = [
     "ContinuousBernoulli",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvFeatures",
     "Coupling",
     "Crop",
     "CrossEntropy",
@@ -154,6 +196,7 @@ __all__ = [
     "Dequantize",
     "DiagonalGaussian",
     "DiscretisedLogistic",
+    "Discriminator",
     "Draws",
     "EarlyStopping",
     "FlowPosterior",
@@ -178,6 +221,7 @@ __all__ = [
     "NoCheckpoints",
     "NotFiniteError",
     "OptimalGaussian",
+    "Perceptual",
     "Poisson",
     "PosteriorCollapseWarning",
     "Raw",
@@ -204,11 +248,14 @@ __all__ = [
     "axes",
     "batch_norm_vae",
     "bits_per_dim",
+    "bootstrap_stderr",
     "compress",
+    "conv_features",
     "conv_ladder_vae",
     "conv_vae",
     "decode_all",
     "decompress",
+    "density_and_coverage",
     "device_mesh",
     "elbo_terms",
     "encode_all",
@@ -216,6 +263,7 @@ __all__ = [
     "export",
     "export_page",
     "fit",
+    "fit_prior",
     "frechet_distance",
     "from_nnx",
     "importance_estimate",
@@ -228,6 +276,7 @@ __all__ = [
     "load",
     "load_celeba",
     "load_model",
+    "load_vgg19",
     "log_likelihood",
     "log_weights",
     "make_train_step",
@@ -242,12 +291,14 @@ __all__ = [
     "restore_model",
     "save",
     "sharding",
+    "sharpness",
     "start_at_pca",
     "train_classifier",
     "train_legibility_classifier",
     "transform_all",
     "value",
     "warm_up_then_cosine",
+    "warn_if_one_sided",
     "with_settings",
 ]
 

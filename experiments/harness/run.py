@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 from matplotlib.figure import Figure
 
 import vae_jax as vj
@@ -157,9 +157,11 @@ class Run:
         transform: Transform = vj.Scale(),
         train_transform: Transform | None = None,
         variables: Variables | None = None,
+        optimizer: Any = None,
+        frozen: PyTree = None,
         title: str = "VAE",
     ) -> Trained:
-        """Train a model with `averaged_adamw`, and record the ELBO of the test split after each epoch.
+        """Train a model, and record the ELBO of the test split after each epoch.
 
         The recorded numbers serve for plots only. They do not influence any setting.
 
@@ -170,6 +172,8 @@ class Run:
           transform: Transform of the images.
           train_transform: Transform of the images in training, if it differs, for example by random mirroring.
           variables: Initial variables of the model; by default they are drawn.
+          optimizer: Optimizer with averaged parameters; by default `averaged_adamw`.
+          frozen: Arrays that are used and not trained (see `vj.TrainState`).
           title: Title of the progress bar, also used as the name of the checkpoint folder.
 
         Returns:
@@ -183,13 +187,13 @@ class Run:
         for each in (transform, train_transform):
             model.require_data(self.data.train, each)
         training = self.options.training
-        optimizer = averaged_adamw(training.learning_rate, training.weight_decay, self.steps)
+        optimizer = optimizer or averaged_adamw(training.learning_rate, training.weight_decay, self.steps)
 
         def eval_fn(state: TrainState) -> Record:
             return elbo_numbers(eval_key, model, vj.averaged_variables(state), self.data.test, transform, "test")
 
         state, history = vj.fit(
-            vj.init(init_key, model, optimizer, variables=variables),
+            vj.init(init_key, model, optimizer, objective=objective, variables=variables, frozen=frozen),
             vj.make_train_step(model, objective, optimizer),
             self.data.train,
             transform=train_transform,

@@ -3,6 +3,7 @@
 from vae_jax.checkpoints.description import build, describe
 from vae_jax.checkpoints.export import export
 from vae_jax.checkpoints.models import SavedModel, load_model, restore_model, save
+from vae_jax.checkpoints.published import load_vgg19
 from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "describe",
     "export",
     "load_model",
+    "load_vgg19",
     "restore_model",
     "save",
 ]

@@ -29,10 +29,18 @@ class GaussianMixtureDistribution:
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """log sum_k w_k N(z; means_k, diag(exp(log_variances_k))) in nats, [*samples]."""
+        return jax.nn.logsumexp(self._log_joint(z), axis=-1)
+
+    def responsibilities(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples components"]:
+        """p(k|z), the probability of each component given z."""
+        return jax.nn.softmax(self._log_joint(z), axis=-1)
+
+    def _log_joint(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples components"]:
+        """log w_k N(z; means_k, diag(exp(log_variances_k))) in nats."""
         squares = _squared_distances(z, self.means, jnp.exp(-self.log_variances))
         log_weights = jax.nn.log_softmax(self.logits)
         constants = log_weights - 0.5 * jnp.sum(self.log_variances + LOG_2PI, axis=-1)
-        return jax.nn.logsumexp(_as_last(constants, z) - 0.5 * squares, axis=-1)
+        return _as_last(constants, z) - 0.5 * squares
 
     def sample(
         self, key: Key[Array, ""], count: int, temperature: float | Float[Array, ""] = 1.0

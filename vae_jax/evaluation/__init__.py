@@ -1,10 +1,25 @@
 """Numbers about a trained model: exact over any number of examples, per example until the caller takes the mean."""
 
-from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share, edit, train_attribute_classifier
+from vae_jax.evaluation.attributes import (
+    AttributeClassifier,
+    Edits,
+    at_share,
+    conv_features,
+    edit,
+    train_attribute_classifier,
+)
 from vae_jax.evaluation.bounds import ImportanceEstimate, bits_per_dim, evaluate, importance_estimate, log_likelihood
 from vae_jax.evaluation.classifier import Classifier, CrossEntropy, TrainedClassifier, train_classifier
-from vae_jax.evaluation.distances import frechet_distance, nearest_distance
+from vae_jax.evaluation.distances import (
+    Neighbourhoods,
+    bootstrap_stderr,
+    density_and_coverage,
+    frechet_distance,
+    nearest_distance,
+    sharpness,
+)
 from vae_jax.evaluation.estimate import Estimate, mean_and_stderr
+from vae_jax.evaluation.fitted_prior import fit_prior
 from vae_jax.evaluation.legibility import LegibilityClassifier, train_legibility_classifier
 from vae_jax.evaluation.passes import decode_all, encode_all, transform_all
 from vae_jax.evaluation.units import PosteriorCollapseWarning, active_units, kl_by_unit, warn_if_collapsed
@@ -17,21 +32,27 @@ __all__ = [
     "Estimate",
     "ImportanceEstimate",
     "LegibilityClassifier",
+    "Neighbourhoods",
     "PosteriorCollapseWarning",
     "TrainedClassifier",
     "active_units",
     "at_share",
     "bits_per_dim",
+    "bootstrap_stderr",
+    "conv_features",
     "decode_all",
+    "density_and_coverage",
     "edit",
     "encode_all",
     "evaluate",
+    "fit_prior",
     "frechet_distance",
     "importance_estimate",
     "kl_by_unit",
     "log_likelihood",
     "mean_and_stderr",
     "nearest_distance",
+    "sharpness",
     "train_attribute_classifier",
     "train_classifier",
     "train_legibility_classifier",

@@ -18,6 +18,7 @@ from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.evaluation.classifier import Classifier, fit_classifier
 from vae_jax.evaluation.passes import decode_all
 from vae_jax.models import VAE, Variables
+from vae_jax.networks import ConvFeatures
 from vae_jax.objectives import Loss
 from vae_jax.values import shape_repr
 
@@ -113,13 +114,14 @@ def train_attribute_classifier(
     steps: int = 2_000,
     batch_size: int = 32,
     convolutions: tuple[int, ...] = (32, 64, 128, 256),
+    independent: bool = True,
     progress: bool = True,
 ) -> AttributeClassifier:
     """Train a classifier of attributes on randomly mirrored images, weighted as if the attributes were independent.
 
     Attributes are correlated in the data. A classifier trained without weights may predict a woman from blond hair,
     also if only the hair colour was edited. Therefore an example has the weight prod_i p(attribute i) / p(attributes),
-    limited to `GREATEST_WEIGHT`.
+    limited to `GREATEST_WEIGHT`. A classifier that only serves for its features (`conv_features`) needs no weights.
 
     Args:
       key: Key of the parameters and of the order of the data.
@@ -128,6 +130,7 @@ def train_attribute_classifier(
       steps: Minimum number of training steps, which is rounded up to whole epochs.
       batch_size: Number of images per step.
       convolutions: Number of channels after each convolution.
+      independent: Whether the examples are weighted.
       progress: Whether to show a progress bar.
 
     Returns:
@@ -142,11 +145,12 @@ def train_attribute_classifier(
         raise InputError(f"{len(names)} attributes were named; expected 1 to 16")
     attributes = _values(data, names)
     codes = (attributes @ (1 << np.arange(len(names)))).astype(np.int32)
+    weights = _independence_weights(attributes, codes) if independent else jnp.ones(2 ** len(names))
     classifier = Classifier(data.image_shape, len(names), (128,), convolutions)
     variables = fit_classifier(
         key,
         classifier,
-        AttributeCrossEntropy(_independence_weights(attributes, codes)),
+        AttributeCrossEntropy(weights),
         Split(data.images, codes),
         steps=steps,
         batch_size=batch_size,
@@ -156,6 +160,19 @@ def train_attribute_classifier(
         progress=progress,
     )
     return AttributeClassifier(tuple(names), classifier, variables)
+
+
+def conv_features(classifier: AttributeClassifier) -> tuple[ConvFeatures, Variables]:
+    """The convolutions of a trained classifier as the feature network of a `Perceptual` loss, and its variables.
+
+    Raises:
+      InputError: The classifier has no convolutions.
+    """
+    widths = classifier.classifier.convolutions
+    if not widths:
+        raise InputError("the classifier has no convolutions; expected one of train_attribute_classifier")
+    layers = classifier.variables["params"]["ConvEncoder_0"]
+    return ConvFeatures(widths), {"params": {name: of for name, of in layers.items() if name.startswith("Downsample")}}
 
 
 def _values(data: Split, names: Sequence[str]) -> Bool[np.ndarray, "n attributes"]:

@@ -11,20 +11,24 @@ example. In networks with batch statistics, the noise of the whole batch is samp
 from vae_jax.networks.conv import ConvDecoder, ConvEncoder
 from vae_jax.networks.convolution import Downsample, Upsample
 from vae_jax.networks.dense import MLP, Gated, identity
+from vae_jax.networks.features import VGG19, ConvFeatures, Discriminator
 from vae_jax.networks.ladder import ConvBottomUp, ConvTopDown, DenseBottomUp, DenseTopDown
 from vae_jax.networks.nnx import NNXNetwork, from_nnx, takes
 from vae_jax.networks.residual import Conv3x3, DecoderBlock, EncoderBlock, ResNetDecoder, ResNetEncoder, require_norm
 
 __all__ = [
     "MLP",
+    "VGG19",
     "Conv3x3",
     "ConvBottomUp",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvFeatures",
     "ConvTopDown",
     "DecoderBlock",
     "DenseBottomUp",
     "DenseTopDown",
+    "Discriminator",
     "Downsample",
     "EncoderBlock",
     "Gated",

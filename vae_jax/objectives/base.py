@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch
+from vae_jax.distributions.likelihoods import Distribution
 from vae_jax.models.protocol import Variables
 from vae_jax.values import shape_repr
 
@@ -18,11 +19,14 @@ class Loss(NamedTuple):
         the parameters of this part only (see `make_train_step`).
       terms: Terms to record by name, [batch] each.
       updates: Collections of variables that the forward pass has changed.
+      px_z: Distribution p(x|z) of the forward pass, [samples, batch, ...], for objectives that add terms to this one;
+        None if there are no such terms for this objective.
     """
 
     per_example: Float[Array, " batch"] | dict[str, Float[Array, " batch"]]
     terms: dict[str, Float[Array, " batch"]]
     updates: Variables
+    px_z: Distribution | None = None
 
 
 @runtime_checkable

@@ -91,7 +91,8 @@ class ELBO:
         paid = sum_over_units({layer: self._paid(kl, batch) for layer, kl in by_layer.items()})
         beta = self.beta(step) if callable(self.beta) else self.beta
         layers = {f"kl_{layer}": kl.sum(axis=-1) for layer, kl in by_layer.items()} if len(by_layer) > 1 else {}
-        return Loss(beta * paid - log_px_z, {"log_px_z": log_px_z, "kl": kl, **layers}, terms.updates)
+        named = {"log_px_z": log_px_z, "kl": kl, **layers}
+        return Loss(beta * paid - log_px_z, named, terms.updates, terms.px_z)
 
     def _paid(self, kl: Float[Array, "batch units"], batch: Batch) -> Float[Array, "batch units"]:
         """KL of each example, changed so that the mean over the batch is max(mean KL, free bits) of each unit."""
@@ -120,4 +121,4 @@ class Reconstruction:
     ) -> Loss:
         """Loss -log p(x|z) of each example at one sample of z; with a `Delta` posterior, z is the encoding."""
         terms = model.terms(key, variables, batch, train=True)
-        return Loss(-terms.log_px_z[0], {"log_px_z": terms.log_px_z[0]}, terms.updates)
+        return Loss(-terms.log_px_z[0], {"log_px_z": terms.log_px_z[0]}, terms.updates, terms.px_z)

@@ -1,0 +1,123 @@
+"""The script with four losses on faces: tiny runs, its measures, and bad input."""
+
+import json
+from functools import partial
+
+import celeba_losses
+import jax
+import numpy as np
+import pytest
+from celeba_losses import Config, main
+from harness.options import CheckpointOptions, DataOptions, TrainingOptions
+from test_experiments import write_celeba
+
+import vae_jax as vj
+
+MODELS = ("plain", "perceptual", "adversarial", "both")
+
+
+@pytest.fixture
+def celeba(tmp_path):
+    """CelebA's layout with one attribute more, by which the features are trained."""
+    folder = write_celeba(tmp_path / "celeba")
+    path = folder / "list_attr_celeba.txt"
+    count, names, *rows = path.read_text().splitlines()
+    rows = [f"{row} {1 if i % 2 else -1}" for i, row in enumerate(rows)]
+    path.write_text("\n".join([count, f"{names} Smiling", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(celeba_losses, "CONVOLUTIONS", (4, 4))
+    monkeypatch.setattr(celeba_losses, "INDEPENDENT", (4, 4))
+    monkeypatch.setattr(celeba_losses, "DETECTED", 2)
+    priors = {
+        "normal": vj.StandardNormal(),
+        "mixture": vj.GaussianMixture(2),
+        "flow": vj.FlowPrior(vj.Coupling(2, (4,))),
+    }
+    monkeypatch.setattr(celeba_losses, "PRIORS", priors)
+
+
+def config(tmp_path, folder, **more):
+    return Config(
+        out=tmp_path / "out",
+        data=DataOptions(data_dir=folder),
+        training=TrainingOptions(epochs=2, batch_size=16),
+        latent_dim=6,
+        channels=(4, 4),
+        discriminator_channels=(4, 4),
+        **more,
+    )
+
+
+@pytest.mark.filterwarnings("ignore::vae_jax.AdversarialWarning")  # after six steps
+def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles):
+    checkpoints = CheckpointOptions(tmp_path / "checkpoints")
+    report = main(config(tmp_path, celeba, checkpoints=checkpoints)).numbers
+    assert report["layers"] == ["conv1", "conv2"]
+    assert tuple(report["models"]) == MODELS
+    for name, found in report["models"].items():
+        assert found["squared_error"]["mean"] > 0
+        assert found["perceptual_distance"]["standard_error"] > 0
+        for part in ("reconstructions", "normal", "mixture", "flow"):
+            of = found[part]
+            assert of["frechet"]["mean"] > 0
+            assert 0 <= of["coverage"]["mean"] <= 1
+            assert 0 <= of["detected"]["mean"] <= 1
+            assert of["sharpness"]["mean"] > 0
+        assert set(found["attributes"]) == {"Blond_Hair", "Eyeglasses"}
+        assert len(found["discriminator_accuracy"]) == (2 if name in ("adversarial", "both") else 0)
+    written = json.loads((tmp_path / "out" / "celeba_losses.json").read_text())
+    assert written["models"]["both"]["squared_error"] == report["models"]["both"]["squared_error"]
+    printed = capsys.readouterr().out
+    assert f"plain: squared error {report['models']['plain']['squared_error']['mean']:.1f} +- " in printed
+    pictures = {path.stem.removeprefix("celeba_losses_") for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {"reconstructions", "decoded", "interpolation", "draws", "attributes", "discriminator"}
+    assert all("celeba, seed 0" in title for title in titles.values())
+    _, variables = vj.restore_model(tmp_path / "checkpoints" / "both")
+    assert variables["params"].keys() == {"encoder", "decoder"}
+
+
+def test_the_perceptual_distance_of_two_faces_is_about_one():
+    network = vj.ConvFeatures((4, 4))
+    variables = network.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    images = np.random.default_rng(0).random((40, 64, 64, 3)).astype(np.float32)
+    split = vj.Split(np.round(255 * images).astype(np.uint8))
+    run = type("Run", (), {"data": type("Data", (), {"train": split})})
+    features = celeba_losses.scaled(run, network, variables)
+    distance = partial(celeba_losses.relative_distance, features)
+    np.testing.assert_allclose(distance(images[1:], images[:-1]).mean(), 1, rtol=0.01)
+    np.testing.assert_allclose(distance(images[:3], images[:3]), 0)
+
+
+def test_a_detector_finds_a_face_and_none_in_noise():
+    from skimage.data import astronaut
+
+    face = astronaut()[60:170, 170:280].astype(np.float32)[::2, ::2] / 255
+    noise = np.random.default_rng(0).random((55, 55, 3)).astype(np.float32)
+    assert celeba_losses.has_face(face)
+    assert not celeba_losses.has_face(noise)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"perceptual_weight": 0.0}, "perceptual_weight is 0"),
+        ({"adversarial_weight": -1.0}, "adversarial_weight is -1"),
+        ({"features": "vgg19"}, "needs --weights FILE"),
+        ({"classifier_steps": 0}, "classifier_steps is 0"),
+    ],
+)
+def test_bad_options(settings, message, celeba, tmp_path):
+    with pytest.raises(vj.InputError, match=message):
+        main(config(tmp_path, celeba, **settings))
+
+
+def test_images_without_other_attributes_are_refused(tmp_path, tiny):
+    with pytest.raises(vj.InputError, match="no other attributes than Blond_Hair"):
+        main(config(tmp_path, write_celeba(tmp_path / "four")))
+    digits = Config(out=tmp_path, data=DataOptions("mnist", tiny), training=TrainingOptions(epochs=1, batch_size=16))
+    with pytest.raises(vj.InputError, match="no attributes; take celeba or faces"):
+        main(digits)

@@ -1,0 +1,194 @@
+"""A prior fitted to the encodings of a trained model: ex-post density estimation."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from vae_jax.data.transforms import Batch, Examples, Raw, Transform, as_split, as_transform
+from vae_jax.distributions import GaussianMixture, GaussianMixtureDistribution, example_keys
+from vae_jax.errors import InputError, named, require_finite, require_key, require_positive_int
+from vae_jax.evaluation.blocks import in_blocks
+from vae_jax.evaluation.passes import inputs_of
+from vae_jax.models import VAE, Variables
+from vae_jax.objectives import Loss
+from vae_jax.training.loop import fit
+from vae_jax.training.step import init, make_train_step, warm_up_then_cosine
+from vae_jax.values import jit
+
+LEAST_VARIANCE = 1e-6
+"""Lower limit of the variances of a mixture, in units of the variance of all encodings in the same dimension."""
+
+TEN_GAUSSIANS = GaussianMixture(10)
+
+_ITERATIONS = 100  # of EM
+_BATCH, _RATE = 256, 2e-3  # of the training of other priors
+
+
+def fit_prior(
+    key: Any,
+    model: Any,
+    variables: Any,
+    data: Examples,
+    prior: Any = TEN_GAUSSIANS,
+    *,
+    transform: Any = None,
+    draws: int = 4,
+    steps: int = 3_000,
+    progress: bool = True,
+) -> tuple[VAE, Variables]:
+    """Replace the prior of a trained model by one that is fitted to its encodings; the networks are unchanged.
+
+    The prior maximises the mean of log p(z) over samples z of q(z|x) of the examples. This is the part of the ELBO that
+    depends on the prior, and its optimum is the aggregated posterior (Hoffman and Johnson, 2016). Samples from such a
+    prior are where the decoder was trained, which those from N(0, I) need not be (ex-post density estimation: Ghosh et
+    al., 2020, section 4). A plain autoencoder gets a prior from which it can sample in the same way.
+
+    A `GaussianMixture` is fitted by expectation maximisation from k-means++ means, and any other prior by Adam.
+
+        mixture_vae, mixture_variables = vj.fit_prior(key, vae, state.variables, data.train)
+        draws = mixture_vae.sample(sample_key, mixture_variables, 64).px_z.mean
+
+    Args:
+      key: Key of the samples and of the initial variables of the prior.
+      model: Trained VAE, with any prior.
+      variables: Variables of the model.
+      data: Training data: a split, or an array of examples.
+      prior: Prior to fit: `GaussianMixture(10)`, `FlowPrior(Coupling())` or any other value that has variables.
+      transform: Transform of the data in training.
+      draws: Number of samples z of q(z|x) per example.
+      steps: Minimum number of steps of Adam, in whole epochs; a mixture takes none.
+      progress: Whether to show a progress bar while Adam trains.
+
+    Returns:
+      The model with the fitted prior, and its variables.
+
+    Raises:
+      InputError: The prior has no variables, there are fewer examples than components, the model is no VAE, or an
+        argument is not valid.
+    """
+    require_key(key)
+    require_positive_int(draws=draws, steps=steps)
+    require_finite(variables)
+    if not isinstance(model, VAE):
+        raise InputError(f"model is {named(model)}; expected a VAE: fit_prior(key, model, variables, data)")
+    fitted = replace(model, prior=prior)
+    transform_key, draw_key, prior_key = jax.random.split(key, 3)
+    data = as_split(data)
+    model.require_inputs(data)
+    keys, numbers = (transform_key, draw_key), jnp.arange(draws)
+    encode = partial(_encoded, keys, numbers, variables, model, as_transform(transform, data))
+    z = in_blocks(encode, *inputs_of(data)).reshape(-1, model.latent_dim)
+    if isinstance(prior, GaussianMixture):
+        own = _mixture_of(prior_key, z, prior.components)
+    else:
+        own = _trained(prior_key, fitted, variables, z, steps, progress)
+    return fitted, _with_prior(variables, own)
+
+
+@jit
+def _encoded(
+    keys: tuple[Array, Array],
+    numbers: Int[Array, " draws"],
+    variables: Variables,
+    model: VAE,
+    transform: Transform,
+    first: int | Array,
+    examples: Array,
+    labels: Array | None = None,
+) -> Float[Array, "batch draws latent"]:
+    """Samples of q(z|x) of a block of examples."""
+    transform_keys, draw_keys = (example_keys(key, len(examples), first) for key in keys)
+    posterior = model.code(variables, transform(transform_keys, examples, labels)).posterior
+    return jnp.swapaxes(model.draw(draw_keys, posterior, numbers), 0, 1)
+
+
+def _with_prior(variables: Variables, prior: Variables) -> Variables:
+    """The variables of a model with those of its prior replaced."""
+    others = {
+        collection: {part: tree for part, tree in parts.items() if part != "prior"}
+        for collection, parts in variables.items()
+    }
+    return others | {collection: others.get(collection, {}) | {"prior": tree} for collection, tree in prior.items()}
+
+
+def _mixture_of(key: Key[Array, ""], z: Float[np.ndarray, "n latent"], components: int) -> Variables:
+    """The variables of a mixture of Gaussians, fitted to points by expectation maximisation."""
+    if len(z) < components:
+        raise InputError(f"{len(z)} samples of z can't be fitted by {components} components; give more examples")
+    from sklearn.cluster import kmeans_plusplus  # imported here, because it takes a second to load
+
+    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    means = jnp.asarray(kmeans_plusplus(z, components, random_state=seed)[0], z.dtype)
+    spread = jnp.broadcast_to(jnp.log(jnp.var(z, axis=0) + jnp.finfo(z.dtype).tiny), means.shape)
+    start = GaussianMixtureDistribution(means, spread, jnp.zeros(components, z.dtype))
+    of = _maximised(jnp.asarray(z), start)
+    return {"params": {"means": of.means, "log_variances": of.log_variances, "logits": of.logits}}
+
+
+@jax.jit
+def _maximised(z: Float[Array, "n latent"], mixture: GaussianMixtureDistribution) -> GaussianMixtureDistribution:
+    """The mixture after a number of steps of expectation maximisation (Dempster et al., 1977)."""
+    return jax.lax.fori_loop(0, _ITERATIONS, lambda _, mixture: _improved(z, mixture), mixture)
+
+
+def _improved(z: Float[Array, "n latent"], mixture: GaussianMixtureDistribution) -> GaussianMixtureDistribution:
+    """One step of expectation maximisation."""
+    shares = mixture.responsibilities(z)  # [n, components]
+    weights = shares.sum(axis=0) + jnp.finfo(z.dtype).tiny
+    means = shares.T @ z / weights[:, None]
+    deviations = jax.vmap(lambda share, mean: share @ (z - mean[None]) ** 2, in_axes=(1, 0))(shares, means)
+    floor = LEAST_VARIANCE * jnp.var(z, axis=0) + jnp.finfo(z.dtype).tiny
+    variances = jnp.maximum(deviations / weights[:, None], floor[None])
+    return GaussianMixtureDistribution(means, jnp.log(variances), jnp.log(weights))
+
+
+@dataclass(frozen=True, eq=False)
+class _PriorOf:
+    """The prior of a model, to be trained alone on samples of z, with the variables of the networks in `frozen`."""
+
+    model: VAE
+
+    def init(self, key: Key[Array, ""]) -> Variables:
+        variables = self.model.prior.init(key, self.model.latent_dim, self.model.event_shape, None)
+        if not jax.tree.leaves(variables):
+            raise InputError(f"the prior {self.model.prior} has no variables to fit; take GaussianMixture(10)")
+        return dict(variables)
+
+
+@dataclass(frozen=True)
+class _NegativeLogDensity:
+    """The objective -log p(z), in nats."""
+
+    def __call__(
+        self, key: Key[Array, "*keys"], model: _PriorOf, variables: Variables, batch: Batch, step: Int[Array, ""]
+    ) -> Loss:
+        own = {collection: tree for collection, tree in variables.items() if collection != "frozen"}
+        prior = model.model.prior_distribution(_with_prior(variables["frozen"], own))
+        return Loss(-prior.log_prob(batch.x), {}, {})
+
+
+def _trained(
+    key: Key[Array, ""], model: VAE, variables: Variables, z: Float[np.ndarray, "n latent"], steps: int, progress: bool
+) -> Variables:
+    """The variables of the prior of a model, trained by Adam on samples of z."""
+    batch_size = min(_BATCH, len(z))
+    epochs = -(-steps // (len(z) // batch_size))
+    optimizer = optax.adam(warm_up_then_cosine(_RATE, epochs * (len(z) // batch_size)))
+    prior = _PriorOf(model)
+    state, _ = fit(
+        init(key, prior, optimizer, frozen=variables),
+        make_train_step(prior, _NegativeLogDensity(), optimizer),
+        z,
+        transform=Raw(),
+        epochs=epochs,
+        batch_size=batch_size,
+        progress=progress,
+        title="prior",
+    )
+    return state.variables

@@ -1,0 +1,189 @@
+"""Adversarial training: a discriminator, and reconstruction in the space of its activations."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+
+from vae_jax.data.transforms import Batch
+from vae_jax.distributions import example_keys, normal_like
+from vae_jax.errors import InputError, named, require_not_negative
+from vae_jax.models.protocol import LatentVariableModel, Variables
+from vae_jax.networks.features import Discriminator
+from vae_jax.objectives.base import Loss
+from vae_jax.objectives.elbo import ELBO
+from vae_jax.objectives.perceptual import decoded, of_one_part, require_objective_value
+from vae_jax.values import parameter, value
+
+_REMEDIES = {
+    "won": "a lower learning rate of the discriminator, more noise or a penalty of 1 to 10",
+    "lost": "a higher learning rate of the discriminator, less noise or a smaller weight",
+}
+
+DISCRIMINATOR = "discriminator"
+"""Name of the part with the parameters of the discriminator."""
+
+# Streams of an example's key besides those of the models.
+_DRAW, _NOISE = 2**31 - 3, 2**31 - 4
+
+
+@value
+class Adversarial:
+    """VAE/GAN (Larsen et al., 2016): an objective, a discriminator, and a squared error of its activations.
+
+    The discriminator D separates the examples from reconstructions E[x|z] and from draws of the model. Each part has
+    its own loss, all from one forward pass (Larsen et al., algorithm 1), with softplus(a) = log(1 + exp(a)):
+
+    * "discriminator": softplus(-D(x)) + the mean of softplus(D(y)) over the reconstruction and the draw y,
+    * "encoder": the objective + feature_weight / 2 |F(x) - F(E[x|z])|^2, with F the activations of the discriminator,
+    * "model", all other parameters: the loss of the encoder + weight times the mean of softplus(-D(y)).
+
+    `optax.partition` gives the discriminator its own optimizer. If the model is conditional, the draws have the
+    conditions of the batch; the discriminator does not see them. Draws are decoded as in evaluation.
+
+        objective = vj.Adversarial()
+        optimizer = optax.partition(
+            {"model": optax.adam(1e-3), "discriminator": optax.adam(4e-4, b1=0.5)}, objective.labels
+        )
+        state = vj.init(key, vae, optimizer, objective=objective)
+
+    Attributes:
+      discriminator: Linen module from images to logits [batch] and activations [batch, ...].
+      weight: Weight of the adversarial loss of the decoder.
+      feature_weight: Weight of the squared error of the activations, which is a sum over the activations.
+      noise: Standard deviation of the Gaussian noise that is added to all inputs of the discriminator (instance noise:
+        Soenderby et al., 2017); the same for an example and its reconstruction.
+      penalty: Weight of half the squared gradient of the discriminator at the examples (R1: Mescheder et al., 2018).
+      objective: Objective of the other parts.
+
+    Raises:
+      InputError: A weight is negative, or an argument is of another kind.
+    """
+
+    discriminator: Any = Discriminator()
+    weight: float | Float[Array, "..."] = parameter(default=1.0)
+    feature_weight: float | Float[Array, "..."] = parameter(default=1.0)
+    noise: float | Float[Array, "..."] = parameter(default=0.1)
+    penalty: float | Float[Array, "..."] = parameter(default=0.0)
+    objective: Any = parameter(default=ELBO())
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.discriminator, nn.Module):
+            raise InputError(f"discriminator is {named(self.discriminator)}; expected a Linen module: Discriminator()")
+        require_not_negative(
+            weight=self.weight, feature_weight=self.feature_weight, noise=self.noise, penalty=self.penalty
+        )
+        require_objective_value(self.objective)
+
+    def init(self, key: Key[Array, ""], model: LatentVariableModel) -> Variables:
+        """The variables of the discriminator.
+
+        Raises:
+          InputError: It has other collections than "params", such as batch statistics.
+        """
+        variables = self.discriminator.init(key, jnp.zeros((1, *model.event_shape)))
+        if others := ", ".join(variables.keys() - {"params"}):
+            raise InputError(f"the discriminator has the collection {others}; expected params only: no batch norm")
+        return {"params": {DISCRIMINATOR: variables["params"]}}
+
+    @staticmethod
+    def labels(params: Mapping[str, Any]) -> dict[str, str]:
+        """Labels for `optax.partition`: "discriminator", and "model" for all other parameters."""
+        return {part: DISCRIMINATOR if part == DISCRIMINATOR else "model" for part in params}
+
+    def __call__(
+        self,
+        key: Key[Array, "*keys"],
+        model: LatentVariableModel,
+        variables: Variables,
+        batch: Batch,
+        step: Int[Array, ""],
+    ) -> Loss:
+        """Losses of the three parts.
+
+        The terms are "feature_error" and "adversarial", the weighted terms of the loss in nats, and
+        "discriminator_accuracy", the mean of the shares of examples and of decoded images that are told apart.
+
+        Raises:
+          InputError: The state has no discriminator, or the objective returns no p(x|z).
+        """
+        if DISCRIMINATOR not in variables["params"]:
+            raise InputError("the state has no discriminator; expected init(..., objective=) with this objective")
+        loss = self.objective(key, model, variables, batch, step)
+        keys = example_keys(key, len(batch.x))
+        noise = self.noise * normal_like(batch.targets, _folded(keys, _NOISE), batch_axis=0)
+
+        def judge(x: Array) -> tuple[Array, Array]:
+            outputs = self.discriminator.apply({"params": variables["params"][DISCRIMINATOR]}, x + noise)
+            return cast(tuple[Array, Array], outputs)
+
+        real, of_real = judge(batch.targets)
+        reconstructed, of_reconstructed = judge(decoded(loss).mean[0])
+        drawn, _ = judge(_draws(keys, model, variables, batch))
+        fake = jnp.stack([reconstructed, drawn])
+        axes = tuple(range(1, of_real.ndim))
+        error = self.feature_weight * 0.5 * jnp.sum((of_real - of_reconstructed) ** 2, axis=axes)
+        adversarial = self.weight * jax.nn.softplus(-fake).mean(axis=0)
+        discrimination = jax.nn.softplus(-real) + jax.nn.softplus(fake).mean(axis=0)
+        if not (isinstance(self.penalty, int | float) and self.penalty == 0):
+            slope = jax.grad(lambda x: judge(x)[0].sum())(batch.targets)
+            discrimination += 0.5 * self.penalty * jnp.sum(slope**2, axis=tuple(range(1, slope.ndim)))
+        accuracy = 0.5 * ((real > 0) + (fake < 0).mean(axis=0))
+        of_encoder = of_one_part(loss) + error
+        losses = {"model": of_encoder + adversarial, "encoder": of_encoder, DISCRIMINATOR: discrimination}
+        terms = {"feature_error": error, "adversarial": adversarial, "discriminator_accuracy": accuracy}
+        return loss._replace(per_example=losses, terms=loss.terms | terms)
+
+
+def _draws(
+    keys: Key[Array, " batch"], model: LatentVariableModel, variables: Variables, batch: Batch
+) -> Float[Array, "batch ..."]:
+    """E[x|z] of samples z of the prior, one for each example, with the key and the condition of the example."""
+    condition = batch.label if getattr(model, "classes", None) is not None else batch.condition
+    condition = condition if getattr(model, "is_conditional", True) else None
+
+    def draw(key: Array, condition: Any) -> dict[str, Array]:
+        alone = jax.tree.map(lambda leaf: leaf[None], condition)
+        return jax.tree.map(lambda leaf: leaf[0], model.sample(key, variables, 1, alone).z)
+
+    z = jax.vmap(draw)(_folded(keys, _DRAW), condition)
+    unused = jax.random.key(0)  # all layers are given
+    return model.sample(unused, variables, len(keys), condition, given=z).px_z.mean
+
+
+def _folded(keys: Key[Array, " batch"], number: int) -> Key[Array, " batch"]:
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+class AdversarialWarning(UserWarning):
+    """A discriminator has won or lost for good, so that it teaches the decoder nothing."""
+
+
+def warn_if_one_sided(history: Sequence[Mapping[str, Any]], low: float = 0.55, high: float = 0.98) -> None:
+    """Issue an `AdversarialWarning` if a discriminator won or lost in each epoch of the second half of a run.
+
+    Args:
+      history: Records of `fit` with an `Adversarial` objective, of one model or of several members.
+      low: Accuracy up to which the discriminator has lost; 1/2 is chance.
+      high: Accuracy from which it has won.
+
+    Raises:
+      InputError: The records have no "discriminator_accuracy".
+    """
+    if not history or "discriminator_accuracy" not in history[-1]:
+        raise InputError("the history has no discriminator_accuracy; expected the records of fit with vj.Adversarial")
+    late = np.array([np.atleast_1d(record["discriminator_accuracy"]) for record in history[len(history) // 2 :]])
+    ends = {"won": np.all(late >= high, axis=0), "lost": np.all(late <= low, axis=0)}
+    for end, of_members in ends.items():
+        if of_members.any():
+            warnings.warn(
+                f"the discriminator has {end} for good: it tells {late[-1][of_members][0]:.0%} of the images apart in "
+                f"the last epoch, where 1/2 is chance; try {_REMEDIES[end]}",
+                AdversarialWarning,
+                stacklevel=2,
+            )
