@@ -378,7 +378,7 @@ LINES = [
             ("if not is_traced(leaf) and", "if", "test_transformations jit"),
         ],
         "vae_jax/evaluation/attributes.py": [
-            ("_independence_weights(attributes, codes))", "jnp.ones(2 ** len(names)))", "test_attributes correlated"),
+            ("_independence_weights(attributes, codes) if independent else ", "", "test_attributes correlated"),
             ("self.weights[batch.label] * loss", "loss", "test_attributes weighted"),
             (
                 "np.minimum(independent / np.maximum(joint, 1e-12), GREATEST_WEIGHT)",
@@ -527,8 +527,8 @@ LINES = [
                 "test_ladder densities_of_a_layer",
             ),
             (
-                "deviation = temperature * jnp.sqrt(prior.variance)",
-                "deviation = jnp.sqrt(prior.variance)",
+                "jnp.asarray(prior.mean), temperature * jnp.sqrt(prior.variance)",
+                "jnp.asarray(prior.mean), jnp.sqrt(prior.variance)",
                 "test_ladder temperature",
             ),
             (

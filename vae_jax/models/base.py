@@ -122,6 +122,10 @@ class BaseVAE:
         jax.eval_shape(lambda variables: self.prior_distribution(variables).log_prob(z), variables)
         return variables
 
+    def _init_networks(self, encoder_key: Key[Array, ""], decoder_key: Key[Array, ""]) -> tuple[Variables, Variables]:
+        """Initial variables of encoder and decoder, of which the shapes of the outputs are checked."""
+        raise NotImplementedError
+
     def require_data(self, data: Split, transform: Transform) -> None:
         """Raise `InputError` unless the model accepts the examples of a split after `transform`."""
         self.require_inputs(data)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,8 @@ class LadderVAE(BaseVAE):
         top = jax.vmap(lambda of_draw: code.posterior.sample(folded(of_draw, 0)))(keys)
         layers: list[tuple[Any, Any, Array]] = [(code.posterior, code.prior, top)]
 
-        def latent(p: Array, q: Array) -> Array:
+        def latent(p: Array, q: Array | None) -> Array:
+            assert q is not None  # as the decoder is given features
             prior, posterior = DiagonalGaussian.from_network(p), DiagonalGaussian.from_network(q)
             z = posterior.sample(folded(keys.reshape(-1), len(layers)))
             layers.append(jax.tree.map(lambda leaf: leaf.reshape(*shape, -1), (posterior, prior, z)))
@@ -160,8 +161,8 @@ class LadderVAE(BaseVAE):
 
         def latent(p: Array, q: Array | None) -> Array:
             prior = DiagonalGaussian.from_network(p)
-            deviation = temperature * jnp.sqrt(prior.variance)
-            return add(lambda own: prior.mean + deviation * normal_like(deviation, own, -2), p.shape[-1])
+            mean, deviation = jnp.asarray(prior.mean), temperature * jnp.sqrt(prior.variance)
+            return add(lambda own: mean + deviation * normal_like(deviation, own, -2), p.shape[-1])
 
         prior = self.prior_distribution(variables)
         top = add(lambda own: prior.sample(own, count, temperature), self.latent_dim)
@@ -176,10 +177,9 @@ class LadderVAE(BaseVAE):
         """Outputs of the decoder for latents of the top layer, [n, latent]."""
         try:
             own = of_part(variables, "decoder")
-            outputs: Array = self.decoder.apply(own, z, latent, features, train=train, **condition)
+            return cast(Array, self.decoder.apply(own, z, latent, features, train=train, **condition))
         except FOREIGN as error:
             raise foreign(self.decoder, error) from error
-        return outputs
 
 
 def _zeros(p: Array, q: Array | None) -> Array:
