@@ -25,7 +25,8 @@ def save_picture(path: Path, figure: Figure) -> None:
     with more than 2**16 colours, such as photographs, use the default and dithering, which suit them better.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=min(130, 1150 / max(figure.get_size_inches())))
+    dpi = min(130, 1150 / max(figure.get_size_inches()))
+    figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.05)  # without the space that no grid fills
     picture = Image.open(drawn).convert("RGB")
     if picture.getcolors(maxcolors=2**16) is None:
         few = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
