@@ -31,7 +31,7 @@ import vae_jax as vj
 from vae_jax.errors import require_not_negative, require_positive, require_positive_int
 from vae_jax.evaluation.attributes import AttributeClassifier, at_share, edit, train_attribute_classifier
 from vae_jax.evaluation.blocks import in_blocks
-from vae_jax.evaluation.latents import attribute_vector
+from vae_jax.evaluation.latents import attribute_vector, straight_paths
 from vae_jax.models import Variables
 from vae_jax.objectives import Objective, layer_distances
 
@@ -268,7 +268,10 @@ def measure(
         "reconstructions": of_images(again, real, independent),
         "test_kl": trained.history[-1]["test_kl"],
     }
-    shown = {"reconstructions": again[:SHOWN], "interpolation": decode(trained, between(z[0], z[1], SHOWN))}
+    shown = {
+        "reconstructions": again[:SHOWN],
+        "interpolation": decode(trained, straight_paths(z[:1], z[1:2], SHOWN)[0]),
+    }
     for (name, prior), prior_key in zip(PRIORS.items(), prior_keys, strict=True):
         fit_key, draw_key = jax.random.split(prior_key)
         fitted = model, variables
@@ -340,12 +343,6 @@ def detector() -> Any:
     from skimage.feature import Cascade
 
     return Cascade(lbp_frontal_face_cascade_filename())
-
-
-def between(start: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
-    """Points on the straight line between two encodings."""
-    share = np.linspace(0, 1, count, dtype=np.float32)[:, None]
-    return (1 - share) * start + share * end
 
 
 def attribute_effects(

@@ -145,13 +145,14 @@ def reduced(run: Run, size: int) -> Run:
 
 
 def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
-    """Train the VAE, whose Gaussian likelihood has a learned variance, or with `Delta` the plain autoencoder.
+    """Train the VAE or, with `Delta`, the plain autoencoder.
 
-    The models of images in colour have linear paths, so that the VAE starts at probabilistic PCA.
+    The Gaussian likelihood of the VAE has the optimal variance (Rybkin et al., 2021). The models of images in colour
+    have linear paths, so that the VAE starts at probabilistic PCA.
     """
     init_key, train_key = jax.random.split(key)
     plain, shape, start = posterior is vj.Delta, run.data.event_shape, None
-    likelihood = vj.Gaussian() if plain else vj.LearnedGaussian()
+    likelihood = vj.Gaussian() if plain else vj.OptimalGaussian()
     if shape[-1] == 1:
         model = vj.mlp_vae(shape, config.latent_dim or 32, config.hidden, likelihood, posterior)
     else:

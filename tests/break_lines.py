@@ -75,11 +75,11 @@ LINES = [
             ),
             ("jax.nn.softplus(-fake).mean", "-jax.nn.softplus(fake).mean", "test_adversarial larsen"),
             (
-                "self.noise * normal_like(batch.targets, _folded(keys, _NOISE), batch_axis=0)",
+                "self.noise * normal_like(batch.targets, folded(keys, _NOISE), batch_axis=0)",
                 "0.0",
                 "test_adversarial belong",
             ),
-            ("_folded(keys, _DRAW)", "_folded(keys, 0)", "test_adversarial larsen"),
+            ("folded(keys, _DRAW)", "_folded(keys, 0)", "test_adversarial larsen"),
             ("0.5 * self.penalty", "self.penalty", "test_adversarial penalty"),
         ],
         "vae_jax/checkpoints/published.py": [

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from vae_jax.data.transforms import Batch
 from vae_jax.distributions import example_keys, normal_like
 from vae_jax.errors import InputError, named, require_not_negative
+from vae_jax.models.apply import folded
 from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Discriminator
 from vae_jax.objectives.base import Loss
@@ -116,7 +117,7 @@ class Adversarial:
             raise InputError("the state has no discriminator; expected init(..., objective=) with this objective")
         loss = self.objective(key, model, variables, batch, step)
         keys = example_keys(key, len(batch.x))
-        noise = self.noise * normal_like(batch.targets, _folded(keys, _NOISE), batch_axis=0)
+        noise = self.noise * normal_like(batch.targets, folded(keys, _NOISE), batch_axis=0)
 
         def judge(x: Array) -> tuple[Array, Array]:
             outputs = self.discriminator.apply({"params": variables["params"][DISCRIMINATOR]}, x + noise)
@@ -151,13 +152,9 @@ def _draws(
         alone = jax.tree.map(lambda leaf: leaf[None], condition)
         return jax.tree.map(lambda leaf: leaf[0], model.sample(key, variables, 1, alone).z)
 
-    z = jax.vmap(draw)(_folded(keys, _DRAW), condition)
+    z = jax.vmap(draw)(folded(keys, _DRAW), condition)
     unused = jax.random.key(0)  # all layers are given
     return model.sample(unused, variables, len(keys), condition, given=z).px_z.mean
-
-
-def _folded(keys: Key[Array, " batch"], number: int) -> Key[Array, " batch"]:
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
 class AdversarialWarning(UserWarning):
