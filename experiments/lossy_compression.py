@@ -42,8 +42,8 @@ class Config(Options):
     """Options of this experiment."""
 
     latent_dim: int | None = None
-    """Number of latent dimensions. The default is 32 for grey images and 96 for images in colour."""
-    hidden: tuple[int, ...] = (512, 256)
+    """Number of latent dimensions. The default is 64 for grey images and 96 for images in colour."""
+    hidden: tuple[int, ...] = (1024, 512)
     """Widths of the dense layers of the encoders of grey images; the decoders reverse their order."""
     features: tuple[int, ...] = (32, 64, 128)
     """Numbers of channels of the convolutions of the encoders of images in colour; the decoders reverse their order."""
@@ -89,7 +89,7 @@ class Point(NamedTuple):
 def main(config: Config) -> Report:
     """Train the models, compress the test images at several rates, and write the pictures and the report."""
     require_options(config)
-    run = reduced(Run.start("lossy_compression", config, epochs=15, batch_size=128, small=0), config.size)
+    run = reduced(Run.start("lossy_compression", config, epochs=20, batch_size=128, small=0), config.size)
     known, test = run.data.train.images[:KNOWN], run.data.test.images[: config.images]
     ae_key, vae_key = jax.random.split(run.key)
     autoencoder, vae = train(ae_key, run, config, vj.Delta), train(vae_key, run, config, vj.DiagonalGaussian)
@@ -154,7 +154,7 @@ def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
     plain, shape, start = posterior is vj.Delta, run.data.event_shape, None
     likelihood = vj.Gaussian() if plain else vj.OptimalGaussian()
     if shape[-1] == 1:
-        model = vj.mlp_vae(shape, config.latent_dim or 32, config.hidden, likelihood, posterior)
+        model = vj.mlp_vae(shape, config.latent_dim or 64, config.hidden, likelihood, posterior)
     else:
         model = vj.conv_vae(shape, config.latent_dim or 96, config.features, likelihood, posterior, linear=True)
         if not plain:
