@@ -82,7 +82,7 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles):
 
 def test_the_perceptual_distance_of_two_faces_is_about_one():
     network = vj.ConvFeatures((4, 4))
-    variables = network.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    variables = network.init(jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3)))
     images = np.random.default_rng(0).random((40, 64, 64, 3)).astype(np.float32)
     split = vj.Split(np.round(255 * images).astype(np.uint8))
     run = type("Run", (), {"data": type("Data", (), {"train": split})})

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.spatial.distance import cdist
 
 from vae_jax.data.arrays import as_reals
 from vae_jax.errors import InputError, array_spec, require_positive_int
@@ -125,6 +124,8 @@ def density_and_coverage(real: Any, generated: Any, k: int = 5) -> Neighbourhood
             f"features have shapes {real.shape} and {generated.shape}; expected [n, D] and [m, D], n above k = {k} and "
             "m at least 1"
         )
+    from scipy.spatial.distance import cdist  # imported here, because the rest of the library does without SciPy
+
     radii = np.sort(cdist(real, real), axis=1)[:, k]  # after the distance of 0 to itself
     within = cdist(generated, real) <= radii[None]
     return Neighbourhoods(within.sum(axis=1) / k, within.any(axis=0).astype(np.float64))
