@@ -30,7 +30,7 @@ def key(seed=1):
 
 def far_from_the_start(model, scale=0.5, **settings):
     """Variables whose priors and posteriors all differ: at first, those below the top are N(0, I)."""
-    variables = model.init(key(0), **settings)
+    variables = jax.jit(model.init)(key(0), **settings)
     leaves, structure = jax.tree.flatten(variables["params"])
     keys = jax.random.split(key(9), len(leaves))
     moved = [leaf + scale * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
@@ -92,34 +92,41 @@ def test_the_kl_of_each_layer_is_the_mean_of_its_log_ratio_at_one_choice_of_the_
 def test_the_densities_of_a_layer_are_those_of_the_parameters_that_the_decoder_gives(model):
     variables = far_from_the_start(model, 0.1)
     x = jnp.round(jax.random.uniform(key(), (2, *model.event_shape)))
-    code = model.code(variables, vj.Batch(x))
-    seen = []
 
-    def latent(p, q):
-        seen.append((p, q))
-        return q[:, 0]
+    @jax.jit
+    def first_layer_below(variables, x):
+        """Its parameters in the decoder, and its terms, with a top layer without noise for the same inputs."""
+        code = model.code(variables, vj.Batch(x))
+        seen = []
 
-    model.decoder.apply({"params": variables["params"]["decoder"]}, code.posterior.mean, latent, code.features)
-    prior, posterior = (vj.DiagonalGaussian(of[:, 0], of[:, 1]) for of in seen[0])
-    # A top layer without noise, so that the second layer has the same inputs.
-    still = vj.DiagonalGaussian(code.posterior.mean, jnp.full_like(code.posterior.mean, -40.0))
-    terms = model.terms(key(), variables, vj.Batch(x), jnp.arange(200), code=dataclasses.replace(code, posterior=still))
-    z = terms.z["z2"]
+        def latent(p, q):
+            seen.append((p, q))
+            return q[:, 0]
+
+        model.decoder.apply({"params": variables["params"]["decoder"]}, code.posterior.mean, latent, code.features)
+        still = vj.DiagonalGaussian(code.posterior.mean, jnp.full_like(code.posterior.mean, -40.0))
+        still = dataclasses.replace(code, posterior=still)
+        terms = model.terms(key(), variables, vj.Batch(x), jnp.arange(200), code=still)
+        return seen[0], terms.z["z2"], terms.log_ratio["z2"], terms.kl["z2"]
+
+    parameters, z, log_ratio, kl = first_layer_below(variables, x)
+    prior, posterior = (vj.DiagonalGaussian(of[:, 0], of[:, 1]) for of in parameters)
     expected = posterior.log_prob(z) - prior.log_prob(z)
-    np.testing.assert_allclose(terms.log_ratio["z2"].sum(axis=-1), expected, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(terms.kl["z2"][0], vj.kl_divergence(posterior, prior, z), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(log_ratio.sum(axis=-1), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(kl[0], vj.kl_divergence(posterior, prior, z), rtol=1e-3, atol=1e-4)
     noise = np.asarray((z - posterior.mean[None]) / jnp.sqrt(posterior.variance)[None])
     assert abs(noise.mean()) < 0.1
     assert noise.std() == pytest.approx(1, abs=0.1)
 
 
 def test_at_first_maps_of_latents_are_standard_normal_and_carry_nothing():
-    variables = MAPS.init(key(0))
-    kl = MAPS.terms(key(), variables, vj.Batch(jnp.round(jax.random.uniform(key(), (4, 8, 8, 3))))).kl
+    variables = jax.jit(MAPS.init)(key(0))
+    x = jnp.round(jax.random.uniform(key(), (4, 8, 8, 3)))
+    kl = jax.jit(lambda variables, x: MAPS.terms(key(), variables, vj.Batch(x)).kl)(variables, x)
     assert [of_layer.shape for of_layer in kl.values()] == [(1, 4, 3), (1, 4, 8), (1, 4, 8), (1, 4, 32)]
     assert all(float(jnp.abs(kl[layer]).max()) == 0 for layer in ("z2", "z3", "z4"))
     assert float(kl["z1"].max()) > 0
-    z = MAPS.sample(key(), variables, 500).z
+    z = jax.jit(lambda variables: MAPS.sample(key(), variables, 500).z)(variables)
     assert np.std(z["z4"]) == pytest.approx(1, abs=0.05)
 
 
@@ -214,10 +221,10 @@ def test_with_every_part_of_the_library_a_ladder_trains_and_is_evaluated(name):
     if isinstance(model.likelihood, vj.OptimalGaussian):
         return  # its scale is that of the examples in the mask
     masked = dataclasses.replace(batch, mask=jnp.ones(48).at[40:].set(0))
-    grads = [
-        jax.grad(lambda p, b=b: jnp.mean(of_loss(model, variables | {"params": p}, b)[:40]))(variables["params"])
-        for b in (batch, masked)
-    ]
+    gradient = jax.jit(
+        jax.grad(lambda params, batch: of_loss(model, variables | {"params": params}, batch)[:40].mean())
+    )
+    grads = [gradient(variables["params"], each) for each in (batch, masked)]
     for one, other in zip(*map(jax.tree.leaves, grads), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
         assert np.isfinite(one).all()
@@ -231,9 +238,8 @@ def test_missing_entries_do_not_enter():
     variables = far_from_the_start(THREE, 0.1)
     x = jnp.round(jax.random.uniform(key(), (4, 8, 8, 1)))
     observed = jnp.ones_like(x).at[:, :4].set(0)
-    one, other = (
-        THREE.terms(key(), variables, vj.Batch(given, observed=observed)).log_px_z for given in (x, x.at[:, :4].set(1))
-    )
+    log_px_z = jax.jit(lambda x: THREE.terms(key(), variables, vj.Batch(x, observed=observed)).log_px_z)
+    one, other = log_px_z(x), log_px_z(x.at[:, :4].set(1))
     np.testing.assert_array_equal(one, other)
 
 
