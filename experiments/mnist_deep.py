@@ -105,11 +105,16 @@ def number_of_epochs(model: vj.LadderVAE, run: Run, config: Config) -> int:
     With checkpoints, the number is that of the first start, so that a resumed run keeps its schedule.
 
     Raises:
-      InputError: The checkpoints are those of another number of minutes.
+      InputError: The checkpoints are those of another number of minutes, or there are several processes, each of which
+        would measure another time.
     """
     minutes = config.minutes or (MINUTES if run.name == "mnist_deep" else None)
     if config.training.epochs is not None or config.smoke or minutes is None:
         return run.epochs
+    if config.devices.coordinator is not None:
+        raise vj.InputError(
+            "several processes would time themselves and train for different numbers of epochs; expected --epochs"
+        )
     kept = config.checkpoints.checkpoint_dir
     if kept is None:
         return epochs_within(minutes, model, run)

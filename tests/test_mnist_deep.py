@@ -7,7 +7,7 @@ import jax
 import mnist_deep
 import numpy as np
 import pytest
-from harness.options import CheckpointOptions, DataOptions, TrainingOptions
+from harness.options import CheckpointOptions, DataOptions, DeviceOptions, TrainingOptions
 from mnist_deep import Config, main
 
 import vae_jax as vj
@@ -119,6 +119,15 @@ def test_bad_options_are_refused_before_training(config, monkeypatch, options, m
     monkeypatch.setattr(vj, "fit", None)  # any training would fail
     with pytest.raises(vj.InputError, match=message):
         main(replace(config, **options))
+
+
+def test_several_processes_are_told_to_agree_on_the_epochs(config):
+    devices = DeviceOptions(coordinator="localhost:1", num_processes=1, process_id=0)
+    run = mnist_deep.Run.start("mnist_deep", config, epochs=1, batch_size=250)
+    with pytest.raises(vj.InputError, match="different numbers of epochs; expected --epochs"):
+        mnist_deep.number_of_epochs(vj.ladder_vae(), run, replace(config, minutes=1.0, devices=devices))
+    given = replace(config, training=TrainingOptions(epochs=3, batch_size=48), devices=devices)
+    assert mnist_deep.number_of_epochs(vj.ladder_vae(), run, given) == run.epochs
 
 
 def test_the_report_is_json(config):
