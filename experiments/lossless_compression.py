@@ -84,12 +84,10 @@ def main(config: Config) -> Report:
     }
     found, costs = {}, {}
     for key, (name, kind) in zip(jax.random.split(run.key, len(kinds)), kinds.items(), strict=True):
-        train_key, measure_key = jax.random.split(key)
+        train_key, measure_key, pixel_key = jax.random.split(key, 3)
         trained = train(train_key, kind, run, config, name)
         found[name] = measure(measure_key, name, kind, trained, run, config)
-        costs[name] = cost_of_pixels(
-            jax.random.fold_in(measure_key, 1), trained, levels_of(run.data.test, kind)[:SHOWN]
-        )
+        costs[name] = cost_of_pixels(pixel_key, trained, levels_of(run.data.test, kind)[:SHOWN])
         print(table(name, found[name]))
     run.save("rates", bars(found, f"The test images of {run.where}, in bits per pixel"))
     run.save("bits", maps(costs, f"Bits of each pixel given z, and of z, of test images; {run.where}"))
