@@ -128,10 +128,13 @@ def main(config: Config) -> Report:
         "adversarial": adversarial,
         "both": replace(adversarial, objective=perceptual),
     }
-    keys = dict(zip(objectives, jax.random.split(run.key, len(objectives)), strict=True))
+    keys = {
+        name: jax.random.split(key)  # for the training, and for the measurements
+        for name, key in zip(objectives, jax.random.split(run.key, len(objectives)), strict=True)
+    }
     models = {
         name: run.train(
-            keys[name],
+            keys[name][0],
             vae,
             objective,
             train_transform=vj.Mirrored(),
@@ -146,8 +149,7 @@ def main(config: Config) -> Report:
     of_faces = {"detected": detected(real)}
     measured, pictures = {}, {}
     for name, trained in models.items():
-        key = jax.random.fold_in(keys[name], 1)
-        measured[name], pictures[name] = measure(key, run, trained, features, independent, real, prior_steps)
+        measured[name], pictures[name] = measure(keys[name][1], run, trained, features, independent, real, prior_steps)
         measured[name] |= of_training(trained)
         print_row(name, measured[name], of_faces)
     draw(run, real, pictures, measured)
