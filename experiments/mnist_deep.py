@@ -9,30 +9,25 @@ samples, and shows what each layer decides: rows of samples with the upper layer
 With `--checkpoint-dir`, a run that was interrupted is resumed, with the number of epochs that it started with.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+from harness.budget import number_of_epochs
+from harness.layers import bound_by_minutes, samples_by_given_layers, samples_by_temperature
 from harness.options import Options, TrainingOptions
-from harness.recipe import averaged_adamw
 from harness.run import Report, Run, run_script
-from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.errors import require_positive, require_positive_int
 
 TRANSFORM = vj.Binarize()
 MINUTES = 12.0  # default on MNIST
-TIMED_STEPS = 40
 PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=4, hidden=(100,)))}
-TEMPERATURES = (1.0, 0.8, 0.6)
-DRAWS, PER_ROW = 40, 10  # samples at each temperature, and in a row
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,8 @@ def main(config: Config) -> Report:
     require_positive_int(samples=config.samples)
     run = Run.start("mnist_deep", config, epochs=1, batch_size=250)
     model = vj.ladder_vae(run.data.event_shape, config.latent_dims, config.hidden, prior=PRIORS[config.prior])
-    run = replace(run, epochs=number_of_epochs(model, run, config))
+    minutes = config.minutes or (MINUTES if run.name == "mnist_deep" else None)
+    run = replace(run, epochs=number_of_epochs(run, model, TRANSFORM, minutes))
     train_key, test_key, weight_key, kl_key, draw_key = jax.random.split(run.key, 5)
 
     warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * run.steps)))
@@ -95,60 +91,10 @@ def main(config: Config) -> Report:
     print(row(run, numbers))
     run.save("samples", samples_by_temperature(draw_key, model, trained.variables, run.where))
     run.save("layers", samples_by_given_layers(jax.random.clone(draw_key), model, trained.variables, run.where))
-    run.save("minutes", bound_by_minutes(numbers, run.where))
+    times, bounds = numbers["minutes_by_epoch"], numbers["test_negative_elbo_by_epoch"]
+    title = f"Ladder VAE; {run.where}, {TRANSFORM.label}"
+    run.save("minutes", bound_by_minutes(times, bounds, "nats per test image", title, -log_px.mean))
     return run.report(numbers)
-
-
-def number_of_epochs(model: vj.LadderVAE, run: Run, config: Config) -> int:
-    """The epochs of `--epochs`, or those that `--minutes` allow, or the default of the data set.
-
-    With checkpoints, the number is that of the first start, so that a resumed run keeps its schedule.
-
-    Raises:
-      InputError: The checkpoints are those of another number of minutes, or there are several processes, each of which
-        would measure another time.
-    """
-    minutes = config.minutes or (MINUTES if run.name == "mnist_deep" else None)
-    if config.training.epochs is not None or config.smoke or minutes is None:
-        return run.epochs
-    if config.devices.coordinator is not None:
-        raise vj.InputError(
-            "several processes would time themselves and train for different numbers of epochs; expected --epochs"
-        )
-    kept = config.checkpoints.checkpoint_dir
-    if kept is None:
-        return epochs_within(minutes, model, run)
-    file = kept / "budget.json"
-    if not file.exists():
-        kept.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"minutes": minutes, "epochs": epochs_within(minutes, model, run)}))
-    budget = json.loads(file.read_text())
-    if budget["minutes"] != minutes:
-        raise vj.InputError(
-            f"minutes is {minutes:g}, but {kept} has a run of {budget['minutes']:g} minutes, whose schedule is longer "
-            "or shorter; expected the same number, or another --checkpoint-dir"
-        )
-    return int(budget["epochs"])
-
-
-def epochs_within(minutes: float, model: vj.LadderVAE, run: Run) -> int:
-    """The number of epochs, from the time of a few steps; one at least."""
-    optimizer = averaged_adamw(run.options.training.learning_rate, run.options.training.weight_decay, run.steps)
-    _, history = vj.fit(
-        vj.init(jax.random.key(0), model, optimizer),
-        vj.make_train_step(model, vj.ELBO(), optimizer),
-        run.data.train[: TIMED_STEPS * run.batch_size],
-        transform=TRANSFORM,
-        epochs=4,
-        batch_size=run.batch_size,
-        progress=False,
-        **run.devices,
-    )
-    steps = min(TIMED_STEPS, len(run.data.train) // run.batch_size)
-    seconds = float(np.median([record["seconds"] for record in history[1:]])) / steps
-    epochs = max(1, int(60 * minutes / seconds / (len(run.data.train) // run.batch_size)))
-    print(f"{1e3 * seconds:.1f} ms a step: {epochs} epochs in {minutes:g} minutes")
-    return epochs
 
 
 def row(run: Run, numbers: Mapping[str, Any]) -> str:
@@ -161,50 +107,6 @@ def row(run: Run, numbers: Mapping[str, Any]) -> str:
         f"{numbers['test_negative_elbo']:.2f}; {run.epochs} epochs, {numbers['minutes']:.1f} min\n"
         f"  KL by layer: {layers}"
     )
-
-
-def samples_by_temperature(key: jax.Array, model: vj.LadderVAE, variables: dict[str, Any], where: str) -> Figure:
-    """Samples of the model with the same noise, of which the standard deviation is multiplied by each temperature."""
-    sheets = [
-        (
-            f"temperature {temperature:g}",
-            np.asarray(model.sample(jax.random.clone(key), variables, DRAWS, temperature=temperature).px_z.mean),
-        )
-        for temperature in TEMPERATURES
-    ]
-    return vj.plot.sheets(sheets, PER_ROW, len(sheets), f"E[x|z] of samples from the ladder VAE; {where}")
-
-
-def samples_by_given_layers(key: jax.Array, model: vj.LadderVAE, variables: dict[str, Any], where: str) -> Figure:
-    """Rows of samples that share the latents of the upper layers, for each number of layers that they share.
-
-    Each of the rows starts from one sample of all layers. The last sheet shares all layers but the last.
-    """
-    first_key, below_key = jax.random.split(key)
-    rows = 4
-    first = model.sample(first_key, variables, rows).z
-    names = list(first)
-    sheets = []
-    for shared in range(1, len(names)):
-        given = {name: jnp.repeat(first[name], PER_ROW, axis=0) for name in names[:shared]}
-        drawn = model.sample(jax.random.fold_in(below_key, shared), variables, rows * PER_ROW, given=given)
-        sheets.append((f"{', '.join(names[:shared])} shared by a row", np.asarray(drawn.px_z.mean)))
-    title = f"E[x|z] with the upper layers fixed and those below sampled; {where}"
-    return vj.plot.sheets(sheets, PER_ROW, len(sheets), title)
-
-
-def bound_by_minutes(numbers: Mapping[str, Any], where: str) -> Figure:
-    """Plot the negative ELBO of the test images against minutes of training, and the final estimate of log p(x)."""
-    figure, axes = vj.plot.single_axes(f"Ladder VAE; {where}, {TRANSFORM.label}")
-    bounds, minutes = numbers["test_negative_elbo_by_epoch"], numbers["minutes_by_epoch"]
-    blue, red = vj.plot.COLOURS[1], vj.plot.COLOURS[0]
-    axes.plot(minutes, bounds, color=blue, label="negative ELBO of the averaged parameters")
-    axes.plot(minutes[-1], -numbers["test_log_px"], "*", color=red, markersize=12, label="-log p(x) at the end")
-    late = bounds[len(bounds) // 10 :]
-    axes.set_ylim(-numbers["test_log_px"] - 1, max(late) + 1)
-    axes.set(xlabel="minutes of training", ylabel="nats per test image")
-    axes.legend(frameon=False)
-    return figure
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ X = jnp.asarray(np.random.default_rng(0).integers(0, 2, (5, *SHAPE)), jnp.float3
 BATCH = vj.Batch(X)
 DATA = small_split(48, size=8)
 THREE = vj.ladder_vae((8, 8, 1), latent_dims=(3, 4, 5), hidden=(6,))
+WAVELETS = vj.wavelet_ladder_vae((4, 4, 3), (3,), (1,), deviation=0.1)
 MAPS = vj.conv_ladder_vae((8, 8, 3), 3, channels=(4, 8), groups=(1, 2), latent_channels=2)
 
 
@@ -88,7 +89,7 @@ def test_the_kl_of_each_layer_is_the_mean_of_its_log_ratio_at_one_choice_of_the_
     assert float(terms.kl["z2"].std()) > 1e-3
 
 
-@pytest.mark.parametrize("model", [THREE, MAPS], ids=["dense", "maps"])
+@pytest.mark.parametrize("model", [THREE, MAPS, WAVELETS], ids=["dense", "maps", "wavelets"])
 def test_the_densities_of_a_layer_are_those_of_the_parameters_that_the_decoder_gives(model):
     variables = far_from_the_start(model, 0.1)
     x = jnp.round(jax.random.uniform(key(), (2, *model.event_shape)))
@@ -195,6 +196,10 @@ MODELS = {
     "labels": (CONDITIONAL, vj.Binarize()),
     "maps": (
         vj.conv_ladder_vae((8, 8, 1), 3, (4, 6), (1, 1), 2, vj.MixtureOfLogistics(2), vj.FullGaussian),
+        vj.Scale(),
+    ),
+    "wavelets": (
+        vj.wavelet_ladder_vae((8, 8, 1), (4, 6), (1, 1), vj.MixtureOfLogistics(2), deviation=0.1),
         vj.Scale(),
     ),
 }

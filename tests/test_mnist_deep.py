@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 
+import harness.budget as budget
 import jax
 import mnist_deep
 import numpy as np
 import pytest
+from harness.layers import PER_ROW, samples_by_given_layers
 from harness.options import CheckpointOptions, DataOptions, DeviceOptions, TrainingOptions
+from matplotlib.figure import Figure
 from mnist_deep import Config, main
 
 import vae_jax as vj
@@ -56,7 +59,7 @@ def test_a_run_of_some_minutes_keeps_its_length_when_it_is_resumed(config, secon
     names = {f"mnist_deep_{part}.png" for part in ("samples", "layers", "minutes")} | {"mnist_deep.json"}
     assert {path.name for path in config.out.iterdir()} == names
 
-    monkeypatch.setattr(mnist_deep, "epochs_within", lambda *_: 7)  # a slower or faster machine
+    monkeypatch.setattr(budget, "epochs_within", lambda *_: 7)  # a slower or faster machine
     again = main(config)
     assert again.shared["epochs"] == 4
     assert again.numbers["test_log_px"] == numbers["test_log_px"]
@@ -66,7 +69,7 @@ def test_a_run_of_some_minutes_keeps_its_length_when_it_is_resumed(config, secon
 
 def test_the_default_is_minutes_on_mnist_and_steps_elsewhere(config, monkeypatch):
     lengths = []
-    monkeypatch.setattr(mnist_deep, "epochs_within", lambda minutes, *_: round(minutes * 10))
+    monkeypatch.setattr(budget, "epochs_within", lambda minutes, *_: round(minutes * 10))
     monkeypatch.setattr(mnist_deep.Run, "train", lambda run, *_, **__: lengths.append(run.epochs))
     config = replace(config, checkpoints=CheckpointOptions())
     digits = DataOptions(dataset="digits")
@@ -86,22 +89,35 @@ def test_the_default_is_minutes_on_mnist_and_steps_elsewhere(config, monkeypatch
 
 
 def test_rows_share_the_latents_that_are_given(monkeypatch):
+    """At a temperature of 0, what is sampled below is a function of what is given."""
     model = vj.ladder_vae((4, 4, 1), (2, 3), (4,))
+    variables = model.init(jax.random.key(1))
+    sheets = []
+    monkeypatch.setattr(vj.plot, "sheets", lambda parts, *_: sheets.extend(parts) or Figure())
+    for temperature in (0.0, 1.0):
+        samples_by_given_layers(jax.random.key(0), model, variables, "test", temperature=temperature)
+    (title, still), (_, drawn) = sheets
+    assert title == "z1 shared by a row"
+    still, drawn = (images.reshape(4, PER_ROW, 16) for images in (still, drawn))
+    np.testing.assert_allclose(still, np.broadcast_to(still[:, :1], still.shape), rtol=1e-5)
+    assert drawn.std(axis=1).min() > 0
+
+
+def test_the_rows_share_as_many_layers_as_are_asked_for(monkeypatch):
+    model = vj.ladder_vae((4, 4, 1), (2, 3, 2), (4,))
     given = []
     sample = type(model).sample
 
     def seen(self, *args, **kwargs):
-        given.append(kwargs.get("given"))
+        given.append({name: z.shape for name, z in kwargs.get("given", {}).items()})
         return sample(self, *args, **kwargs)
 
     monkeypatch.setattr(type(model), "sample", seen)
-    figure = mnist_deep.samples_by_given_layers(jax.random.key(0), model, model.init(jax.random.key(1)), "test")
-    assert given[0] is None
-    assert [list(of_sheet) for of_sheet in given[1:]] == [["z1"]]
-    z1 = np.asarray(given[1]["z1"]).reshape(4, mnist_deep.PER_ROW, 2)
-    np.testing.assert_array_equal(z1, np.broadcast_to(z1[:, :1], z1.shape))
-    assert len(np.unique(z1[:, 0, 0])) == 4
-    assert figure.axes[0].get_title() == "z1 shared by a row"
+    figure = samples_by_given_layers(jax.random.key(0), model, model.init(jax.random.key(1)), "test")
+    assert given == [{}, {"z1": (40, 2)}, {"z1": (40, 2), "z2": (40, 3)}]
+    assert [axes.get_title() for axes in figure.axes][:2] == ["z1 shared by a row", "z1 to z2 shared by a row"]
+    samples_by_given_layers(jax.random.key(0), model, model.init(jax.random.key(1)), "test", [2])
+    assert given[3:] == [{}, {"z1": (40, 2), "z2": (40, 3)}]
 
 
 @pytest.mark.parametrize(
@@ -124,10 +140,14 @@ def test_bad_options_are_refused_before_training(config, monkeypatch, options, m
 def test_several_processes_are_told_to_agree_on_the_epochs(config):
     devices = DeviceOptions(coordinator="localhost:1", num_processes=1, process_id=0)
     run = mnist_deep.Run.start("mnist_deep", config, epochs=1, batch_size=250)
+
+    def epochs(options):
+        run_of_one = replace(run, options=replace(options, devices=devices))  # without a coordinator to wait for
+        return budget.number_of_epochs(run_of_one, vj.ladder_vae(), mnist_deep.TRANSFORM, 1.0)
+
     with pytest.raises(vj.InputError, match="different numbers of epochs; expected --epochs"):
-        mnist_deep.number_of_epochs(vj.ladder_vae(), run, replace(config, minutes=1.0, devices=devices))
-    given = replace(config, training=TrainingOptions(epochs=3, batch_size=48), devices=devices)
-    assert mnist_deep.number_of_epochs(vj.ladder_vae(), run, given) == run.epochs
+        epochs(config)
+    assert epochs(replace(config, training=TrainingOptions(epochs=3, batch_size=48))) == run.epochs
 
 
 def test_the_report_is_json(config):

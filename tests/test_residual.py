@@ -1,5 +1,6 @@
 """3 x 3 convolutions and residual networks, against Linen's own layers and the published sizes."""
 
+import math
 from functools import partial
 
 import jax
@@ -384,6 +385,14 @@ def test_mixtures_have_the_given_locations(likelihood):
     # Locations are added to those of the outputs, in the unit of the pixels.
     again = likelihood.with_locations(found, jnp.asarray(0.5 + 0.1 * image))
     np.testing.assert_allclose(likelihood(again).mean, 1.1 * image, atol=1e-4)
+    # In a unit, an untrained network has the image as locations, and scales of half of it: levels range from -1 to 1.
+    fine = likelihood(likelihood.with_locations(0 * outputs, jnp.asarray(image), 0.01))
+    np.testing.assert_allclose(fine.mean, image, atol=1e-4)
+    deviation = np.asarray(jax.vmap(fine.sample)(jax.random.split(jax.random.key(0), 2000))).std(axis=0).mean()
+    assert deviation == pytest.approx(0.005 * math.pi / math.sqrt(3), rel=0.02)
+    if isinstance(likelihood, vj.MixtureOfLogistics):  # whose locations do not depend on other channels
+        shifted = likelihood.with_locations(0 * outputs + 0.5, jnp.asarray(image), 0.01)
+        np.testing.assert_allclose(likelihood(shifted).mean, image + 0.0025, atol=1e-4)
 
 
 MAKERS = {

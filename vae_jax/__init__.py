@@ -115,6 +115,7 @@ from vae_jax.models import (
     mlp_vae,
     parameter_table,
     resnet_vae,
+    wavelet_ladder_vae,
 )
 from vae_jax.networks import (
     MLP,
@@ -299,6 +300,7 @@ __all__ = [
     "value",
     "warm_up_then_cosine",
     "warn_if_one_sided",
+    "wavelet_ladder_vae",
     "with_settings",
 ]
 

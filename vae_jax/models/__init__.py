@@ -1,6 +1,14 @@
 """Latent-variable models: the protocol that they implement, the variational autoencoder, and the ladder VAE."""
 
-from vae_jax.models.constructors import batch_norm_vae, conv_ladder_vae, conv_vae, ladder_vae, mlp_vae, resnet_vae
+from vae_jax.models.constructors import (
+    batch_norm_vae,
+    conv_ladder_vae,
+    conv_vae,
+    ladder_vae,
+    mlp_vae,
+    resnet_vae,
+    wavelet_ladder_vae,
+)
 from vae_jax.models.ladder import LadderVAE
 from vae_jax.models.protocol import Draws, LatentVariableModel, Terms, Variables, merged
 from vae_jax.models.table import parameter_table
@@ -21,4 +29,5 @@ __all__ = [
     "mlp_vae",
     "parameter_table",
     "resnet_vae",
+    "wavelet_ladder_vae",
 ]

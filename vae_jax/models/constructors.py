@@ -14,8 +14,9 @@ from vae_jax.distributions.likelihoods import (
     Gaussian,
     LearnedGaussian,
     Likelihood,
+    MixtureOfLogistics,
 )
-from vae_jax.errors import InputError, renamed, require_positive_int
+from vae_jax.errors import InputError, renamed, require_positive, require_positive_int
 from vae_jax.models.base import as_event_shape, require_parts
 from vae_jax.models.ladder import LadderVAE
 from vae_jax.models.vae import VAE
@@ -29,6 +30,8 @@ from vae_jax.networks import (
     DenseTopDown,
     ResNetDecoder,
     ResNetEncoder,
+    WaveletBottomUp,
+    WaveletTopDown,
     require_norm,
 )
 
@@ -46,6 +49,13 @@ def _require_layers(**sizes: Any) -> None:
     for name, given in sizes.items():
         if not given:
             raise InputError(f"{name} is {given!r}; expected one size or more")
+
+
+def _require_as_many(**numbers: Any) -> None:
+    """Raise `InputError` unless the two sequences have the same length."""
+    (first, one), (second, other) = numbers.items()
+    if len(one) != len(other):
+        raise InputError(f"{first} is {one!r} and {second} is {other!r}; expected as many of one as of the other")
 
 
 def _require_halvings(event_shape: tuple[int, ...], halvings: int) -> None:
@@ -373,8 +383,7 @@ def conv_ladder_vae(
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim, latent_channels=latent_channels)
     _require_widths(channels=channels, groups=groups)
-    if len(channels) != len(groups):
-        raise InputError(f"channels is {channels!r} and groups is {groups!r}; expected as many of one as of the other")
+    _require_as_many(channels=channels, groups=groups)
     require_parts(likelihood=likelihood, prior=prior, posterior=posterior)
     _require_halvings(event_shape, len(channels))
     coarsest_first = tuple(reversed(channels)), tuple(reversed(groups))
@@ -384,6 +393,63 @@ def conv_ladder_vae(
         event_shape=event_shape,
         latent_dim=latent_dim,
         posterior=posterior,
+        likelihood=likelihood,
+        classes=classes,
+        prior=prior,
+        condition_shape=condition_shape,
+    )
+
+
+def wavelet_ladder_vae(
+    event_shape: Any = (32, 32, 3),
+    channels: Any = (48, 96, 128),
+    blocks: Any = (1, 1, 1),
+    likelihood: Any = MixtureOfLogistics(1),
+    prior: Any = StandardNormal(),
+    deviation: Any = 0.6 / 255,
+    classes: int | None = None,
+    condition_shape: tuple[Any, ...] | None = None,
+) -> LadderVAE:
+    """Ladder VAE of images whose layers of latents start as the scales of a Haar transform.
+
+    The top layer has the means of the largest blocks of pixels, and each layer below the differences at one scale,
+    those of grey before those of colours (see `vae_jax.networks.wavelets`). At first, the posteriors are the
+    coefficients of the image with noise, so the model does not have to learn to use its many latents.
+
+    Args:
+      event_shape: Shape of one example, (height, width, channels); each scale halves height and width.
+      channels: Number of channels of the networks at each scale, the finest first; the finest is half of the image.
+      blocks: Number of residual blocks before each layer of latents at each scale, the finest first.
+      likelihood: Likelihood p(x|z) of pixels in [0, 1], of which the decoder gives the locations.
+      prior: Prior of the top layer.
+      deviation: Standard deviation of the noise of the pixels under the posterior, and scale of the likelihood, at
+        first; the difference between two levels of bytes is 1 / 255.
+      classes: Number of classes if the model is conditional on labels (see `VAE`).
+      condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
+
+    Returns:
+      The model, without variables; `init` creates them.
+
+    Raises:
+      InputError: A size is not a positive integer, the scales of `channels` and `blocks` differ in number, height or
+        width is not a multiple of 2**len(channels), or the likelihood has no locations
+        (`Likelihood.with_locations`).
+    """
+    event_shape = as_event_shape(event_shape)
+    _require_widths(channels=channels, blocks=blocks)
+    _require_as_many(channels=channels, blocks=blocks)
+    require_positive(deviation=deviation)
+    require_parts(likelihood=likelihood, prior=prior, posterior=DiagonalGaussian)
+    _require_halvings(event_shape, len(channels))
+    _linear_path(True, likelihood, event_shape)
+    height, width, colours = event_shape
+    scales = len(channels)
+    coarsest_first = tuple(reversed(channels)), tuple(reversed(blocks))
+    return LadderVAE(
+        encoder=WaveletBottomUp(scales, deviation),
+        decoder=WaveletTopDown(*coarsest_first, deviation, event_shape, likelihood),
+        event_shape=event_shape,
+        latent_dim=(height >> scales) * (width >> scales) * colours,
         likelihood=likelihood,
         classes=classes,
         prior=prior,

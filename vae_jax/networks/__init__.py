@@ -15,6 +15,7 @@ from vae_jax.networks.features import VGG19, ConvFeatures, Discriminator
 from vae_jax.networks.ladder import ConvBottomUp, ConvTopDown, DenseBottomUp, DenseTopDown
 from vae_jax.networks.nnx import NNXNetwork, from_nnx, takes
 from vae_jax.networks.residual import Conv3x3, DecoderBlock, EncoderBlock, ResNetDecoder, ResNetEncoder, require_norm
+from vae_jax.networks.wavelets import WaveletBottomUp, WaveletTopDown
 
 __all__ = [
     "MLP",
@@ -36,6 +37,8 @@ __all__ = [
     "ResNetDecoder",
     "ResNetEncoder",
     "Upsample",
+    "WaveletBottomUp",
+    "WaveletTopDown",
     "from_nnx",
     "identity",
     "require_norm",

@@ -85,20 +85,24 @@ class Likelihood:
         raise NotImplementedError
 
     def with_locations(
-        self, outputs: Float[Array, "*batch_and_outputs"], locations: Float[Array, "*batch_and_event"]
+        self,
+        outputs: Float[Array, "*batch_and_outputs"],
+        locations: Float[Array, "*batch_and_event"],
+        unit: float = 1.0,
     ) -> Float[Array, "*batch_and_outputs"]:
         """The outputs with `locations` added to the location of each entry; outputs of 0 then have these locations.
 
         Args:
           outputs: Outputs of the decoder, [*batch, *output_shape].
           locations: Locations in the unit of x, [*batch, *event].
+          unit: Factor of the locations, and of the scales if there are any, in `outputs`.
 
         Raises:
           InputError: The likelihood has other outputs than one location per entry.
         """
         if outputs.shape != locations.shape:
             raise InputError(f"{self} takes outputs of another shape than x, so that they are not locations alone")
-        return outputs + locations
+        return unit * outputs + locations
 
     def in_training(
         self, outputs: Float[Array, "samples batch ..."], variables: Variables, batch: Batch, event_ndim: int = 3

@@ -4,6 +4,7 @@ The decoder outputs are in units in which the levels range from -1 to 1, as in S
 such as those of an untrained network, are components in the middle of this range. Scales are soft-clipped.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -47,10 +48,13 @@ class MixtureOfLogistics(Likelihood):
         return (*event_shape, 3 * self.components)
 
     def with_locations(
-        self, outputs: Float[Array, "*batch_and_outputs"], locations: Float[Array, "*batch_and_event"]
+        self,
+        outputs: Float[Array, "*batch_and_outputs"],
+        locations: Float[Array, "*batch_and_event"],
+        unit: float = 1.0,
     ) -> Float[Array, "*batch_and_outputs"]:
-        """The outputs with `locations` added to the location of each component."""
-        return _plus(outputs, jnp.repeat(locations[..., None], self.components, axis=-1), self.components)
+        """The outputs with `locations` added to the location of each component (see `Likelihood.with_locations`)."""
+        return _moved(outputs, jnp.repeat(locations[..., None], self.components, axis=-1), self.components, unit)
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
@@ -140,10 +144,16 @@ class ColourMixtureOfLogistics(Likelihood):
         return (*event_shape[:2], 10 * self.components)
 
     def with_locations(
-        self, outputs: Float[Array, "*batch_and_outputs"], locations: Float[Array, "*batch_and_event"]
+        self,
+        outputs: Float[Array, "*batch_and_outputs"],
+        locations: Float[Array, "*batch_and_event"],
+        unit: float = 1.0,
     ) -> Float[Array, "*batch_and_outputs"]:
-        """The outputs with `locations` added to the location of each component, given preceding channels of 1/2."""
-        return _plus(outputs, jnp.repeat(locations, self.components, axis=-1), self.components)
+        """The outputs with `locations` added to the location of each component, given preceding channels of 1/2.
+
+        See `Likelihood.with_locations`.
+        """
+        return _moved(outputs, jnp.repeat(locations, self.components, axis=-1), self.components, unit)
 
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
@@ -218,11 +228,17 @@ class ColourMixtureOfLogisticsImage:
         return draw_like(self.outputs, key, self.event_ndim, draw)
 
 
-def _plus(outputs: Float[Array, "..."], locations: Float[Array, "..."], first: int) -> Float[Array, "..."]:
-    """The outputs with `locations` of components added, from the position `first` of the last axis on."""
-    after = outputs.shape[-1] - first - locations.shape[-1]
-    padding = [(0, 0)] * (outputs.ndim - 1) + [(first, after)]
-    return outputs + jnp.pad(2 * locations - 1, padding)
+def _moved(
+    outputs: Float[Array, "..."], locations: Float[Array, "..."], first: int, unit: float
+) -> Float[Array, "..."]:
+    """The outputs with locations and scales in `unit`, and with `locations` added.
+
+    The locations start at position `first` of the last axis, and the logarithms of the scales follow them.
+    """
+    count = locations.shape[-1]
+    before, location, log_scale, after = jnp.split(outputs, (first, first + count, first + 2 * count), axis=-1)
+    moved = [before, unit * location + (2 * locations - 1), log_scale + math.log(unit), after]
+    return jnp.concatenate(moved, axis=-1)
 
 
 def _components(outputs: Float[Array, "... numbers"]) -> tuple[Array, Array, Array]:

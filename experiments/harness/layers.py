@@ -1,0 +1,95 @@
+"""Pictures of a ladder VAE: samples at several temperatures, samples that share upper layers, and its bound."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+from matplotlib.figure import Figure
+
+import vae_jax as vj
+from vae_jax.models import Variables
+
+TEMPERATURES = (1.0, 0.8, 0.6)
+DRAWS, PER_ROW = 40, 10  # samples at each temperature, and in a row
+
+
+def samples_by_temperature(
+    key: Key[Array, ""],
+    model: vj.LadderVAE,
+    variables: Variables,
+    where: str,
+    temperatures: Sequence[float] = TEMPERATURES,
+) -> Figure:
+    """Samples of the model with the same noise, of which the standard deviation is multiplied by each temperature."""
+    sheets = [
+        (
+            f"temperature {temperature:g}",
+            _means(model, jax.random.clone(key), variables, DRAWS, temperature=temperature),
+        )
+        for temperature in temperatures
+    ]
+    return vj.plot.sheets(sheets, PER_ROW, len(sheets), f"E[x|z] of samples from the ladder VAE; {where}")
+
+
+def samples_by_given_layers(
+    key: Key[Array, ""],
+    model: vj.LadderVAE,
+    variables: Variables,
+    where: str,
+    shared: Sequence[int] | None = None,
+    temperature: float = 1.0,
+) -> Figure:
+    """Rows of samples that share the latents of the upper layers, for each number of layers that they share.
+
+    Each of the rows starts from one sample of all layers. By default there is a sheet for each number of layers, and
+    the last one shares all layers but the last.
+    """
+    first_key, below_key = jax.random.split(key)
+    rows = 4
+    first = model.sample(first_key, variables, rows, temperature=temperature).z
+    names = list(first)
+    sheets = []
+    for count in range(1, len(names)) if shared is None else shared:
+        given = {name: jnp.repeat(first[name], PER_ROW, axis=0) for name in names[:count]}
+        own = jax.random.fold_in(below_key, count)
+        drawn = _means(model, own, variables, rows * PER_ROW, given=given, temperature=temperature)
+        told = names[0] if count == 1 else f"{names[0]} to {names[count - 1]}"
+        sheets.append((f"{told} shared by a row", drawn))
+    title = f"E[x|z] with the upper layers fixed and those below sampled; {where}"
+    return vj.plot.sheets(sheets, PER_ROW, len(sheets), title)
+
+
+def _means(model: vj.LadderVAE, key: Key[Array, ""], variables: Variables, count: int, **how: object) -> np.ndarray:
+    """E[x|z] of samples, clipped to the range of pixels."""
+    draw = jax.jit(lambda key, variables, how: model.sample(key, variables, count, **how).px_z.mean)
+    return np.clip(draw(key, variables, how), 0, 1)
+
+
+def bound_by_minutes(
+    minutes: Sequence[float], bounds: Sequence[float], unit: str, title: str, estimate: float | None = None
+) -> Figure:
+    """Plot the negative ELBO of the test images against minutes of training.
+
+    Args:
+      minutes: Minutes of training at the end of each epoch.
+      bounds: Negative ELBO after each epoch.
+      unit: Label of the axis.
+      title: Title.
+      estimate: Estimate of -log p(x) at the end, if there is one.
+    """
+    figure, axes = vj.plot.single_axes(title)
+    blue, red = vj.plot.COLOURS[1], vj.plot.COLOURS[0]
+    marker = "o" if len(bounds) < 30 else None
+    axes.plot(minutes, bounds, color=blue, marker=marker, label="negative ELBO of the averaged parameters")
+    lowest = min(bounds)
+    if estimate is not None:
+        axes.plot(minutes[-1], estimate, "*", color=red, markersize=12, label="-log p(x) at the end")
+        lowest = min(lowest, estimate)
+    highest = max(bounds[len(bounds) // 10 :])
+    margin = 0.05 * (highest - lowest) + 1e-3 * abs(lowest)
+    axes.set_ylim(lowest - margin, highest + margin)
+    axes.set(xlabel="minutes of training", ylabel=unit)
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,158 @@
+"""Networks of a ladder VAE whose layers of latents start as the scales of a Haar transform.
+
+The transform replaces blocks of 2 x 2 pixels by their mean and three differences, for each colour, and goes on with the
+image of the means. The mean of each posterior is a set of coefficients plus a learned correction, and a decoder that
+inverts the transform gives the locations of the pixels. What the networks learn above all are the priors: the mean and
+the variance of the differences at one scale, given the coarser ones.
+
+At first, the latents are the coefficients with independent noise, so the model begins as a lossless code of images in a
+wavelet basis, and not as one that ignores its latents.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, PyTree
+
+from vae_jax.distributions.likelihoods import Likelihood
+from vae_jax.networks.convolution import Upsample
+from vae_jax.networks.dense import joined
+from vae_jax.networks.ladder import Latent, ResidualBlock
+from vae_jax.networks.residual import Conv3x3
+
+_SIGNS = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], np.float32)
+_GAIN = 8.0  # latents are coefficients in this unit; those of natural images between 0 and 1 are then of order 1
+
+
+def haar(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch h w 4 channels"]:
+    """Mean and horizontal, vertical and diagonal difference of each block of 2 x 2 pixels, all divided by 4."""
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    return jnp.einsum("kp,bhwpc->bhwkc", _SIGNS / 4, blocks.reshape(batch, height // 2, width // 2, 4, channels))
+
+
+def inverse_haar(bands: Float[Array, "batch h w 4 channels"]) -> Float[Array, "batch height width channels"]:
+    """The image of which `haar` gives the bands."""
+    batch, h, w, _, channels = bands.shape
+    blocks = jnp.einsum("pk,bhwkc->bhwpc", _SIGNS, bands).reshape(batch, h, w, 2, 2, channels)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * h, 2 * w, channels)
+
+
+def colour_basis(channels: int) -> Float[np.ndarray, "channels channels"]:
+    """Orthonormal basis of the cosine transform, as columns: of three channels, grey, red - blue, and green - both."""
+    k, n = np.meshgrid(np.arange(channels), np.arange(channels))
+    basis = np.cos(np.pi * k * (2 * n + 1) / (2 * channels))
+    return (basis / np.linalg.norm(basis, axis=0)).astype(np.float32)
+
+
+class WaveletBottomUp(nn.Module):
+    """Haar coefficients of an image: the means at the coarsest scale, and the differences of all scales.
+
+    Attributes:
+      scales: Number of scales, each of which halves height and width.
+      deviation: Standard deviation of the posterior at first, in units of pixels.
+    """
+
+    scales: int
+    deviation: float
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "batch height width channels"], train: bool = False, condition: PyTree = None
+    ) -> tuple[Float[Array, "batch 2 means"], tuple[Array, ...]]:
+        """Parameters of the top layer, and the differences of each scale, [batch, h, w, 3, channels], top-down."""
+        means, differences = _GAIN * (inputs - 0.5) @ colour_basis(inputs.shape[-1]), []
+        for _ in range(self.scales):
+            bands = haar(means)
+            means = bands[:, :, :, 0]
+            differences.append(bands[:, :, :, 1:])
+        mean = means.reshape(len(inputs), -1)
+        start = 2 * math.log(_GAIN * self.deviation / 2**self.scales)
+        log_variance = self.param("log_variance", nn.initializers.constant(start), mean.shape[1:], jnp.float32)
+        return jnp.stack([mean, jnp.broadcast_to(log_variance, mean.shape)], axis=1), tuple(reversed(differences))
+
+
+class WaveletTopDown(nn.Module):
+    """Residual blocks at each scale, which give the priors of its differences, and the inverse of the Haar transform.
+
+    The differences of a scale are two layers of latents: those of the first channel of the colour basis, and those of
+    the others. Images with one channel have one layer per scale.
+
+    Attributes:
+      channels: Number of channels of the network at each scale, the coarsest first.
+      blocks: Number of residual blocks before each layer of latents of each scale, the coarsest first.
+      deviation: Standard deviation of the posterior at first, in units of pixels.
+      event_shape: Shape of one image: height, width and channels.
+      likelihood: Likelihood of the outputs, whose locations are the image.
+    """
+
+    channels: tuple[int, ...]
+    blocks: tuple[int, ...]
+    deviation: float
+    event_shape: tuple[int, int, int]
+    likelihood: Likelihood
+
+    @nn.compact
+    def __call__(
+        self,
+        z: Float[Array, "batch latent"],
+        latent: Latent,
+        features: Sequence[Array] | None = None,
+        train: bool = False,
+        condition: PyTree = None,
+    ) -> Float[Array, "batch ..."]:
+        """Outputs of a batch, [batch, *likelihood.output_shape(event_shape)]."""
+        height, width, colours = self.event_shape
+        parts = (slice(0, 1), slice(1, colours)) if colours > 1 else (slice(0, 1),)
+        scales = len(self.channels)
+        means = z.reshape(-1, height >> scales, width >> scales, colours)
+        h = nn.Dense(self.channels[0], name="start")(joined(z, condition))[:, None, None]
+        for scale, channels in enumerate(self.channels):
+            if scale:
+                h = Upsample(channels, name=f"upsample_{scale}")(nn.swish(h))
+            h = h + Conv3x3(channels, bias=True, name=f"means_{scale}")(means)
+            noise = _GAIN * self.deviation / 2 ** (scales - scale)
+            differences = []
+            for number, part in enumerate(parts):
+                for block in range(self.blocks[scale]):
+                    h = ResidualBlock(name=f"block_{scale}_{number}_{block}")(h)
+                found = None if features is None else features[scale][..., part]
+                h, drawn = self._with_latents(f"{scale}_{number}", h, part.stop - part.start, latent, found, noise)
+                differences.append(drawn)
+            means = inverse_haar(jnp.concatenate([means[:, :, :, None], jnp.concatenate(differences, axis=-1)], axis=3))
+        return self._outputs(h, means / _GAIN @ colour_basis(colours).T + 0.5)
+
+    def _with_latents(
+        self, name: str, h: Array, colours: int, latent: Latent, found: Array | None, noise: float
+    ) -> tuple[Array, Array]:
+        """The state after a layer of latents, and its latents, [batch, h, w, 3, colours].
+
+        The mean of the posterior is `found` plus a correction in units of `noise`, its standard deviation at first.
+        """
+        shape = (*h.shape[:3], 3, colours)
+        h_now = nn.swish(h)
+        p, q = self._parameters(f"prior_{name}", h_now, shape), None
+        if found is not None:
+            inputs = jnp.concatenate([h_now, found.reshape(*shape[:3], -1)], axis=-1)
+            own = nn.swish(nn.Dense(h.shape[-1], name=f"inference_{name}")(inputs))
+            mean, log_variance = jnp.unstack(self._parameters(f"posterior_{name}", own, shape), axis=1)
+            q = jnp.stack([found.reshape(mean.shape) + noise * mean, log_variance + 2 * math.log(noise)], axis=1)
+        z = latent(p, q).reshape(shape)
+        return h + nn.Dense(h.shape[-1], name=f"latents_{name}")(z.reshape(*shape[:3], -1)), z
+
+    def _parameters(self, name: str, h: Array, shape: tuple[int, ...]) -> Float[Array, "batch 2 size"]:
+        """Two numbers for each latent, which are 0 at first."""
+        size = math.prod(shape[3:])
+        maps = nn.Dense(2 * size, kernel_init=nn.initializers.zeros, name=name)(h)
+        return jnp.moveaxis(maps.reshape(len(h), -1, 2, size), 2, 1).reshape(len(h), 2, -1)
+
+    def _outputs(self, h: Array, locations: Array) -> Float[Array, "batch ..."]:
+        """Outputs with the image as locations; those of the network, 2 x 2 pixels from each of h, are 0 at first."""
+        height, width, *numbers = self.likelihood.output_shape(self.event_shape)
+        maps = nn.Dense(4 * math.prod(numbers), kernel_init=nn.initializers.zeros, name="outputs")(nn.swish(h))
+        blocks = maps.reshape(-1, height // 2, width // 2, 2, 2, math.prod(numbers)).transpose(0, 1, 3, 2, 4, 5)
+        outputs = blocks.reshape(-1, height, width, *numbers)
+        return self.likelihood.with_locations(outputs, locations, self.deviation)
