@@ -63,6 +63,20 @@ LINES = [
                 "test_fitted_prior all",
             ),
         ],
+        "vae_jax/networks/wavelets.py": [
+            ("return 64 / 2**level", "return 64.0", "test_wavelets noise"),
+            ("_SIGNS / 4, blocks", "_SIGNS / 2, blocks", "test_wavelets inverse"),
+            ("np.cos(np.pi * k * (2 * n + 1)", "np.cos(np.pi * n * (2 * k + 1)", "test_wavelets colour_basis"),
+            ("return gain(level) * deviation / 2**level", "return gain(level) * deviation", "test_wavelets noise"),
+            ("(inputs - 0.5) @ colour_basis", "inputs @ colour_basis", "test_wavelets noise"),
+            ("means @ colour_basis(colours).T + 0.5", "means @ colour_basis(colours) + 0.5", "test_wavelets noise"),
+            ('name="start")(joined(z, condition))', 'name="start")(joined(z, None))', "test_wavelets condition"),
+            (
+                "self.likelihood.with_locations(outputs, locations, self.deviation)",
+                "self.likelihood.with_locations(outputs, locations)",
+                "test_wavelets noise",
+            ),
+        ],
         "vae_jax/objectives/perceptual.py": [
             ("0.5 * jnp.mean(square", "jnp.mean(square", "test_perceptual hou"),
             ("self.layers, batch.targets,", "self.layers, batch.x,", "test_perceptual targets"),

@@ -24,7 +24,11 @@ from vae_jax.networks.ladder import Latent, ResidualBlock
 from vae_jax.networks.residual import Conv3x3
 
 _SIGNS = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], np.float32)
-_GAIN = 8.0  # latents are coefficients in this unit; those of natural images between 0 and 1 are then of order 1
+
+
+def gain(level: int) -> float:
+    """Factor of the coefficients after a number of halvings: latents of natural images are then of order 1."""
+    return 64 / 2**level
 
 
 def haar(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch h w 4 channels"]:
@@ -48,6 +52,11 @@ def colour_basis(channels: int) -> Float[np.ndarray, "channels channels"]:
     return (basis / np.linalg.norm(basis, axis=0)).astype(np.float32)
 
 
+def noise(deviation: float, level: int) -> float:
+    """Standard deviation of latents after a number of halvings, from that of independent noise of the pixels."""
+    return gain(level) * deviation / 2**level
+
+
 class WaveletBottomUp(nn.Module):
     """Haar coefficients of an image: the means at the coarsest scale, and the differences of all scales.
 
@@ -64,14 +73,14 @@ class WaveletBottomUp(nn.Module):
         self, inputs: Float[Array, "batch height width channels"], train: bool = False, condition: PyTree = None
     ) -> tuple[Float[Array, "batch 2 means"], tuple[Array, ...]]:
         """Parameters of the top layer, and the differences of each scale, [batch, h, w, 3, channels], top-down."""
-        means, differences = _GAIN * (inputs - 0.5) @ colour_basis(inputs.shape[-1]), []
-        for _ in range(self.scales):
+        means, differences = (inputs - 0.5) @ colour_basis(inputs.shape[-1]), []
+        for level in range(1, self.scales + 1):
             bands = haar(means)
             means = bands[:, :, :, 0]
-            differences.append(bands[:, :, :, 1:])
-        mean = means.reshape(len(inputs), -1)
-        start = 2 * math.log(_GAIN * self.deviation / 2**self.scales)
-        log_variance = self.param("log_variance", nn.initializers.constant(start), mean.shape[1:], jnp.float32)
+            differences.append(gain(level) * bands[:, :, :, 1:])
+        mean = gain(self.scales) * means.reshape(len(inputs), -1)
+        start = nn.initializers.constant(2 * math.log(noise(self.deviation, self.scales)))
+        log_variance = self.param("log_variance", start, mean.shape[1:], jnp.float32)
         return jnp.stack([mean, jnp.broadcast_to(log_variance, mean.shape)], axis=1), tuple(reversed(differences))
 
 
@@ -108,29 +117,28 @@ class WaveletTopDown(nn.Module):
         height, width, colours = self.event_shape
         parts = (slice(0, 1), slice(1, colours)) if colours > 1 else (slice(0, 1),)
         scales = len(self.channels)
-        means = z.reshape(-1, height >> scales, width >> scales, colours)
+        means = z.reshape(-1, height >> scales, width >> scales, colours) / gain(scales)
         h = nn.Dense(self.channels[0], name="start")(joined(z, condition))[:, None, None]
         for scale, channels in enumerate(self.channels):
             if scale:
                 h = Upsample(channels, name=f"upsample_{scale}")(nn.swish(h))
-            h = h + Conv3x3(channels, bias=True, name=f"means_{scale}")(means)
-            noise = _GAIN * self.deviation / 2 ** (scales - scale)
-            differences = []
+            h = h + Conv3x3(channels, bias=True, name=f"means_{scale}")(8 * means)
+            level, differences = scales - scale, []
             for number, part in enumerate(parts):
                 for block in range(self.blocks[scale]):
                     h = ResidualBlock(name=f"block_{scale}_{number}_{block}")(h)
                 found = None if features is None else features[scale][..., part]
-                h, drawn = self._with_latents(f"{scale}_{number}", h, part.stop - part.start, latent, found, noise)
-                differences.append(drawn)
+                h, drawn = self._with_latents(f"{scale}_{number}", h, part.stop - part.start, latent, found, level)
+                differences.append(drawn / gain(level))
             means = inverse_haar(jnp.concatenate([means[:, :, :, None], jnp.concatenate(differences, axis=-1)], axis=3))
-        return self._outputs(h, means / _GAIN @ colour_basis(colours).T + 0.5)
+        return self._outputs(h, means @ colour_basis(colours).T + 0.5)
 
     def _with_latents(
-        self, name: str, h: Array, colours: int, latent: Latent, found: Array | None, noise: float
+        self, name: str, h: Array, colours: int, latent: Latent, found: Array | None, level: int
     ) -> tuple[Array, Array]:
         """The state after a layer of latents, and its latents, [batch, h, w, 3, colours].
 
-        The mean of the posterior is `found` plus a correction in units of `noise`, its standard deviation at first.
+        The mean of the posterior is `found` plus a correction in units of its standard deviation at first.
         """
         shape = (*h.shape[:3], 3, colours)
         h_now = nn.swish(h)
@@ -139,7 +147,8 @@ class WaveletTopDown(nn.Module):
             inputs = jnp.concatenate([h_now, found.reshape(*shape[:3], -1)], axis=-1)
             own = nn.swish(nn.Dense(h.shape[-1], name=f"inference_{name}")(inputs))
             mean, log_variance = jnp.unstack(self._parameters(f"posterior_{name}", own, shape), axis=1)
-            q = jnp.stack([found.reshape(mean.shape) + noise * mean, log_variance + 2 * math.log(noise)], axis=1)
+            unit = noise(self.deviation, level)
+            q = jnp.stack([found.reshape(mean.shape) + unit * mean, log_variance + 2 * math.log(unit)], axis=1)
         z = latent(p, q).reshape(shape)
         return h + nn.Dense(h.shape[-1], name=f"latents_{name}")(z.reshape(*shape[:3], -1)), z
 
