@@ -76,8 +76,10 @@ def sheets(
     """
     rows = -(-len(sheets) // columns)
     high, wide, _ = tile(sheets[0][1], images_a_row).shape
-    width = 9.2 / columns
-    figure = NotebookFigure(figsize=(width * columns, (width * high / wide + 0.4) * rows + 0.4), layout="constrained")
+    width = 9.2 / columns  # inches, of which labels and padding take a part
+    pixels = width - 0.1 - 0.09 * max(map(len, row_labels), default=0)
+    height = pixels * high / wide + (0.3 if any(name for name, _ in sheets) else 0.1)
+    figure = NotebookFigure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(sheets) :]:
         axes.set_axis_off()
