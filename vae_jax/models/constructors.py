@@ -77,12 +77,17 @@ def _linear_path(linear: bool, likelihood: Likelihood, event_shape: tuple[int, .
     Raises:
       InputError: There is a path, but the likelihood has no locations that it could move.
     """
-    outputs = likelihood.output_shape(event_shape)
-    if not linear or outputs == event_shape:
+    if not linear or likelihood.output_shape(event_shape) == event_shape:
         return {"linear": linear}
-    if type(likelihood).with_locations is Likelihood.with_locations:
-        raise InputError(f"linear paths go to locations of pixels, but {likelihood} takes outputs of shape {outputs}")
+    _require_locations(likelihood, event_shape)
     return {"linear": True, "likelihood": likelihood, "event_shape": event_shape}
+
+
+def _require_locations(likelihood: Likelihood, event_shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless the outputs have locations that a linear map of the latents can move."""
+    outputs = likelihood.output_shape(event_shape)
+    if outputs != event_shape and type(likelihood).with_locations is Likelihood.with_locations:
+        raise InputError(f"linear paths go to locations of pixels, but {likelihood} takes outputs of shape {outputs}")
 
 
 @renamed(image_shape="event_shape")
@@ -422,8 +427,8 @@ def wavelet_ladder_vae(
       blocks: Number of residual blocks before each layer of latents at each scale, the finest first.
       likelihood: Likelihood p(x|z) of pixels in [0, 1], of which the decoder gives the locations.
       prior: Prior of the top layer.
-      deviation: Standard deviation of the noise of the pixels under the posterior, and scale of the likelihood, at
-        first; the difference between two levels of bytes is 1 / 255.
+      deviation: Standard deviation of the noise of the pixels under the posterior, at first, and unit of the decoder's
+        outputs (`Likelihood.with_locations`); the difference between two levels of bytes is 1 / 255.
       classes: Number of classes if the model is conditional on labels (see `VAE`).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
 
@@ -441,7 +446,7 @@ def wavelet_ladder_vae(
     require_positive(deviation=deviation)
     require_parts(likelihood=likelihood, prior=prior, posterior=DiagonalGaussian)
     _require_halvings(event_shape, len(channels))
-    _linear_path(True, likelihood, event_shape)
+    _require_locations(likelihood, event_shape)
     height, width, colours = event_shape
     scales = len(channels)
     coarsest_first = tuple(reversed(channels)), tuple(reversed(blocks))

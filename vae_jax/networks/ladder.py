@@ -196,6 +196,15 @@ class ConvTopDown(nn.Module):
         return ResidualBlock(name=f"block_{name}")(h + nn.Dense(h.shape[-1], name=f"latents_{name}")(z))
 
     def _parameters(self, name: str, h: Array) -> Float[Array, "batch 2 size"]:
-        """Means and log-variances of a map of latents, or what is added to them, which are 0 at first."""
-        maps = nn.Dense(2 * self.latent_channels, kernel_init=nn.initializers.zeros, name=name)(nn.swish(h))
-        return jnp.moveaxis(maps.reshape(len(h), -1, 2, self.latent_channels), 2, 1).reshape(len(h), 2, -1)
+        return parameters_of_maps(nn.swish(h), self.latent_channels, name)
+
+
+def parameters_of_maps(
+    h: Float[Array, "batch height width channels"], latent_channels: int, name: str
+) -> Float[Array, "batch 2 size"]:
+    """Means and log-variances of a map of latents, or what is added to them, which are 0 at first.
+
+    They are the outputs of a dense layer with this name of the module in whose compact method the function is called.
+    """
+    maps = nn.Dense(2 * latent_channels, kernel_init=nn.initializers.zeros, name=name)(h)
+    return jnp.moveaxis(maps.reshape(len(h), -1, 2, latent_channels), 2, 1).reshape(len(h), 2, -1)

@@ -2,11 +2,11 @@
 
 The transform replaces blocks of 2 x 2 pixels by their mean and three differences, for each colour, and goes on with the
 image of the means. The mean of each posterior is a set of coefficients plus a learned correction, and a decoder that
-inverts the transform gives the locations of the pixels. What the networks learn above all are the priors: the mean and
-the variance of the differences at one scale, given the coarser ones.
+inverts the transform gives the locations of the pixels. The networks mainly learn the priors: the mean and the variance
+of the differences at one scale, given the coarser ones.
 
-At first, the latents are the coefficients with independent noise, so the model begins as a lossless code of images in a
-wavelet basis, and not as one that ignores its latents.
+At first, the samples of the posterior are the coefficients with independent noise. The decoder then returns the image
+with independent noise, so no layer of latents starts without information.
 """
 
 import math
@@ -20,14 +20,14 @@ from jaxtyping import Array, Float, PyTree
 from vae_jax.distributions.likelihoods import Likelihood
 from vae_jax.networks.convolution import Upsample
 from vae_jax.networks.dense import joined
-from vae_jax.networks.ladder import Latent, ResidualBlock
+from vae_jax.networks.ladder import Latent, ResidualBlock, parameters_of_maps
 from vae_jax.networks.residual import Conv3x3
 
 _SIGNS = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], np.float32)
 
 
 def gain(level: int) -> float:
-    """Factor of the coefficients after a number of halvings: latents of natural images are then of order 1."""
+    """Latents per coefficient after a number of halvings, so that those of natural images are of order 1."""
     return 64 / 2**level
 
 
@@ -40,9 +40,14 @@ def haar(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch 
 
 def inverse_haar(bands: Float[Array, "batch h w 4 channels"]) -> Float[Array, "batch height width channels"]:
     """The image of which `haar` gives the bands."""
-    batch, h, w, _, channels = bands.shape
-    blocks = jnp.einsum("pk,bhwkc->bhwpc", _SIGNS, bands).reshape(batch, h, w, 2, 2, channels)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * h, 2 * w, channels)
+    return _joined_blocks(jnp.einsum("pk,bhwkc->bhwpc", _SIGNS, bands))
+
+
+def _joined_blocks(blocks: Float[Array, "batch h w 4 channels"]) -> Float[Array, "batch height width channels"]:
+    """The image of blocks of 2 x 2 pixels."""
+    batch, h, w, _, channels = blocks.shape
+    pixels = blocks.reshape(batch, h, w, 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    return pixels.reshape(batch, 2 * h, 2 * w, channels)
 
 
 def colour_basis(channels: int) -> Float[np.ndarray, "channels channels"]:
@@ -122,7 +127,7 @@ class WaveletTopDown(nn.Module):
         for scale, channels in enumerate(self.channels):
             if scale:
                 h = Upsample(channels, name=f"upsample_{scale}")(nn.swish(h))
-            h = h + Conv3x3(channels, bias=True, name=f"means_{scale}")(8 * means)
+            h = h + Conv3x3(channels, bias=True, name=f"means_{scale}")(8 * means)  # of order 1
             level, differences = scales - scale, []
             for number, part in enumerate(parts):
                 for block in range(self.blocks[scale]):
@@ -141,27 +146,21 @@ class WaveletTopDown(nn.Module):
         The mean of the posterior is `found` plus a correction in units of its standard deviation at first.
         """
         shape = (*h.shape[:3], 3, colours)
-        h_now = nn.swish(h)
-        p, q = self._parameters(f"prior_{name}", h_now, shape), None
+        activated = nn.swish(h)
+        p, q = parameters_of_maps(activated, 3 * colours, f"prior_{name}"), None
         if found is not None:
-            inputs = jnp.concatenate([h_now, found.reshape(*shape[:3], -1)], axis=-1)
+            inputs = jnp.concatenate([activated, found.reshape(*shape[:3], -1)], axis=-1)
             own = nn.swish(nn.Dense(h.shape[-1], name=f"inference_{name}")(inputs))
-            mean, log_variance = jnp.unstack(self._parameters(f"posterior_{name}", own, shape), axis=1)
+            mean, log_variance = jnp.unstack(parameters_of_maps(own, 3 * colours, f"posterior_{name}"), axis=1)
             unit = noise(self.deviation, level)
             q = jnp.stack([found.reshape(mean.shape) + unit * mean, log_variance + 2 * math.log(unit)], axis=1)
         z = latent(p, q).reshape(shape)
         return h + nn.Dense(h.shape[-1], name=f"latents_{name}")(z.reshape(*shape[:3], -1)), z
 
-    def _parameters(self, name: str, h: Array, shape: tuple[int, ...]) -> Float[Array, "batch 2 size"]:
-        """Two numbers for each latent, which are 0 at first."""
-        size = math.prod(shape[3:])
-        maps = nn.Dense(2 * size, kernel_init=nn.initializers.zeros, name=name)(h)
-        return jnp.moveaxis(maps.reshape(len(h), -1, 2, size), 2, 1).reshape(len(h), 2, -1)
-
     def _outputs(self, h: Array, locations: Array) -> Float[Array, "batch ..."]:
         """Outputs with the image as locations; those of the network, 2 x 2 pixels from each of h, are 0 at first."""
-        height, width, *numbers = self.likelihood.output_shape(self.event_shape)
-        maps = nn.Dense(4 * math.prod(numbers), kernel_init=nn.initializers.zeros, name="outputs")(nn.swish(h))
-        blocks = maps.reshape(-1, height // 2, width // 2, 2, 2, math.prod(numbers)).transpose(0, 1, 3, 2, 4, 5)
-        outputs = blocks.reshape(-1, height, width, *numbers)
+        shape = self.likelihood.output_shape(self.event_shape)
+        numbers = math.prod(shape[2:])
+        maps = nn.Dense(4 * numbers, kernel_init=nn.initializers.zeros, name="outputs")(nn.swish(h))
+        outputs = _joined_blocks(maps.reshape(*h.shape[:3], 4, numbers)).reshape(-1, *shape)
         return self.likelihood.with_locations(outputs, locations, self.deviation)
