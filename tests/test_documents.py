@@ -98,7 +98,8 @@ def test_every_public_name_has_a_docstring():
     assert [name for name in vj.__all__ if not getattr(vj, name).__doc__] == []
 
 
-def test_the_examples_of_the_docstrings_run():
+def test_the_examples_of_the_docstrings_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
     for name in vj.__all__:
         for example in finder.find(getattr(vj, name), name, globs={"vj": vj, "jax": jax, "jnp": jnp, "np": np}):
