@@ -63,7 +63,7 @@ def main(config: Config) -> Report:
     )
     minutes = config.minutes or (MINUTES if run.name == "cifar_deep" else None)
     run = replace(run, epochs=number_of_epochs(run, model, TRANSFORM, minutes))
-    train_key, test_key, kl_key, draw_key = jax.random.split(run.key, 4)
+    train_key, test_key, kl_key, draw_key, layers_key = jax.random.split(run.key, 5)
 
     trained = run.train(
         train_key,
@@ -95,7 +95,7 @@ def main(config: Config) -> Report:
     settings = model, trained.variables, run.where
     run.save("samples", samples_by_temperature(draw_key, *settings, TEMPERATURES))
     layers = layers_to_share(len(config.channels), len(kl))
-    run.save("layers", samples_by_given_layers(jax.random.clone(draw_key), *settings, layers))
+    run.save("layers", samples_by_given_layers(layers_key, *settings, layers))
     times, bounds = numbers["minutes_by_epoch"], numbers["test_bits_per_dim_by_epoch"]
     title = f"Wavelet ladder VAE; {run.where}"
     run.save("minutes", bound_by_minutes(times, bounds, "bits per dimension of test images", title))

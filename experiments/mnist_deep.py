@@ -63,7 +63,7 @@ def main(config: Config) -> Report:
     model = vj.ladder_vae(run.data.event_shape, config.latent_dims, config.hidden, prior=PRIORS[config.prior])
     minutes = config.minutes or (MINUTES if run.name == "mnist_deep" else None)
     run = replace(run, epochs=number_of_epochs(run, model, TRANSFORM, minutes))
-    train_key, test_key, weight_key, kl_key, draw_key = jax.random.split(run.key, 5)
+    train_key, test_key, weight_key, kl_key, draw_key, layers_key = jax.random.split(run.key, 6)
 
     warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * run.steps)))
     trained = run.train(train_key, model, vj.ELBO(beta=warm_up), transform=TRANSFORM, title="ladder VAE")
@@ -90,7 +90,7 @@ def main(config: Config) -> Report:
     }
     print(row(run, numbers))
     run.save("samples", samples_by_temperature(draw_key, model, trained.variables, run.where))
-    run.save("layers", samples_by_given_layers(jax.random.clone(draw_key), model, trained.variables, run.where))
+    run.save("layers", samples_by_given_layers(layers_key, model, trained.variables, run.where))
     times, bounds = numbers["minutes_by_epoch"], numbers["test_negative_elbo_by_epoch"]
     title = f"Ladder VAE; {run.where}, {TRANSFORM.label}"
     run.save("minutes", bound_by_minutes(times, bounds, "nats per test image", title, -log_px.mean))

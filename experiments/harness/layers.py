@@ -39,24 +39,28 @@ def samples_by_given_layers(
     variables: Variables,
     where: str,
     shared: Sequence[int] | None = None,
-    temperature: float = 1.0,
 ) -> Figure:
     """Rows of samples that share the latents of the upper layers, for each number of layers that they share.
 
-    Each of the rows starts from one sample of all layers. By default there is a sheet for each number of layers, and
-    the last one shares all layers but the last.
+    Each of the rows starts from one sample of all layers.
+
+    Args:
+      key: Key of the samples.
+      model: Model to sample from.
+      variables: Variables of the model.
+      where: Data and seed, for the title.
+      shared: Numbers of layers that are shared, one sheet each; by default from 1 to all layers but the last.
     """
     first_key, below_key = jax.random.split(key)
     rows = 4
-    first = model.sample(first_key, variables, rows, temperature=temperature).z
+    first = model.sample(first_key, variables, rows).z
     names = list(first)
     sheets = []
     for count in range(1, len(names)) if shared is None else shared:
         given = {name: jnp.repeat(first[name], PER_ROW, axis=0) for name in names[:count]}
         own = jax.random.fold_in(below_key, count)
-        drawn = _means(model, own, variables, rows * PER_ROW, given=given, temperature=temperature)
-        told = names[0] if count == 1 else f"{names[0]} to {names[count - 1]}"
-        sheets.append((f"{told} shared by a row", drawn))
+        drawn = _means(model, own, variables, rows * PER_ROW, given=given)
+        sheets.append((f"{', '.join(names[:count])} shared by a row", drawn))
     title = f"E[x|z] with the upper layers fixed and those below sampled; {where}"
     return vj.plot.sheets(sheets, PER_ROW, len(sheets), title)
 
