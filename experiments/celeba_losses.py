@@ -74,7 +74,7 @@ class Config(Options):
     """Weight of each layer of the perceptual loss, in nats, for a face that is as far from its reconstruction as two
     different faces are from each other."""
     adversarial_weight: float = 100.0
-    """Weight of the discriminator's verdict in the loss of the decoder."""
+    """Weight of the adversarial loss of the decoder."""
     feature_weight: float = 4.0
     """Weight of the squared error of the discriminator's activations."""
     noise: float = 0.1

@@ -119,20 +119,20 @@ class Adversarial:
         keys = example_keys(key, len(batch.x))
         noise = self.noise * normal_like(batch.targets, folded(keys, _NOISE), batch_axis=0)
 
-        def judge(x: Array) -> tuple[Array, Array]:
+        def discriminate(x: Array) -> tuple[Array, Array]:
             outputs = self.discriminator.apply({"params": variables["params"][DISCRIMINATOR]}, x + noise)
             return cast(tuple[Array, Array], outputs)
 
-        real, of_real = judge(batch.targets)
-        reconstructed, of_reconstructed = judge(decoded(loss).mean[0])
-        drawn, _ = judge(_draws(keys, model, variables, batch))
+        real, of_real = discriminate(batch.targets)
+        reconstructed, of_reconstructed = discriminate(decoded(loss).mean[0])
+        drawn, _ = discriminate(_draws(keys, model, variables, batch))
         fake = jnp.stack([reconstructed, drawn])
         axes = tuple(range(1, of_real.ndim))
         error = self.feature_weight * 0.5 * jnp.sum((of_real - of_reconstructed) ** 2, axis=axes)
         adversarial = self.weight * jax.nn.softplus(-fake).mean(axis=0)
         discrimination = jax.nn.softplus(-real) + jax.nn.softplus(fake).mean(axis=0)
         if not (isinstance(self.penalty, int | float) and self.penalty == 0):
-            slope = jax.grad(lambda x: judge(x)[0].sum())(batch.targets)
+            slope = jax.grad(lambda x: discriminate(x)[0].sum())(batch.targets)
             discrimination += 0.5 * self.penalty * jnp.sum(slope**2, axis=tuple(range(1, slope.ndim)))
         accuracy = 0.5 * ((real > 0) + (fake < 0).mean(axis=0))
         of_encoder = of_one_part(loss) + error
