@@ -630,7 +630,7 @@ LINES = [
                 "test_ensemble several_settings",
             ),
             ("np.shape(leaf)[:1] != (len(keys),)", "not np.shape(leaf)", "test_ensemble settings"),
-            ("step.require_data(data, transform, settings)", "pass", "test_train does_not_take"),
+            ("step.require_run(data, transform, settings, steps)", "pass", "test_train does_not_take"),
         ],
         "vae_jax/training/feeding.py": [
             ("stream(run_key, ORDER, epoch)", "stream(run_key, ORDER, 0)", "test_train python_loop"),
@@ -657,7 +657,7 @@ LINES = [
             ),
             ("layout.devices if keys.ndim == 0 else 1", "1", "test_feeding threshold"),
             ("data.images.nbytes > threshold", "data.images.nbytes >= threshold", "test_feeding threshold"),
-            ("step.require_data(data, transform, settings)", "pass", "test_train does_not_take"),
+            ("step.require_run(data, transform, settings, total)", "pass", "test_train does_not_take"),
             ('"data": data.digest,', "", "test_same_run each_difference"),
             ('"batch_size": batch_size,', "", "test_same_run another_length"),
             ('"steps_per_epoch": len(data) // batch_size,', "", "test_same_run another_length"),

@@ -42,6 +42,23 @@ def test_whole_numbers_are_bytes_of_images_with_an_axis_of_channels():
     assert dataset.test.labels.tolist() == [2, 0]
 
 
+@pytest.mark.parametrize("as_given", [np.asarray, jnp.asarray, Frame, lambda values: np.asarray(values, np.float32)])
+def test_batches_of_a_loader_are_collected_in_their_order(as_given):
+    numbers = np.arange(6)
+    batches = ([as_given(BYTES[part]), numbers[part]] for part in (slice(0, 4), slice(4, 6)))
+    split = vj.Split.from_batches(batches)
+    assert split.images.dtype == np.uint8
+    np.testing.assert_array_equal(split.images[..., 0], BYTES)
+    np.testing.assert_array_equal(split.labels, numbers)
+
+
+def test_batches_without_labels_are_examples_alone():
+    rows = GENERATOR.normal(size=(5, 3))
+    split = vj.Split.from_batches([rows[:2], (rows[2:],)])
+    assert split.labels is None
+    np.testing.assert_array_equal(split.images, rows.astype(np.float32))
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(6, 5, 4), (6, 5, 4, 1)])
 def test_real_numbers_that_are_bytes_of_images_are_stored_as_bytes(dtype, shape):

@@ -162,7 +162,27 @@ BAD = {
     "tuple": (lambda: as_split((BYTES, np.arange(3))), r"a tuple; .*labels by vj\.Dataset\.from_arrays"),
     "name": (lambda: as_split("mnist"), r"'mnist'; expected a Split, .*: vj\.load\('mnist'\)\.train loads one by name"),
     "nothing": (lambda: as_split(None), "the data are None; expected a Split"),
-    "generator": (lambda: as_split(iter(BYTES)), "iterator; expected a Split, .*: collect the examples in a NumPy arr"),
+    "generator": (lambda: as_split(iter(BYTES)), r"iterator; expected a Split, .*: vj\.Split\.from_batches collects"),
+    "number": (lambda: as_split(3), "the data are 3; expected a Split, .*: collect the examples in a NumPy array"),
+    "batches, one": (lambda: vj.Split.from_batches(BYTES), "batches are an? .*; expected a loader, a generator or"),
+    "batches, none": (
+        lambda: vj.Split.from_batches([]),
+        "the batches have no entries; expected examples, or",
+    ),
+    "batches, three entries": (lambda: vj.Split.from_batches([(BYTES,) * 3]), "the batches have 3 entries; expected"),
+    "batches, two kinds": (
+        lambda: vj.Split.from_batches([BYTES, (BYTES, [0, 1, 2])]),
+        "have 1 and 2 entries; exp",
+    ),
+    "batches, shapes": (
+        lambda: vj.Split.from_batches([BYTES, BYTES[:, :2]]),
+        r"the examples of batches have the shapes .*; expected one shape",
+    ),
+    "batches, dicts": (
+        lambda: vj.Split.from_batches([{"image": BYTES}]),
+        r"the batches are dicts; expected pairs: \(\(b\['image'\], b\['label'\]\) for b in batches\)",
+    ),
+    "batches, text": (lambda: vj.Split.from_batches([(BYTES, ["a", "b", "c"])]), "the labels of a batch has dtype <U1"),
     "class of splits": (lambda: as_split(vj.Split), "the data are the class Split; expected a Split"),
     "array class": (lambda: as_split(np.ndarray), "the data are the class ndarray; expected a Split"),
     "array of text": (lambda: as_split(np.array([["a"]])), "the data has dtype <U1"),

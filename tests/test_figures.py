@@ -35,6 +35,17 @@ def test_encodings_with_circle_and_lattice(labels, lattice, tmp_path):
     assert len(figure.legends) == (0 if labels is None else 1)
 
 
+@pytest.mark.parametrize(("distance", "written"), [(0.0, 0), (3.0, 10)])
+def test_numbers_of_classes_are_written_unless_the_classes_are_mixed(distance, written):
+    apart = ENCODINGS + distance * np.stack([LABELS % 5, LABELS // 5], axis=1)
+    figure = vj.plot.encodings(apart, LABELS, vj.latents.circle(apart), "title")
+    (axes,) = figure.axes
+    assert len(axes.texts) == written
+    for text in axes.texts:
+        centre = np.median(apart[int(text.get_text()) == LABELS], axis=0)
+        np.testing.assert_allclose(text.get_position(), centre)
+
+
 def test_images_are_shown_at_full_range(tmp_path):
     figure = vj.plot.images(np.random.default_rng(0).random((9, 4, 4, 1)), 3, "title")
     figure.savefig(tmp_path / "figure.png")

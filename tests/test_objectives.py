@@ -12,6 +12,7 @@ import scipy.special
 
 import vae_jax as vj
 from vae_jax.distributions import example_keys
+from vae_jax.objectives import require_schedules
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,))
 VARIABLES = VAE.init(jax.random.key(0))
@@ -99,6 +100,28 @@ def test_beta_may_be_a_schedule():
     for step, beta in ((0, 0.0), (5, 0.5), (20, 1.0)):
         found = warm_up(jax.random.key(2), VAE, VARIABLES, BATCH, jnp.int32(step)).per_example
         np.testing.assert_allclose(found, loss(vj.ELBO(beta)).per_example, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda objective: objective, lambda objective: vj.Adversarial(objective=objective)])
+@pytest.mark.parametrize("steps", [1, 90, 150, 100_000])
+def test_a_schedule_that_is_negative_within_the_run_is_refused(steps, wrap):
+    objective = wrap(vj.ELBO(beta=optax.linear_schedule(1.0, -1.0, 200)))
+    if steps < 100:
+        require_schedules(objective, steps)
+        return
+    with pytest.raises(vj.InputError, match=rf"beta is -.* in step \d\d\d of {steps}; expected a schedule"):
+        require_schedules(objective, steps)
+
+
+def test_the_schedule_of_a_run_is_checked_before_it_is_compiled():
+    data = vj.Split(np.zeros((20, 36), np.float32))
+    objective = vj.ELBO(beta=lambda step: jnp.log(2.0 - step))  # NaN from step 3 on, negative before
+    optimizer = optax.adam(1e-3)
+    vae = vj.mlp_vae((36,), 2, (4,), vj.Gaussian(1.0))
+    make = partial(vj.make_train_step, vae, objective, optimizer)
+    for step in (make(), vj.with_settings(lambda settings: make())):
+        with pytest.raises(vj.InputError, match=r"beta is .* in step 2 of 4"):
+            vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data, epochs=2, batch_size=10, progress=False)
 
 
 def test_free_bits_are_paid_whether_used_or_not():

@@ -1,6 +1,7 @@
 """Data sets in memory: arrays of examples, with labels and attributes."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -87,6 +88,40 @@ class Split:
             parts.append("has_missing=True")
         return f"Split({', '.join(parts)}, {size_of(self.images.nbytes)})"
 
+    @classmethod
+    def from_batches(cls, batches: Any) -> "Split":
+        """Collect the batches of a loader or a finite generator, which is read once.
+
+        >>> vj.Split.from_batches((np.full((4, 8, 8, 1), i), np.arange(4)) for i in range(3))
+        Split(images=uint8[12, 8, 8, 1], labels=int32[12] from 0 to 3, 768 B)
+
+        Args:
+          batches: Iterable of batches: examples [n, ...], or pairs of examples and class numbers [n]. Arrays of NumPy,
+            JAX, PyTorch and TensorFlow are taken, with the dtypes of `Dataset.from_arrays`.
+
+        Raises:
+          DataError: There are no batches, they differ in kind or shape, or a dtype is not one of these.
+        """
+        if not hasattr(batches, "__iter__") or hasattr(batches, "__array__"):
+            raise DataError(f"batches are {named(batches)}; expected a loader, a generator or a list of batches")
+        pairs = [tuple(batch) if isinstance(batch, list | tuple) else (batch,) for batch in batches]
+        if any(isinstance(pair[0], Mapping) for pair in pairs if pair):
+            raise DataError("the batches are dicts; expected pairs: ((b['image'], b['label']) for b in batches)")
+        counts = {len(pair) for pair in pairs}
+        if counts not in ({1}, {2}):
+            found = " and ".join(map(str, sorted(counts))) or "no"
+            raise DataError(f"the batches have {found} entries; expected examples, or examples and labels, in each")
+        names = ("examples", "labels")[: counts.pop()]
+        examples, *labels = (
+            _concatenated(name, parts) for name, parts in zip(names, zip(*pairs, strict=True), strict=True)
+        )
+        if are_bytes(examples):
+            examples = examples.astype(np.uint8)
+        return cls(
+            as_examples("examples", examples, insist="vj.Split(images)"),
+            as_labels("labels", labels[0] if labels else None),
+        )
+
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one example; for an image (height, width, channels)."""
@@ -109,6 +144,15 @@ class Split:
             sha.update(repr(self.attributes.names).encode())
             sha.update(np.ascontiguousarray(self.attributes.values).data)
         return sha.hexdigest()
+
+
+def _concatenated(name: str, parts: Iterable[Any]) -> np.ndarray:
+    """The arrays of all batches as one."""
+    arrays = [as_array(f"the {name} of a batch", part) for part in parts]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        shapes = some(sorted({str(array.shape[1:]) for array in arrays}))
+        raise DataError(f"the {name} of batches have the shapes {shapes}; expected one shape")
+    return np.concatenate(arrays)
 
 
 @dataclass(frozen=True, eq=False)

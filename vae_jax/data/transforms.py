@@ -352,6 +352,8 @@ def as_split(data: Any) -> Split:
             remedy = f"vj.load({data!r}).train loads one by name"
         elif isinstance(data, list | tuple) and len(data):
             remedy = "convert it by np.asarray, or make a data set of examples and labels by vj.Dataset.from_arrays"
+        elif hasattr(data, "__iter__") and not isinstance(data, type):
+            remedy = "vj.Split.from_batches collects the batches of a loader or a generator"
         else:
             remedy = "collect the examples in a NumPy array"
         raise InputError(f"the data are {named(data)}; expected a Split, or an array [n, ...] of examples: {remedy}")

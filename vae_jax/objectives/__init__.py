@@ -4,7 +4,7 @@ Every loss is per example and in nats; the train step computes the mean over the
 """
 
 from vae_jax.objectives.adversarial import Adversarial, AdversarialWarning, warn_if_one_sided
-from vae_jax.objectives.base import Loss, Objective
+from vae_jax.objectives.base import Loss, Objective, require_schedules
 from vae_jax.objectives.bounds import ELBOTerms, as_batch, elbo_terms, log_weights, log_weights_of, sum_over_units
 from vae_jax.objectives.elbo import ELBO, AnalyticKL, Reconstruction, SampledKL
 from vae_jax.objectives.iwae import IWAE
@@ -27,6 +27,7 @@ __all__ = [
     "layer_distances",
     "log_weights",
     "log_weights_of",
+    "require_schedules",
     "sum_over_units",
     "warn_if_one_sided",
 ]

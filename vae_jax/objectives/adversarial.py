@@ -16,7 +16,7 @@ from vae_jax.errors import InputError, named, require_not_negative
 from vae_jax.models.apply import folded
 from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Discriminator
-from vae_jax.objectives.base import Loss
+from vae_jax.objectives.base import Loss, require_schedules
 from vae_jax.objectives.elbo import ELBO
 from vae_jax.objectives.perceptual import decoded, of_one_part, require_objective_value
 from vae_jax.values import parameter, value
@@ -96,6 +96,10 @@ class Adversarial:
     def labels(params: Mapping[str, Any]) -> dict[str, str]:
         """Labels for `optax.partition`: "discriminator", and "model" for all other parameters."""
         return {part: DISCRIMINATOR if part == DISCRIMINATOR else "model" for part in params}
+
+    def require_schedules(self, steps: int) -> None:
+        """Raise `InputError` if a schedule of the inner objective can't be used in a run of so many steps."""
+        require_schedules(self.objective, steps)
 
     def __call__(
         self,

@@ -36,6 +36,9 @@ class Objective(Protocol):
     An objective with parameters, such as those of a discriminator, also has a method `init(key, model) -> variables`.
     It returns variables by collection and by names that no part of the model has; `init(..., objective=)` adds them to
     the state.
+
+    An objective with schedules has a method `require_schedules(steps)`, which raises `InputError` if one of them can't
+    be used in a run of so many steps; `fit` calls it.
     """
 
     def __call__(
@@ -50,3 +53,17 @@ class Objective(Protocol):
           batch: Batch of examples.
           step: Number of the step, from 0.
         """
+
+
+@runtime_checkable
+class HasSchedules(Protocol):
+    """An objective that checks its schedules."""
+
+    def require_schedules(self, steps: int) -> None:
+        """Raise `InputError` if a schedule can't be used in a run of so many steps."""
+
+
+def require_schedules(objective: Any, steps: int) -> None:
+    """Raise `InputError` if a schedule of an objective can't be used in a run of so many steps."""
+    if isinstance(objective, HasSchedules):
+        objective.require_schedules(steps)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch
@@ -12,6 +13,8 @@ from vae_jax.models.protocol import LatentVariableModel, Terms, Variables
 from vae_jax.objectives.base import Loss
 from vae_jax.objectives.bounds import sum_over_units
 from vae_jax.values import parameter, value
+
+_CHECKED_STEPS = 1_000  # at most, of a schedule
 
 
 @value
@@ -93,6 +96,16 @@ class ELBO:
         layers = {f"kl_{layer}": kl.sum(axis=-1) for layer, kl in by_layer.items()} if len(by_layer) > 1 else {}
         named = {"log_px_z": log_px_z, "kl": kl, **layers}
         return Loss(beta * paid - log_px_z, named, terms.updates, terms.px_z)
+
+    def require_schedules(self, steps: int) -> None:
+        """Raise `InputError` if the schedule of beta is negative or NaN in one of up to 1,000 steps of the run."""
+        if not callable(self.beta):
+            return
+        at = np.unique(np.linspace(0, steps - 1, _CHECKED_STEPS, dtype=np.int32))
+        values = np.asarray(jax.vmap(self.beta)(jnp.asarray(at)))
+        if len(wrong := np.flatnonzero(~(values >= 0))):
+            step, found = at[wrong[0]], values[wrong[0]]
+            raise InputError(f"beta is {found:.3g} in step {step} of {steps}; expected a schedule of 0 or more")
 
     def _paid(self, kl: Float[Array, "batch units"], batch: Batch) -> Float[Array, "batch units"]:
         """KL of each example, changed so that the mean over the batch is max(mean KL, free bits) of each unit."""

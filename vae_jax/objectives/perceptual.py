@@ -11,7 +11,7 @@ from vae_jax.distributions.likelihoods import Distribution
 from vae_jax.errors import InputError, named, require_positive
 from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Activations
-from vae_jax.objectives.base import Loss, Objective
+from vae_jax.objectives.base import Loss, Objective, require_schedules
 from vae_jax.objectives.elbo import ELBO
 from vae_jax.values import parameter, value
 
@@ -60,6 +60,10 @@ class Perceptual:
             )
         require_positive(**dict(zip((f"the weight of {layer}" for layer in self.layers), self.weights, strict=True)))
         require_objective_value(self.objective)
+
+    def require_schedules(self, steps: int) -> None:
+        """Raise `InputError` if a schedule of the inner objective can't be used in a run of so many steps."""
+        require_schedules(self.objective, steps)
 
     def __call__(
         self,

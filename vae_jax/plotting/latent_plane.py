@@ -129,13 +129,19 @@ def _class_handles(labels: Int[Any, " n"]) -> list[Line2D]:
 
 
 def _name_classes(axes: Axes, x: np.ndarray, y: np.ndarray, labels: np.ndarray, apart: float) -> None:
-    """Write the number of each class at its median, unless it is closer than `apart` to another number."""
-    placed: list[tuple[float, float]] = []
-    for label in np.unique(labels):
+    """Write the number of each class at its median, unless it is closer than `apart` to another number.
+
+    If most medians are that close, the classes are mixed, and no number is written.
+    """
+    classes = np.unique(labels)
+    placed: dict[int, tuple[float, float]] = {}
+    for label in classes:
         position = np.median(x[labels == label]), np.median(y[labels == label])
-        if any(math.dist(position, other) < apart for other in placed):
-            continue
-        placed.append(position)
+        if all(math.dist(position, other) >= apart for other in placed.values()):
+            placed[label] = position
+    if 2 * len(placed) < len(classes):
+        return
+    for label, position in placed.items():
         text = axes.text(position[0], position[1], str(label), size=15, weight="bold", ha="center", va="center")
         text.set_color(CLASS_COLOURS[label % len(CLASS_COLOURS)])
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])

@@ -19,7 +19,7 @@ from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.errors import InputError
 from vae_jax.training.arguments import require_keys, require_model, require_optimizer
-from vae_jax.training.step import ChecksData, Metrics, Step, TrainState, describe_step, init
+from vae_jax.training.step import ChecksRun, Metrics, Step, TrainState, describe_step, init
 
 _CALL = "init_members(keys, model, optimizer)"
 
@@ -69,11 +69,11 @@ class StepOfSettings:
         jax.eval_shape(lambda settings: found.append(describe_step(self.make(settings), settings)), settings)
         return found[0]
 
-    def require_data(self, data: Split, transform: Transform, settings: PyTree) -> None:
-        """Raise `InputError` unless the model of the step takes the transformed data."""
+    def require_run(self, data: Split, transform: Transform, settings: PyTree, steps: int) -> None:
+        """Raise `InputError` unless the step of these settings can be taken throughout the run."""
         step = self.make(settings)
-        if isinstance(step, ChecksData):
-            step.require_data(data, transform, settings)
+        if isinstance(step, ChecksRun):
+            step.require_run(data, transform, settings, steps)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """The state after the step that `make` returns for the state's settings, and the metrics."""

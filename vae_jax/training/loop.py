@@ -41,7 +41,7 @@ from vae_jax.training.arguments import require_bool
 from vae_jax.training.callbacks import Callbacks, Record
 from vae_jax.training.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
 from vae_jax.training.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
-from vae_jax.training.step import OBSERVATION, ChecksData, Metrics, Step, TrainState, describe_step, member, stream
+from vae_jax.training.step import OBSERVATION, ChecksRun, Metrics, Step, TrainState, describe_step, member, stream
 from vae_jax.training.stopping import StopSignals
 
 _CHUNK_SECONDS = 2.0  # time between two metrics of the device
@@ -206,8 +206,8 @@ def fit(
     steps_per_epoch = len(data) // batch_size
     total = epochs * steps_per_epoch
     settings = member(state.settings, 0) if state.step.ndim else state.settings
-    if isinstance(step, ChecksData):
-        step.require_data(data, transform, settings)
+    if isinstance(step, ChecksRun):
+        step.require_run(data, transform, settings, total)
     state = jax.tree.map(jnp.asarray, state)  # settings may be plain numbers
     with closing(store):
         # Described within the call, so that the state that is replaced can be freed.

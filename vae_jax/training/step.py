@@ -28,7 +28,7 @@ from vae_jax.errors import (
 )
 from vae_jax.models import Variables, merged
 from vae_jax.models.table import parameter_count
-from vae_jax.objectives import Loss, Objective
+from vae_jax.objectives import Loss, Objective, require_schedules
 from vae_jax.training.arguments import (
     INIT,
     MAKE_TRAIN_STEP,
@@ -106,16 +106,17 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 @runtime_checkable
-class ChecksData(Protocol):
-    """A step that checks whether its model takes some data."""
+class ChecksRun(Protocol):
+    """A step that checks whether it can be taken throughout a run."""
 
-    def require_data(self, data: Split, transform: Transform, settings: PyTree) -> None:
-        """Raise `InputError` unless the model takes the transformed data.
+    def require_run(self, data: Split, transform: Transform, settings: PyTree, steps: int) -> None:
+        """Raise `InputError` unless the model takes the transformed data and the schedules of the objective fit.
 
         Args:
           data: Training data.
           transform: Transform that turns stored examples into a batch.
           settings: Settings of one member.
+          steps: Number of steps of the run.
         """
 
 
@@ -213,10 +214,14 @@ class TrainStep:
         parts = {"model": self.model, "objective": self.objective, "optimizer": self.optimizer}
         return {name: describe(part) for name, part in parts.items()}
 
-    def require_data(self, data: Split, transform: Transform, settings: PyTree) -> None:
-        """Raise `InputError` unless the model takes the transformed data; a model without that check takes any."""
+    def require_run(self, data: Split, transform: Transform, settings: PyTree, steps: int) -> None:
+        """Raise `InputError` unless the model takes the transformed data and the schedules of the objective fit.
+
+        A model or an objective without such a check takes any.
+        """
         if isinstance(self.model, TakesData):
             self.model.require_data(data, transform)
+        require_schedules(self.objective, steps)
 
     def __call__(self, state: Any, batch: Any) -> tuple[TrainState, Metrics]:
         """The state after the step, and the metrics.
