@@ -500,6 +500,7 @@ vae, optimizer = vj.mlp_vae(data.image_shape, hidden=(8,)), optax.adam(1e-3)
 step = vj.make_train_step(vae, vj.ELBO(), optimizer)
 state, history = vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data.train, epochs=2, batch_size=16)
 encodings = vj.encode_all(jax.random.key(1), vae, state.variables, data.test).mean
+assert not {"matplotlib", "orbax"} & set(sys.modules)
 vj.plot.encodings(encodings, None, vj.latents.circle(encodings), "noise").savefig(sys.argv[1])
 try:
     vj.load("mnist")

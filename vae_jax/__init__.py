@@ -5,9 +5,9 @@ plotting -> pages. `latents`, `attributes`, `sharding` and `plot` are modules.
 """
 
 import warnings
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from vae_jax import plotting as plot
 from vae_jax.checkpoints import (
     Checkpoints,
     NoCheckpoints,
@@ -162,6 +162,9 @@ from vae_jax.training import (
 )
 from vae_jax.values import axes, parameter, value
 
+if TYPE_CHECKING:
+    from vae_jax import plotting as plot
+
 __version__ = "0.2.0"
 
 __all__ = [
@@ -313,7 +316,9 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> Any:
-    """The old names of what has a new one, with a warning."""
+    """The module `plot`, which is imported when used, because matplotlib takes time; and old names, with a warning."""
+    if name == "plot":
+        return import_module("vae_jax.plotting")
     if name not in _RENAMED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(f"vae_jax.{name} is now called vae_jax.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)

@@ -25,7 +25,6 @@ from vae_jax.evaluation.latents import circle, inscribed_lattice
 from vae_jax.models import VAE, Variables
 from vae_jax.models.table import parameter_count
 from vae_jax.pages.networks import classifier_network, decoder_network, encoded
-from vae_jax.plotting import CLASS_COLOURS
 
 POINTS = 10_000
 """Greatest number of encodings in a page."""
@@ -87,6 +86,8 @@ def export_page(
       InputError: The path can't be written; a decoder, an activation, a likelihood or an event is not one that a page
         shows; the variables or the vectors are not those of the model; or the models do not take the data.
     """
+    from vae_jax.plotting import CLASS_COLOURS  # imported here, because it imports matplotlib
+
     key = jax.random.key(0) if key is None else key
     require_key(key)
     path = _writable(path)
