@@ -637,8 +637,8 @@ LINES = [
             ("step % steps_per_epoch * batch_size", "step % steps_per_epoch", "test_train every_image"),
             ("place = step - self.first", "place = step", "test_feeding xla_compiles_by_default"),
             (
-                "min(start + self._length, (epoch + 1) * self._steps_per_epoch)",
-                "start + self._length",
+                "min(start + self.length, (epoch + 1) * self._steps_per_epoch)",
+                "start + self.length",
                 "test_feeding windows_hold",
             ),
             (" if first in (start, end)}", "}", "test_feeding never_three"),

@@ -91,10 +91,13 @@ class ResidentFeeder:
       batch_size: Number of examples per step.
       layout: Devices.
       members: Whether the state is of several members, which share the examples.
+
+    Attributes:
+      length: Number of steps of a feed, an epoch.
     """
 
     def __init__(self, data: Split, batch_size: int, layout: Layout, members: bool) -> None:
-        self._steps_per_epoch = len(data) // batch_size
+        self.length = len(data) // batch_size
         axis = None if members else 0
         padded = len(data) if members else len(data) + -len(data) % layout.devices
 
@@ -110,7 +113,7 @@ class ResidentFeeder:
 
     def at(self, step: int) -> tuple[Feed, int]:
         """The feed of a chunk that starts at this step, and the step at which the feed ends."""
-        return self._feed, (step // self._steps_per_epoch + 1) * self._steps_per_epoch
+        return self._feed, (step // self.length + 1) * self.length
 
 
 class StreamingFeeder:
@@ -121,13 +124,16 @@ class StreamingFeeder:
       batch_size: Number of examples per step.
       layout: Devices.
       keys: Key of the run, or of each of several members.
+
+    Attributes:
+      length: Number of steps of a feed, a window; the last one of an epoch may have fewer.
     """
 
     def __init__(self, data: Split, batch_size: int, layout: Layout, keys: Key[Array, "*members"]) -> None:
         self._data, self._batch_size, self._layout = data, batch_size, layout
         self._steps_per_epoch = len(data) // batch_size
         batch_bytes = batch_size * data.images[0].nbytes * max(1, keys.size)
-        self._length = int(np.clip(WINDOW_BYTES // batch_bytes, 1, self._steps_per_epoch))
+        self.length = int(np.clip(WINDOW_BYTES // batch_bytes, 1, self._steps_per_epoch))
         # The order of an epoch is computed once for all of its windows.
         self._order = lru_cache(maxsize=2)(lambda epoch: np.asarray(_orders(keys, epoch, len(data))))
         self._worker = ThreadPoolExecutor(1)
@@ -136,8 +142,8 @@ class StreamingFeeder:
     def at(self, step: int) -> tuple[Feed, int]:
         """The feed of a chunk that starts at this step, and the step at which the feed ends."""
         epoch, place = divmod(step, self._steps_per_epoch)
-        start = epoch * self._steps_per_epoch + place // self._length * self._length
-        end = min(start + self._length, (epoch + 1) * self._steps_per_epoch)
+        start = epoch * self._steps_per_epoch + place // self.length * self.length
+        end = min(start + self.length, (epoch + 1) * self._steps_per_epoch)
         # Used windows are freed first, so that there are never three.
         self._coming = {first: window for first, window in self._coming.items() if first in (start, end)}
         for first in (start, end):
@@ -148,7 +154,7 @@ class StreamingFeeder:
     def _window(self, first: int) -> Window:
         epoch, place = divmod(first, self._steps_per_epoch)
         # If the epoch ends within the window, the last batch is repeated and not used.
-        steps = np.minimum(np.arange(place, place + self._length), self._steps_per_epoch - 1)
+        steps = np.minimum(np.arange(place, place + self.length), self._steps_per_epoch - 1)
         order = self._order(epoch)
         members = order.shape[:-1]
         batches = order[..., : self._steps_per_epoch * self._batch_size].reshape(*members, -1, self._batch_size)

@@ -6,6 +6,7 @@ this number and the key of the state, so a run can be stopped between two chunks
 
 import hashlib
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -45,13 +46,14 @@ from vae_jax.training.step import OBSERVATION, ChecksRun, Metrics, Step, TrainSt
 from vae_jax.training.stopping import StopSignals
 
 _CHUNK_SECONDS = 2.0  # time between two metrics of the device
+_CHUNK_STEPS = 256  # of an accelerator, at most; reading the metrics of a chunk takes about one millisecond
 _CHUNK_SECONDS_OF_MEMBERS = 8.0  # longer: on a CPU each chunk copies the states of the members, which takes about 0.2 s
 
 EvalFn = Callable[[TrainState], Record]
 """Function that evaluates a state after an epoch: it returns numbers by name."""
 
 
-@partial(jax.jit, static_argnames=("step", "transform", "batch_size", "layout"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("step", "transform", "batch_size", "layout", "length"), donate_argnames="state")
 def run_chunk(
     state: TrainState,
     feed: Feed,
@@ -61,6 +63,7 @@ def run_chunk(
     transform: Transform,
     batch_size: int,
     layout: Layout = ONE_DEVICE,
+    length: int | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Take `count` steps within one epoch, fewer if one is not finite; `state` is donated.
 
@@ -68,10 +71,24 @@ def run_chunk(
     steps that it would take alone. `count` is an argument of the program, so one compilation serves the whole run; a
     count of 0 compiles it.
 
+    The loop ends after `count` steps. An accelerator would wait before each of them until the host has read whether the
+    loop goes on. With `length`, the loop has this number of steps, of which those after the last leave the state
+    unchanged.
+
+    Args:
+      state: State of a run, or of several members.
+      feed: Examples.
+      count: Number of steps, at most `length`.
+      step: Step of one member.
+      transform: Transform that turns stored examples into a batch.
+      batch_size: Number of examples per step.
+      layout: Devices.
+      length: Number of steps of the loop, or None.
+
     Returns:
       The state, and the metrics summed over the steps.
     """
-    chunk = partial(_chunk, step=step, transform=transform, batch_size=batch_size)
+    chunk = partial(_chunk, step=step, transform=transform, batch_size=batch_size, length=length)
     if state.step.ndim == 0:
         return chunk(state, feed, count, layout=layout)
     if isinstance(feed, Window):  # one for each member
@@ -87,6 +104,7 @@ def _chunk(
     step: Step,
     transform: Transform,
     batch_size: int,
+    length: int | None,
     layout: Layout = ONE_DEVICE,
 ) -> tuple[TrainState, Metrics]:
     batches = feed.batches(state.key, state.step, batch_size, layout)
@@ -105,9 +123,16 @@ def _chunk(
         state, metrics = one(state)
         return taken + 1, state, jax.tree.map(jnp.add, totals, metrics)
 
+    def masked(_: Array, carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
+        return jax.tree.map(partial(jax.lax.select, goes_on(carry)), body(carry), carry)
+
     shapes = jax.eval_shape(lambda state: one(state)[1], state)
     zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, jnp.result_type(metric, 0)), shapes)
-    _, state, totals = jax.lax.while_loop(goes_on, body, (jnp.zeros((), jnp.int32), state, zeros))
+    start = jnp.zeros((), jnp.int32), state, zeros
+    if length is None:
+        _, state, totals = jax.lax.while_loop(goes_on, body, start)
+    else:
+        _, state, totals = jax.lax.fori_loop(0, length, masked, start)
     # Constrained again, because the compiler may have changed the sharding within the loop.
     return layout.constrain(state), totals
 
@@ -215,12 +240,13 @@ def fit(
         records, chunks = notes.get("history", []), notes.get("chunks", [])  # chunks of the current epoch
         feeder = _feeder(data, batch_size, layout, state.key, stream_above)
         state = layout.place(state)  # a copy, because the first chunk donates it
-        done, count = int(state.step.reshape(-1)[0]), 1  # the first chunk measures the time of a step
+        length = _loop_length(state, feeder.length)
+        done, count = int(state.step.reshape(-1)[0]), length or 1  # the first chunk measures the time of a step
         if not notes:
             _warn_of_steps(done, steps_per_epoch, epochs)
         stopped = callbacks.resume(records)
         chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
-        run = partial(run_chunk, step=step, transform=transform, batch_size=batch_size, layout=layout)
+        run = partial(run_chunk, step=step, transform=transform, batch_size=batch_size, layout=layout, length=length)
         state, _ = run(state, feeder.at(done)[0], 0)  # compiles, which does not count as training
 
         def keep(**settings: Any) -> None:
@@ -251,7 +277,7 @@ def fit(
                 fitting, undisturbed, young = least(
                     chunk_seconds * count / seconds, float(stop.received is None), float(not store.due)
                 )
-                count = max(1, int(fitting))
+                count = length or max(1, int(fitting))
                 if done % steps_per_epoch == 0:
                     records.append(_record(done // steps_per_epoch, chunks))
                     evaluated = done == total or (done // steps_per_epoch) % eval_every == 0
@@ -330,6 +356,16 @@ def _feeder(
     if data.images.nbytes > threshold * sharers:
         return StreamingFeeder(data, batch_size, layout, keys)
     return ResidentFeeder(data, batch_size, layout, members=keys.ndim > 0)
+
+
+def _loop_length(state: TrainState, steps: int) -> int | None:
+    """Number of steps of the loop of each chunk; None on a CPU, where chunks differ in length.
+
+    The steps of a feed are divided among the fewest chunks, so that few steps of the last one are masked.
+    """
+    if all(device.platform == "cpu" for device in state.step.devices()):
+        return None
+    return math.ceil(steps / math.ceil(steps / _CHUNK_STEPS))
 
 
 def _warn_of_steps(done: int, steps_per_epoch: int, epochs: int) -> None:
