@@ -5,9 +5,9 @@ second adds a perceptual loss (Hou et al., 2017), the third a discriminator with
 (VAE/GAN: Larsen et al., 2016), and the fourth both, as the autoencoder of latent diffusion. All of them keep the pixel
 likelihood of the first.
 
-The features of the perceptual loss are those of a small classifier of attributes, which is trained here, or of VGG-19,
-whose published weights are read from a file. Draws come from N(0, I), and from a Gaussian mixture and a flow that are
-fitted to the encodings after training (Ghosh et al., 2020).
+The features of the perceptual loss are those of a small classifier of attributes, which is trained here, of the encoder
+of the plain VAE, or of VGG-19, whose published weights are read from a file. Draws come from N(0, I), and from a
+Gaussian mixture and a flow that are fitted to the encodings after training (Ghosh et al., 2020).
 
 Draws and reconstructions are measured in the features of a second classifier, against which no model is trained: it has
 another architecture, another seed and other attributes. Without CelebA, the data set consists of drawn faces.
@@ -35,6 +35,7 @@ from vae_jax.evaluation.latents import attribute_vector, straight_paths
 from vae_jax.models import Variables
 from vae_jax.objectives import Objective, layer_distances
 
+MODELS = ("plain", "perceptual", "adversarial", "both")
 CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
 CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")  # by the classifier that measures
 MOST_ATTRIBUTES = 12  # of the classifier whose features are compared
@@ -73,18 +74,19 @@ class Config(Options):
     perceptual_weight: float = 1_500.0
     """Weight of each layer of the perceptual loss, in nats, for a face that is as far from its reconstruction as two
     different faces are from each other."""
-    adversarial_weight: float = 100.0
+    adversarial_weight: float = 300.0
     """Weight of the adversarial loss of the decoder."""
     feature_weight: float = 4.0
     """Weight of the squared error of the discriminator's activations."""
-    noise: float = 0.1
+    noise: float = 0.02
     """Standard deviation of the Gaussian noise on the images that the discriminator sees."""
     penalty: float = 0.0
     """Weight of the squared gradient of the discriminator at the faces (R1)."""
     discriminator_rate: float = 4e-4
     """Learning rate of the discriminator, without warm-up and decay."""
-    features: Literal["attributes", "vgg19"] = "attributes"
-    """Feature network of the perceptual loss: a classifier of attributes that is trained here, or VGG-19."""
+    features: Literal["attributes", "encoder", "vgg19"] = "attributes"
+    """Feature network of the perceptual loss: a classifier of attributes that is trained here, the encoder of the plain
+    VAE, which needs no attributes, or VGG-19."""
     weights: Path | None = None
     """File with the published parameters of VGG-19, .safetensors or .npz with torchvision's names; needed by
     --features vgg19."""
@@ -103,16 +105,37 @@ def main(config: Config) -> Report:
     require_positive(discriminator_rate=config.discriminator_rate)
     require_not_negative(adversarial_weight=config.adversarial_weight)
     published = vgg19(config)
-    run = Run.start("celeba_losses", config, native="celeba", epochs=6, batch_size=32, small=0, stand_in_steps=600)
+    run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=600)
     default = run.classifier_steps(1_500 if run.data.name.startswith("celeba") else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
     prior_steps = run.classifier_steps(3_000) if config.prior_steps is None else config.prior_steps
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
-    compared, independent = classifiers(run, config, steps)
-    features = scaled(run, *(published or vj.conv_features(compared)))
+    require_attributes(run)
+    compared_key, independent_key = jax.random.split(jax.random.fold_in(jax.random.key(config.classifier_seed), 3))
+    compared = compared_classifier(compared_key, run, steps) if config.features == "attributes" else None
+    independent = independent_classifier(independent_key, run, steps)
 
     event_shape, likelihood = run.data.event_shape, vj.Gaussian(config.variance)
     vae = vj.conv_vae(event_shape, config.latent_dim, config.channels, likelihood, linear=True)
+    keys = {
+        name: jax.random.split(key)  # for the training, and for the measurements
+        for name, key in zip(MODELS, jax.random.split(run.key, len(MODELS)), strict=True)
+    }
+
+    def train(name: str, objective: Objective, frozen: Any = None) -> Trained:
+        return run.train(
+            keys[name][0],
+            vae,
+            objective,
+            train_transform=vj.Mirrored(),
+            optimizer=optimizer(run, config),
+            frozen=frozen,
+            title=name,
+        )
+
+    plain = train("plain", vj.ELBO())
+    own = vj.conv_features(compared) if compared else vj.conv_features(plain.model, plain.variables)
+    features = scaled(run, *(published or own))
     weights = tuple(config.perceptual_weight / scale for scale in features.scales)
     perceptual = vj.Perceptual(features.network, features.layers, weights)
     adversarial = vj.Adversarial(
@@ -122,27 +145,12 @@ def main(config: Config) -> Report:
         config.noise,
         config.penalty,
     )
-    objectives: dict[str, Objective] = {
-        "plain": vj.ELBO(),
-        "perceptual": perceptual,
-        "adversarial": adversarial,
-        "both": replace(adversarial, objective=perceptual),
-    }
-    keys = {
-        name: jax.random.split(key)  # for the training, and for the measurements
-        for name, key in zip(objectives, jax.random.split(run.key, len(objectives)), strict=True)
-    }
+    frozen = {"features": features.variables}
     models = {
-        name: run.train(
-            keys[name][0],
-            vae,
-            objective,
-            train_transform=vj.Mirrored(),
-            optimizer=optimizer(run, config),
-            frozen={"features": features.variables},
-            title=name,
-        )
-        for name, objective in objectives.items()
+        "plain": plain,
+        "perceptual": train("perceptual", perceptual, frozen),
+        "adversarial": train("adversarial", adversarial),
+        "both": train("both", replace(adversarial, objective=perceptual), frozen),
     }
 
     real = faces(run.data.test.images)
@@ -179,7 +187,7 @@ def of_training(trained: Trained) -> dict[str, Any]:
     }
 
 
-def vgg19(config: Config) -> tuple[nn.Module, Variables] | None:
+def vgg19(config: Config) -> tuple[vj.VGG19, Variables] | None:
     """VGG-19 with its published parameters, or None if it is not asked for.
 
     Raises:
@@ -190,17 +198,19 @@ def vgg19(config: Config) -> tuple[nn.Module, Variables] | None:
     return (vj.VGG19(), vj.load_vgg19(config.weights)) if config.features == "vgg19" else None
 
 
-def classifiers(run: Run, config: Config, steps: int) -> tuple[AttributeClassifier, AttributeClassifier]:
-    """The classifier whose features are compared, and the independent one that measures.
+def independent_classifier(key: jax.Array, run: Run, steps: int) -> AttributeClassifier:
+    """The classifier that measures."""
+    classifier = train_attribute_classifier(key, run.data.train, CLASSIFIED, steps=steps, convolutions=INDEPENDENT)
+    print_accuracy("independent", run, classifier)
+    return classifier
+
+
+def compared_classifier(key: jax.Array, run: Run, steps: int) -> AttributeClassifier:
+    """The classifier whose features are compared, of other attributes.
 
     Raises:
-      InputError: The images have no attributes, or none besides those that are measured.
+      InputError: There are no other attributes.
     """
-    for split in (run.data.train, run.data.test):
-        if split.attributes is None:
-            raise vj.InputError("the images have no attributes; take celeba or faces")
-        for name in CLASSIFIED:
-            split.attributes.require_both(name)
     attributes = run.data.train.attributes
     assert attributes is not None
     shares = dict(zip(attributes.names, attributes.values.mean(axis=0), strict=True))
@@ -208,22 +218,33 @@ def classifiers(run: Run, config: Config, steps: int) -> tuple[AttributeClassifi
     if not others:
         raise vj.InputError(f"the images have no other attributes than {', '.join(CLASSIFIED)}; take celeba or faces")
     balanced = sorted(others, key=lambda name: abs(shares[name] - 0.5))[:MOST_ATTRIBUTES]
-    compared_key, independent_key = jax.random.split(jax.random.fold_in(jax.random.key(config.classifier_seed), 3))
-    compared = train_attribute_classifier(
-        compared_key, run.data.train, balanced, steps=steps, convolutions=CONVOLUTIONS, independent=False
+    classifier = train_attribute_classifier(
+        key, run.data.train, balanced, steps=steps, convolutions=CONVOLUTIONS, independent=False
     )
-    independent = train_attribute_classifier(
-        independent_key, run.data.train, CLASSIFIED, steps=steps, convolutions=INDEPENDENT
-    )
-    for name, classifier in (("compared", compared), ("independent", independent)):
-        told = ", ".join(f"{each} {share:.1%}" for each, share in classifier.accuracy(run.data.test).items())
-        print(f"{name} classifier, balanced accuracy on {run.data.name}'s test images: {told}")
-    return compared, independent
+    print_accuracy("compared", run, classifier)
+    return classifier
 
 
-def scaled(run: Run, network: nn.Module, variables: Variables) -> Features:
+def print_accuracy(name: str, run: Run, classifier: AttributeClassifier) -> None:
+    """Print the balanced accuracy of a classifier on the test images."""
+    told = ", ".join(f"{each} {share:.1%}" for each, share in classifier.accuracy(run.data.test).items())
+    print(f"{name} classifier, balanced accuracy on {run.data.name}'s test images: {told}")
+
+
+def require_attributes(run: Run) -> None:
+    """Raise `InputError` unless faces with and without each measured attribute are in both splits."""
+    for split in (run.data.train, run.data.test):
+        if split.attributes is None:
+            raise vj.InputError("the images have no attributes; take celeba or faces")
+        for name in CLASSIFIED:
+            split.attributes.require_both(name)
+
+
+def scaled(run: Run, network: vj.VGG19 | vj.ConvFeatures, variables: Variables) -> Features:
     """The feature network, with the mean distance of two different training faces in each layer as the unit."""
-    layers = VGG_LAYERS if isinstance(network, vj.VGG19) else tuple(f"conv{i + 1}" for i in range(len(CONVOLUTIONS)))
+    layers: tuple[str, ...] = VGG_LAYERS
+    if isinstance(network, vj.ConvFeatures):
+        layers = tuple(f"conv{number + 1}" for number in range(len(network.features)))
     shown = faces(run.data.train.images[:256])
     apart = layer_distances(network, variables, layers, jax.numpy.asarray(shown[1:]), jax.numpy.asarray(shown[:-1]))
     return Features(network, variables, layers, tuple(float(each.mean()) for each in apart))

@@ -80,6 +80,26 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles):
     assert variables["params"].keys() == {"encoder", "decoder"}
 
 
+def test_features_of_the_encoder_are_those_of_the_plain_model(tmp_path, monkeypatch):
+    """They need no other attributes than those that are measured."""
+    four = write_celeba(tmp_path / "four")
+    checkpoints = CheckpointOptions(tmp_path / "checkpoints")
+    found = []
+
+    def stop(run, network, variables):
+        found.append((network, variables))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(celeba_losses, "scaled", stop)
+    with pytest.raises(KeyboardInterrupt):
+        main(config(tmp_path, four, features="encoder", checkpoints=checkpoints))
+    ((network, variables),) = found
+    assert network == vj.ConvFeatures((4, 4))
+    _, plain = vj.restore_model(tmp_path / "checkpoints" / "plain")
+    for name, layer in variables["params"].items():
+        jax.tree.map(np.testing.assert_array_equal, layer, plain["params"]["encoder"][name])
+
+
 def test_the_perceptual_distance_of_two_faces_is_about_one():
     network = vj.ConvFeatures((4, 4))
     variables = network.init(jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3)))

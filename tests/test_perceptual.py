@@ -94,6 +94,37 @@ def test_convolutions_of_a_classifier_are_its_features():
     np.testing.assert_allclose(hidden, classifier(np.asarray(BATCH.x)).features, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("linear", [False, True])
+def test_convolutions_of_an_encoder_are_its_features(linear):
+    vae = vj.conv_vae((8, 8, 3), 2, (4, 6), linear=linear)
+    variables = vae.init(jax.random.key(0))
+    network, found = vj.conv_features(vae, variables)
+    _, inside = vae.encoder.apply(
+        {"params": variables["params"]["encoder"]}, BATCH.x, capture_intermediates=True, mutable=["intermediates"]
+    )
+    for number, activations in network.apply(found, BATCH.x).items():
+        (expected,) = inside["intermediates"][f"Downsample_{int(number[4:]) - 1}"]["__call__"]
+        np.testing.assert_array_equal(activations, jax.nn.relu(expected))
+
+
+@pytest.mark.parametrize(
+    ("trained", "variables", "message"),
+    [
+        (
+            vj.mlp_vae((8, 8, 3)),
+            {},
+            "an object of type VAE has no convolutions; .* or a VAE with a ConvEncoder",
+        ),
+        ("vae", {}, "'vae' has no convolutions"),
+        (VAE, None, "variables"),
+        (VAE, {"params": {}}, "is missing"),
+    ],
+)
+def test_features_of_other_networks_are_refused(trained, variables, message):
+    with pytest.raises(vj.InputError, match=message):
+        vj.conv_features(trained, variables)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

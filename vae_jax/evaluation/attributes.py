@@ -11,14 +11,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from vae_jax.checkpoints.models import leaves_of_model
 from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Mirrored
-from vae_jax.errors import InputError, require_positive_int
+from vae_jax.errors import InputError, named, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.evaluation.classifier import Classifier, fit_classifier
 from vae_jax.evaluation.passes import decode_all
 from vae_jax.models import VAE, Variables
-from vae_jax.networks import ConvFeatures
+from vae_jax.networks import ConvEncoder, ConvFeatures
 from vae_jax.objectives import Loss
 from vae_jax.values import shape_repr
 
@@ -162,16 +163,32 @@ def train_attribute_classifier(
     return AttributeClassifier(tuple(names), classifier, variables)
 
 
-def conv_features(classifier: AttributeClassifier) -> tuple[ConvFeatures, Variables]:
-    """The convolutions of a trained classifier as the feature network of a `Perceptual` loss, and its variables.
+def conv_features(trained: Any, variables: Any = None) -> tuple[ConvFeatures, Variables]:
+    """The convolutions of a trained network as the feature network of a `Perceptual` loss, and its variables.
+
+    The features of an encoder need neither labels nor attributes.
+
+    Args:
+      trained: Classifier of `train_attribute_classifier`, or a VAE with a `ConvEncoder`.
+      variables: Variables of the VAE, if it is one.
 
     Raises:
-      InputError: The classifier has no convolutions.
+      InputError: The network has no convolutions, or the variables are not those of the VAE.
     """
-    widths = classifier.classifier.convolutions
+    if isinstance(trained, AttributeClassifier):
+        widths = trained.classifier.convolutions
+        layers = trained.variables["params"]["ConvEncoder_0"] if widths else {}
+    else:
+        encoder = getattr(trained, "encoder", None)
+        widths = encoder.features if isinstance(encoder, ConvEncoder) else ()
+        if widths:
+            leaves_of_model(trained, variables)
+            layers = variables["params"]["encoder"]
     if not widths:
-        raise InputError("the classifier has no convolutions; expected one of train_attribute_classifier")
-    layers = classifier.variables["params"]["ConvEncoder_0"]
+        raise InputError(
+            f"{named(trained)} has no convolutions; expected a classifier of train_attribute_classifier or a VAE "
+            "with a ConvEncoder: conv_features(vae, variables)"
+        )
     return ConvFeatures(widths), {"params": {name: of for name, of in layers.items() if name.startswith("Downsample")}}
 
 
