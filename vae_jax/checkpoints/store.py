@@ -265,7 +265,10 @@ class Checkpoints:
             there |= content["run"]
         if folder is self._best:
             there, here = there | {"best": content["best_by"]}, here | {"best": self._best_by}
-        different = [name for name in here | there if there.get(name) != here.get(name) and name not in self._allow]
+        found = {
+            name: difference("" if name == "config" else name, there.get(name), here.get(name)) for name in here | there
+        }
+        different = {name: text for name, text in found.items() if text and name not in self._allow}
         if not different:
             return
         if _LENGTHS & set(different):
@@ -277,10 +280,7 @@ class Checkpoints:
             remedy = f"choose another folder, the same options, or Checkpoints(..., allow={tuple(different)})"
         else:
             remedy = "choose another folder, or the same options"
-        found = ", ".join(
-            difference("" if name == "config" else name, there.get(name), here.get(name)) for name in different
-        )
-        raise InputError(f"{folder.path} holds checkpoints of another run ({found}); {remedy}")
+        raise InputError(f"{folder.path} holds checkpoints of another run ({', '.join(different.values())}); {remedy}")
 
 
 class NoCheckpoints:

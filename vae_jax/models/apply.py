@@ -5,8 +5,9 @@ from typing import Any
 
 import flax.errors
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, PyTree
 
 from vae_jax.distributions import example_keys
 from vae_jax.errors import InputError, require_variables
@@ -24,8 +25,42 @@ def apply_network(
     arguments: dict[str, Any],
     mask: Array | None,
     keys: Key[Array, " batch"] | None,
+    compute_dtype: str | None = None,
 ) -> tuple[Any, Variables]:
-    """Outputs of a network, and the collections of variables that it has updated in training."""
+    """Outputs of a network, and the collections of variables that it has updated in training.
+
+    With `compute_dtype`, the network receives its parameters and all arguments in this type, and the outputs are
+    returned in the type of the inputs. Other collections, such as batch statistics, keep their types.
+    """
+    params, given, others = as_dtype((variables.get("params", {}), inputs, arguments), compute_dtype)
+    outputs, updates = _apply(network, variables | {"params": params}, given, train, others, mask, keys)
+    return as_dtype(outputs, compute_dtype and inputs.dtype), updates
+
+
+def as_dtype(tree: PyTree, dtype: Any) -> PyTree:
+    """A tree with all real numbers in another type; the tree itself if the type is None."""
+    if dtype is None:
+        return tree
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def require_compute_dtype(compute_dtype: Any) -> None:
+    """Raise `InputError` unless networks can be computed in this type."""
+    if compute_dtype is not None and not (isinstance(compute_dtype, str) and compute_dtype == "bfloat16"):
+        raise InputError(
+            f"compute_dtype is {compute_dtype!r}; expected 'bfloat16', or None for the type of the parameters"
+        )
+
+
+def _apply(
+    network: nn.Module,
+    variables: Variables,
+    inputs: Array,
+    train: bool,
+    arguments: dict[str, Any],
+    mask: Array | None,
+    keys: Key[Array, " batch"] | None,
+) -> tuple[Any, Variables]:
     if not train:
         try:
             return network.apply(variables, inputs, **arguments), {}

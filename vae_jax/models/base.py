@@ -21,7 +21,7 @@ from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
 from vae_jax.distributions.likelihoods import Bernoulli, Distribution
 from vae_jax.errors import InputError, is_traced, renamed, require_positive_int
-from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part
+from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, require_compute_dtype
 from vae_jax.models.protocol import Variables, as_condition
 from vae_jax.models.table import parameter_count
 from vae_jax.networks import takes
@@ -62,11 +62,13 @@ class BaseVAE:
     classes: int | None = None
     prior: Any = parameter(default=StandardNormal())
     condition_shape: tuple[Any, ...] | None = None
+    compute_dtype: Any = None
 
     def __post_init__(self) -> None:
         require_positive_int(latent_dim=self.latent_dim)
         require_parts(likelihood=self.likelihood, prior=self.prior, posterior=self.posterior)
         as_event_shape(self.event_shape)
+        require_compute_dtype(self.compute_dtype)
         if self.classes is not None:
             require_positive_int(classes=self.classes)
             if self.condition_shape is not None:
@@ -87,6 +89,8 @@ class BaseVAE:
         settings = [*networks, f"posterior={posterior}", f"prior={self.prior}", f"likelihood={self.likelihood}"]
         if self.is_conditional:
             settings.append(f"classes={self.classes}" if self.classes else f"condition_shape={self.condition_shape}")
+        if self.compute_dtype:
+            settings.append(f"compute_dtype={self.compute_dtype!r}")
         shapes = f"event_shape={self.event_shape}, latent_dim={self.latent_dim}"
         return "\n    ".join([f"{type(self).__name__}({shapes},", *(f"{setting}," for setting in settings)]) + "\n)"
 
@@ -214,8 +218,9 @@ class BaseVAE:
         x = batch.x if batch.observed is None else jnp.where(batch.observed > 0, batch.x, 0)
         extra = {"observed": batch.observed} if batch.observed is not None and takes(self.encoder, "observed") else {}
         noise = None if key is None or not train else folded(network_keys(key, len(x)), 1)
+        own = of_part(variables, "encoder")
         outputs, updates = apply_network(
-            self.encoder, of_part(variables, "encoder"), x, train, condition | extra, batch.mask, noise
+            self.encoder, own, x, train, condition | extra, batch.mask, noise, self.compute_dtype
         )
         parameters, features = outputs if isinstance(outputs, tuple) else (outputs, None)
         posterior = self.posterior.from_network(parameters, of_part(variables, "posterior"))

@@ -101,6 +101,7 @@ def mlp_vae(
     activation: Any = nn.relu,
     prior: Any = StandardNormal(),
     condition_shape: tuple[Any, ...] | None = None,
+    compute_dtype: Any = None,
 ) -> VAE:
     """VAE with a dense encoder of widths `hidden` and a dense decoder of the reversed widths.
 
@@ -117,6 +118,7 @@ def mlp_vae(
       activation: Activation function after each hidden layer.
       prior: Prior p(z).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
+      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -141,6 +143,7 @@ def mlp_vae(
         classes=classes,
         prior=prior,
         condition_shape=condition_shape,
+        compute_dtype=compute_dtype,
     )
 
 
@@ -152,6 +155,7 @@ def batch_norm_vae(
     likelihood: Any = Gaussian(),
     momentum: float = 0.3,
     axis_name: str | None = None,
+    compute_dtype: Any = None,
 ) -> VAE:
     """VAE of images in [-1, 1], with batch-normalised dense layers and a tanh after the decoder.
 
@@ -164,6 +168,7 @@ def batch_norm_vae(
       likelihood: Likelihood p(x|z) of the decoder's outputs, which are in [-1, 1].
       momentum: Weight of the old running statistics in an update (PyTorch's momentum is 1 minus this).
       axis_name: Axis of `pmap` over which the batch is distributed.
+      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -184,6 +189,7 @@ def batch_norm_vae(
         event_shape=event_shape,
         latent_dim=latent_dim,
         likelihood=likelihood,
+        compute_dtype=compute_dtype,
     )
 
 
@@ -195,6 +201,7 @@ def conv_vae(
     likelihood: Any = Gaussian(),
     posterior: Any = DiagonalGaussian,
     linear: bool = False,
+    compute_dtype: Any = None,
 ) -> VAE:
     """VAE with 4 x 4 convolutions of stride 2 as encoder and transposed convolutions as decoder.
 
@@ -206,6 +213,7 @@ def conv_vae(
       posterior: Family of q(z|x); `Delta` gives a plain autoencoder.
       linear: Whether linear maps from the pixels to the parameters of q(z|x), and from the latents to the pixels, are
         added to the networks. They quickly learn the principal components.
+      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -228,6 +236,7 @@ def conv_vae(
         latent_dim=latent_dim,
         posterior=posterior,
         likelihood=likelihood,
+        compute_dtype=compute_dtype,
     )
 
 
@@ -245,6 +254,7 @@ def resnet_vae(
     prior: Any = StandardNormal(),
     condition_shape: tuple[Any, ...] | None = None,
     axis_name: str | None = None,
+    compute_dtype: Any = None,
 ) -> VAE:
     """VAE with residual networks: the ResNet-18 of He et al. (2016) as encoder, its mirror image as decoder.
 
@@ -270,6 +280,7 @@ def resnet_vae(
       prior: Prior p(z).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
       axis_name: Axis of `pmap` over which the batch is distributed; batch statistics are those of the whole batch.
+      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -302,6 +313,7 @@ def resnet_vae(
         classes=classes,
         prior=prior,
         condition_shape=condition_shape,
+        compute_dtype=compute_dtype,
     )
 
 
@@ -314,6 +326,7 @@ def ladder_vae(
     prior: Any = StandardNormal(),
     classes: int | None = None,
     condition_shape: tuple[Any, ...] | None = None,
+    compute_dtype: Any = None,
 ) -> LadderVAE:
     """Ladder VAE of gated dense layers.
 
@@ -326,6 +339,7 @@ def ladder_vae(
       prior: Prior of the top layer.
       classes: Number of classes if the model is conditional on labels (see `VAE`).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
+      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -348,6 +362,7 @@ def ladder_vae(
         classes=classes,
         prior=prior,
         condition_shape=condition_shape,
+        compute_dtype=compute_dtype,
     )
 
 
@@ -362,6 +377,7 @@ def conv_ladder_vae(
     prior: Any = StandardNormal(),
     classes: int | None = None,
     condition_shape: tuple[Any, ...] | None = None,
+    compute_dtype: Any = None,
 ) -> LadderVAE:
     """Ladder VAE of residual convolutional networks: a vector of latents, and maps of latents at several scales.
 
@@ -377,6 +393,7 @@ def conv_ladder_vae(
       prior: Prior of the top layer.
       classes: Number of classes if the model is conditional on labels (see `VAE`).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
+      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -402,6 +419,7 @@ def conv_ladder_vae(
         classes=classes,
         prior=prior,
         condition_shape=condition_shape,
+        compute_dtype=compute_dtype,
     )
 
 

@@ -13,7 +13,7 @@ from vae_jax.data.transforms import Batch
 from vae_jax.distributions import Delta, DiagonalGaussian, example_keys, kl_divergence, log_ratio
 from vae_jax.distributions.base import normal_like
 from vae_jax.errors import InputError, require_key, require_not_negative, require_positive_int
-from vae_jax.models.apply import FOREIGN, folded, foreign, of_part, rngs
+from vae_jax.models.apply import FOREIGN, as_dtype, folded, foreign, of_part, rngs
 from vae_jax.models.base import BaseVAE, Code, require_shape
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.networks import identity
@@ -45,6 +45,7 @@ class LadderVAE(BaseVAE):
       classes: Number of classes if the model is conditional on labels (see `VAE`).
       prior: Prior p(z1).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
+      compute_dtype: Type in which the networks compute (see `VAE`).
 
     Raises:
       InputError: A size is not a positive integer, a distribution is not of the expected kind, the posterior has no
@@ -175,9 +176,17 @@ class LadderVAE(BaseVAE):
         self, variables: Variables, z: Array, latent: Latent, features: Any, train: bool, condition: dict[str, Any]
     ) -> Array:
         """Outputs of the decoder for latents of the top layer, [n, latent]."""
+        precise = self.compute_dtype and z.dtype  # the type of the densities of all layers
+        own, top, features, condition = as_dtype(
+            (of_part(variables, "decoder"), z, features, condition), self.compute_dtype
+        )
+
+        def computed(p: Array, q: Array | None) -> Array:
+            return cast(Array, as_dtype(latent(*as_dtype((p, q), precise)), self.compute_dtype))
+
         try:
-            own = of_part(variables, "decoder")
-            return cast(Array, self.decoder.apply(own, z, latent, features, train=train, **condition))
+            outputs = self.decoder.apply(own, top, computed, features, train=train, **condition)
+            return cast(Array, as_dtype(outputs, precise))
         except FOREIGN as error:
             raise foreign(self.decoder, error) from error
 

@@ -67,6 +67,8 @@ class VAE(BaseVAE):
       prior: Prior p(z).
       condition_shape: Shape of `batch.condition` of one example if the model is conditional on arrays, or pairs of
         names and shapes of several arrays. Both networks receive the condition as their argument `condition`.
+      compute_dtype: "bfloat16" if the networks compute in it, for accelerators; None is the type of the parameters.
+        Parameters, gradients, the outputs of the networks and all that follows them keep the type of the parameters.
 
     Raises:
       InputError: A size is not a positive integer, a distribution is not of the expected kind, or both
@@ -320,6 +322,6 @@ class VAE(BaseVAE):
         if keys is not None and draws is not None:
             noise = jax.vmap(partial(folded, keys))(draws).reshape(-1)
         outputs, updates = apply_network(
-            self.decoder, of_part(variables, "decoder"), flat, train, repeated, mask, noise
+            self.decoder, of_part(variables, "decoder"), flat, train, repeated, mask, noise, self.compute_dtype
         )
         return outputs.reshape(*z.shape[:-1], *outputs.shape[1:]), updates

@@ -42,7 +42,17 @@ from vae_jax.training.arguments import require_bool
 from vae_jax.training.callbacks import Callbacks, Record
 from vae_jax.training.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
 from vae_jax.training.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
-from vae_jax.training.step import OBSERVATION, ChecksRun, Metrics, Step, TrainState, describe_step, member, stream
+from vae_jax.training.step import (
+    OBSERVATION,
+    ChecksRun,
+    Metrics,
+    Step,
+    TrainState,
+    describe_step,
+    member,
+    select,
+    stream,
+)
 from vae_jax.training.stopping import StopSignals
 
 _CHUNK_SECONDS = 2.0  # time between two metrics of the device
@@ -124,7 +134,7 @@ def _chunk(
         return taken + 1, state, jax.tree.map(jnp.add, totals, metrics)
 
     def masked(_: Array, carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
-        return jax.tree.map(partial(jax.lax.select, goes_on(carry)), body(carry), carry)
+        return select(goes_on(carry), body(carry), carry)
 
     shapes = jax.eval_shape(lambda state: one(state)[1], state)
     zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, jnp.result_type(metric, 0)), shapes)
@@ -240,7 +250,7 @@ def fit(
         records, chunks = notes.get("history", []), notes.get("chunks", [])  # chunks of the current epoch
         feeder = _feeder(data, batch_size, layout, state.key, stream_above)
         state = layout.place(state)  # a copy, because the first chunk donates it
-        length = _loop_length(state, feeder.length)
+        length = _loop_length(next(iter(state.step.devices())).platform, feeder.length)
         done, count = int(state.step.reshape(-1)[0]), length or 1  # the first chunk measures the time of a step
         if not notes:
             _warn_of_steps(done, steps_per_epoch, epochs)
@@ -358,14 +368,12 @@ def _feeder(
     return ResidentFeeder(data, batch_size, layout, members=keys.ndim > 0)
 
 
-def _loop_length(state: TrainState, steps: int) -> int | None:
-    """Number of steps of the loop of each chunk; None on a CPU, where chunks differ in length.
+def _loop_length(platform: str, steps: int) -> int | None:
+    """Number of steps of the loop of each chunk; None on a CPU, where the time of a step decides.
 
     The steps of a feed are divided among the fewest chunks, so that few steps of the last one are masked.
     """
-    if all(device.platform == "cpu" for device in state.step.devices()):
-        return None
-    return math.ceil(steps / math.ceil(steps / _CHUNK_STEPS))
+    return None if platform == "cpu" else math.ceil(steps / math.ceil(steps / _CHUNK_STEPS))
 
 
 def _warn_of_steps(done: int, steps_per_epoch: int, epochs: int) -> None:
