@@ -857,7 +857,8 @@ def out_of_date(lines):
 
 def pytest_arguments(tests):
     name, _, words = tests.partition(" ")
-    return [f"tests/{name}.py", *(["-k", words] if words else [])]
+    (path,) = (ROOT / "tests").rglob(f"{name}.py")
+    return [str(path.relative_to(ROOT)), *(["-k", words] if words else [])]
 
 
 def together(lines):

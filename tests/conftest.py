@@ -21,6 +21,7 @@ os.environ["XLA_FLAGS"] = (
 
 import gc
 import gzip
+import sys
 from pathlib import Path
 
 import jax
@@ -30,6 +31,8 @@ import pytest
 from vae_jax.data import Split
 from vae_jax.data.cifar import TEST, TRAIN
 from vae_jax.data.idx import FILES
+
+sys.path += [str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir()]  # for what tests share
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)

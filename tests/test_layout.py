@@ -72,6 +72,11 @@ def test_imports_against_the_direction_are_found(source):
     assert len(found) == 1
 
 
+def test_each_folder_of_tests_is_a_package_or_the_scripts():
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders - {".", "experiments"} <= {path.parent.name for path in (ROOT / "vae_jax").glob("*/__init__.py")}
+
+
 def test_importing_the_library_imports_no_stand_in_data_no_harness_and_no_data_package():
     check = (
         "import sys, vae_jax; "

@@ -1,7 +1,7 @@
 """Kill a run with SIGKILL repeatedly, restart it each time, and compare the result with an uninterrupted run.
 
-By hand: `python tests/kill_run.py --kills 20`; `test_checkpoint.py` does it with one kill. The run spends most of its
-time on saving, so most kills interrupt a save.
+By hand: `python tests/checkpoints/kill_run.py --kills 20`; `test_checkpoint.py` does it with one kill. The run spends
+most of its time on saving, so most kills interrupt a save.
 """
 
 import argparse

@@ -254,7 +254,7 @@ def test_what_a_kill_leaves_is_swept_and_what_others_add_is_left(tmp_path):
     assert names_in(tmp_path) == ["1", "2", "best", "curve.png"], "the broken one would have remained the newest"
 
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FULL_DISK = """
 import resource, signal
 import vae_jax as vj

@@ -445,7 +445,7 @@ def hats(size):
 
 
 def test_the_files_of_a_page_are_in_the_wheel():
-    settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     patterns = settings["tool"]["setuptools"]["package-data"]["vae_jax.pages"]
     names = [
         file.name for file in resources.files("vae_jax.pages").iterdir() if file.is_file() and file.suffix != ".py"

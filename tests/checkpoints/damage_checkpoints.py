@@ -1,6 +1,7 @@
 """Damage each file of the newest checkpoint, restore, and print the outcomes; `test_checkpoint.py` runs this.
 
-By hand: `python tests/damage_checkpoints.py --cases 500`. All files are damaged in turn, each time in another way.
+By hand: `python tests/checkpoints/damage_checkpoints.py --cases 500`. All files are damaged in turn, each time in
+another way.
 """
 
 import argparse

@@ -26,7 +26,7 @@ from test_pages import content_of
 import vae_jax as vj
 from vae_jax.data.synthetic.digits import load as load_digits
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def run(monkeypatch, script, *options):

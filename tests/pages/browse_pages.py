@@ -1,9 +1,9 @@
 """Open pages of `vj.export_page` in a headless Chromium: screenshots, messages of the console, milliseconds.
 
-By hand: `pip install playwright`, a Chromium such as Debian's, and `python tests/browse_pages.py PAGE...`. Each page is
-opened on a desk, on a desk with dark colours, and on a phone with touch. The first plane or slider is dragged, with a
-screenshot before and after. The milliseconds end when the image is in its canvas, which the browser shows with the next
-frame. They start at the input event, which a browser may hold back until a frame, or at the first handler.
+By hand: `pip install playwright`, a Chromium such as Debian's, and `python tests/pages/browse_pages.py PAGE...`. Each
+page is opened on a desk, on a desk with dark colours, and on a phone with touch. The first plane or slider is dragged,
+with a screenshot before and after. The milliseconds end when the image is in its canvas, which the browser shows with
+the next frame. They start at the input event, which a browser may hold back until a frame, or at the first handler.
 
 Exit status: 0, or 1 if a drag leaves the image as it was or the console has a message.
 """
