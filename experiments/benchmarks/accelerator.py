@@ -38,8 +38,8 @@ class Config:
     torch_python: Path | None = None
     """Python interpreter that has PyTorch. Without it, only this library is measured."""
     peer: Path | None = None
-    """Peer script, called as `peer --batch B --steps N --repeats R --mode M --dtype T --device D`. It prints a JSON line
-    with "images_per_s" for each repetition. The default is torch_mlp.py beside this script."""
+    """Peer script, called as `peer --batch B --steps N --repeats R --mode M --dtype T --device D`. It prints a JSON
+    line with "images_per_s" for each repetition. The default is torch_mlp.py beside this script."""
     members: int = 64
     """Number of members that train as one program."""
     batch_size: int = 128
