@@ -192,6 +192,11 @@ LINES = [
             ("0 <= member < members", "0 <= member <= members", "test_checkpoint one_member"),
         ],
         "vae_jax/checkpoints/store.py": [
+            (
+                "if text and name not in self._allow",
+                "if name not in self._allow",
+                "test_compute_dtype without_this_field",
+            ),
             ('math.inf if best is None else best[1]["least"]', "math.inf", "test_checkpoint resume"),
             ("there.get(name) != here.get(name) and", "here.get(name) is None and", "test_same_run each_difference"),
             ("self._variables(state)", "state.variables", "test_checkpoint its_script"),
@@ -489,6 +494,7 @@ LINES = [
             ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
         ],
         "vae_jax/models/base.py": [
+            ("        require_compute_dtype(self.compute_dtype)\n", "", "test_compute_dtype refused"),
             (
                 "with jax.ensure_compile_time_eval():\n        low, high",
                 "if True:\n        low, high",
@@ -501,6 +507,8 @@ LINES = [
             ("if not self.likelihood.domain.holds(transform.support):", "if False:", "test_evaluate does_not_take"),
         ],
         "vae_jax/models/apply.py": [
+            ("inputs, arguments), compute_dtype)", "inputs, arguments), None)", "test_compute_dtype products"),
+            ("as_dtype(outputs, compute_dtype and inputs.dtype)", "outputs", "test_compute_dtype keep_their_types"),
             ("    require_variables(variables)\n", "", "test_newcomers mistake"),
             ('arguments = arguments | {"mask": mask}', "arguments = dict(arguments)", "test_model padding"),
             ('if not takes(network, "mask"):', "if False:", "test_model padding_out"),
@@ -534,6 +542,7 @@ LINES = [
             ("jnp.where(is_set, values.astype", "jnp.where(~is_set, values.astype", "test_model decoded"),
         ],
         "vae_jax/models/ladder.py": [
+            ("latent(*as_dtype((p, q), precise))", "latent(p, q)", "test_compute_dtype keep_their_types"),
             ("folded(keys.reshape(-1), len(layers))", "folded(keys.reshape(-1), 0)", "test_ladder draws_of_an_example"),
             (
                 "DiagonalGaussian.from_network(p), DiagonalGaussian.from_network(q)",
@@ -644,6 +653,10 @@ LINES = [
             (" if first in (start, end)}", "}", "test_feeding never_three"),
         ],
         "vae_jax/training/loop.py": [
+            ("select(goes_on(carry), body(carry), carry)", "body(carry)", "test_accelerators same_steps and resident"),
+            (' & (totals["finite"] == taken)', "", "test_accelerators not_finite"),
+            ("count = length or max(1, int(fitting))", "count = max(1, int(fitting))", "test_accelerators fit_on"),
+            ("steps / math.ceil(steps / _CHUNK_STEPS)", "_CHUNK_STEPS", "test_accelerators divided"),
             ("replace(local, frozen={})", "local", "test_parts frozen"),
             ("stream(state.key, OBSERVATION,", "stream(state.key, 0,", "test_train python_loop"),
             ("OBSERVATION, state.step)", "OBSERVATION, 0)", "test_train python_loop"),
@@ -686,6 +699,8 @@ LINES = [
             ),
         ],
         "vae_jax/training/step.py": [
+            ("cpu=by_cond, default=by_select", "cpu=by_cond, default=by_cond", "test_accelerators exported and step"),
+            ("select(finite, take(before), before)", "take(before)", "test_accelerators not_finite"),
             ("variables = merged(own, variables)", "variables = merged(variables, own)", "test_parts starts_from"),
             ("        leaves_of_model(model, variables)\n", "", "test_pca_start given"),
             ('merged(variables, updates) | {"params"', 'variables | {"params"', "test_train batch_statistics"),

@@ -441,6 +441,33 @@ def test_benchmark_convolution(tmp_path, monkeypatch, capsys):
     assert "one step at a time, ours / torch" in capsys.readouterr().out
 
 
+ACCELERATOR_PEER = """
+import json, sys
+assert sys.argv[1:7] == ["--batch", "3", "--steps", "4", "--repeats", "2"], sys.argv
+assert sys.argv[7::2] == ["--mode", "--dtype", "--device"] and sys.argv[-1] == "cpu"
+for rate in (10.0, 30.0):
+    print(json.dumps({"images_per_s": rate + 100 * (sys.argv[8] == "compile") + (sys.argv[10] == "bfloat16")}))
+"""
+
+
+def test_benchmark_accelerator(tmp_path, monkeypatch, capsys):
+    original = vj.mlp_vae
+    monkeypatch.setattr(vj, "mlp_vae", lambda compute_dtype: original(hidden=(4,), compute_dtype=compute_dtype))
+    (tmp_path / "torch.py").write_text("")  # a module of that name is all that is asked for
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    peer = tmp_path / "peer.py"
+    peer.write_text(ACCELERATOR_PEER)
+    options = ("--smoke", "--batch-size", 3, "--torch-python", sys.executable, "--peer", peer)
+    run(monkeypatch, "benchmarks/accelerator", *options)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    ours = ["compiled epochs", "one step at a time", "2 members"]
+    names = [f"{name}, {dtype}" for dtype in ("float32", "bfloat16") for name in ours]
+    peers = [f"PyTorch, {mode}, {dtype}" for mode in ("eager", "compile") for dtype in ("float32", "bfloat16")]
+    assert [row[0] for row in rows[1:]] == names + peers
+    assert [row[1:4] for row in rows[-4:]] == [[str(a + 20), str(a + 10), str(a + 30)] for a in (0, 1, 100, 101)]
+    assert "rounds is 0" in refused(monkeypatch, capsys, "benchmarks/accelerator", "--rounds", 0)
+
+
 PEER = """
 import json, sys
 assert sys.argv[2:] == ["--batch", "16", "--epochs", "3"]

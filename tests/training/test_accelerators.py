@@ -90,12 +90,14 @@ def breaks_at(step):
 
 
 def test_a_loop_of_fixed_length_takes_no_step_after_one_that_is_not_finite():
-    step = vj.make_train_step(VAE, breaks_at(2), OPTIMIZER)
-    expected, totals = chunk(fresh(), 6, step)
-    after, masked_totals = chunk(fresh(), 6, step, length=LENGTH)
+    in_chunks = partial(chunk, step=vj.make_train_step(VAE, breaks_at(2), OPTIMIZER))
+    expected, totals = in_chunks(fresh(), 6)
+    after, masked_totals = in_chunks(fresh(), 6, length=LENGTH)
     assert int(after.step) == int(masked_totals["finite"]) == 2
     assert_close(after, expected, rtol=1e-6, atol=1e-7)
     assert_close(masked_totals, totals, rtol=1e-6, atol=1e-6)
+    program, leaves = of_leaves(partial(in_chunks, length=LENGTH), fresh(), 6)
+    assert_close(run_as_lowered_for_cuda(program, *leaves), (expected, totals), rtol=1e-5, atol=1e-5)
 
 
 def chunks_of_four(platform, steps):
