@@ -371,8 +371,8 @@ LINES = [
         "vae_jax/distributions/likelihoods/mixtures.py": [
             ("(2 * locations - 1), log_scale", "locations, log_scale", "test_residual given_locations"),
             (
-                "(first, first + count, first + 2 * count)",
-                "(count, first + count, first + 2 * count)",
+                "(first, first + count,",
+                "(0, first + count,",
                 "test_residual given_locations",
             ),
             ("coefficients[1] * (red - 0.5)", "coefficients[1] * (green - 0.5)", "test_likelihoods_more pixelcnn"),
