@@ -49,7 +49,7 @@ class LadderVAE(BaseVAE):
 
     Raises:
       InputError: A size is not a positive integer, a distribution is not of the expected kind, the posterior has no
-        density, or both `classes` and `condition_shape` are given.
+        density, both `classes` and `condition_shape` are given, or `compute_dtype` is another type.
     """
 
     def __post_init__(self) -> None:

@@ -71,8 +71,8 @@ class VAE(BaseVAE):
         Parameters, gradients, the outputs of the networks and all that follows them keep the type of the parameters.
 
     Raises:
-      InputError: A size is not a positive integer, a distribution is not of the expected kind, or both
-        `classes` and `condition_shape` are given.
+      InputError: A size is not a positive integer, a distribution is not of the expected kind, both `classes` and
+        `condition_shape` are given, or `compute_dtype` is another type.
     """
 
     @property
