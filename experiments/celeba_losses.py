@@ -74,11 +74,11 @@ class Config(Options):
     perceptual_weight: float = 1_500.0
     """Weight of each layer of the perceptual loss, in nats, for a face that is as far from its reconstruction as two
     different faces are from each other."""
-    adversarial_weight: float = 300.0
+    adversarial_weight: float = 100.0
     """Weight of the adversarial loss of the decoder."""
     feature_weight: float = 4.0
     """Weight of the squared error of the discriminator's activations."""
-    noise: float = 0.02
+    noise: float = 0.1
     """Standard deviation of the Gaussian noise on the images that the discriminator sees."""
     penalty: float = 0.0
     """Weight of the squared gradient of the discriminator at the faces (R1)."""
@@ -105,7 +105,7 @@ def main(config: Config) -> Report:
     require_positive(discriminator_rate=config.discriminator_rate)
     require_not_negative(adversarial_weight=config.adversarial_weight)
     published = vgg19(config)
-    run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=600)
+    run = Run.start("celeba_losses", config, native="celeba", epochs=6, batch_size=32, small=0, stand_in_steps=600)
     default = run.classifier_steps(1_500 if run.data.name.startswith("celeba") else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
     prior_steps = run.classifier_steps(3_000) if config.prior_steps is None else config.prior_steps
