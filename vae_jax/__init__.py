@@ -6,6 +6,7 @@ plotting -> pages. `latents`, `attributes`, `sharding` and `plot` are modules.
 
 import warnings
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vae_jax.checkpoints import (
@@ -164,6 +165,9 @@ from vae_jax.values import axes, parameter, value
 
 if TYPE_CHECKING:
     from vae_jax import plotting as plot
+else:
+    plot: ModuleType
+    """Figures, by functions of `vae_jax.plotting`."""
 
 __version__ = "0.2.0"
 
@@ -316,7 +320,7 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> Any:
-    """The module `plot`, which is imported when used, because matplotlib takes time; and old names, with a warning."""
+    """The module `plot`, imported when it is used, as matplotlib takes time; and old names, with a warning."""
     if name == "plot":
         return import_module("vae_jax.plotting")
     if name not in _RENAMED:

@@ -8,6 +8,7 @@ import argparse
 import json
 import random
 import shutil
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -15,9 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-from test_checkpoint import CONFIG, VAE, fresh, same
 
 import vae_jax as vj
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of conftest.py
+
+from test_checkpoint import CONFIG, VAE, fresh, same
 
 HOW = ("deleted", "emptied", "truncated", "one byte flipped")
 STEPS = {1: "the one before", 2: "the newest"}

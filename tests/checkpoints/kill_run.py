@@ -17,9 +17,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from test_checkpoint import CONFIG, VAE, fresh, run
 
 import vae_jax as vj
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of conftest.py
+
+from test_checkpoint import CONFIG, VAE, fresh, run
 
 
 class TellingCheckpoints(vj.Checkpoints):

@@ -6,6 +6,7 @@ python train_on_hosts.py PORT PROCESSES NUMBER
 import json
 import sys
 import tempfile
+from pathlib import Path
 
 import jax
 
@@ -23,6 +24,7 @@ def main(port: int, processes: int, number: int) -> None:
     start_processes(f"127.0.0.1:{port}", processes, number)
     found = {"devices": jax.device_count(), "first": is_first_process()}
     # Imported here, because it configures eight devices, which has no effect after JAX has started.
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of conftest.py
     from small_run import fit, fresh, fresh_members, in_float64, leaves, losses
 
     feeding.WINDOW_BYTES = 4 * 16 * 36  # of 4 steps
