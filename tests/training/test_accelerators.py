@@ -94,6 +94,7 @@ def test_a_loop_of_fixed_length_takes_no_step_after_one_that_is_not_finite():
     expected, totals = in_chunks(fresh(), 6)
     after, masked_totals = in_chunks(fresh(), 6, length=LENGTH)
     assert int(after.step) == int(masked_totals["finite"]) == 2
+    assert_same(in_chunks(fresh(), 3)[1], totals)
     assert_close(after, expected, rtol=1e-6, atol=1e-7)
     assert_close(masked_totals, totals, rtol=1e-6, atol=1e-6)
     program, leaves = of_leaves(partial(in_chunks, length=LENGTH), fresh(), 6)
