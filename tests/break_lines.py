@@ -398,7 +398,7 @@ LINES = [
             ("replace=len(data) < self.components", "replace=True", "test_priors at_most_once"),
         ],
         "vae_jax/errors.py": [
-            ("if not is_traced(leaf) and", "if", "test_transformations jit"),
+            ("if not is_traced(pair[1])", "", "test_transformations jit"),
         ],
         "vae_jax/evaluation/attributes.py": [
             ("_independence_weights(attributes, codes) if independent else ", "", "test_attributes correlated"),
@@ -683,11 +683,12 @@ LINES = [
             ('"key": describe(state.key),', "", "test_same_run each_difference"),
             ('"settings": describe(state.settings),', "", "test_same_run each_difference"),
             ("described() if store.where else None", "described()", "test_same_run without_a_store"),
-            ("eval_fns[0](jax.tree.map(jnp.copy, state))", "eval_fns[0](state)", "test_train may_be_kept"),
+            ("eval_fns[0](copied(state))", "eval_fns[0](state)", "test_train may_be_kept"),
             (" % eval_every == 0", " % 1 == 0", "test_callbacks"),
             ("stopped = not running", "pass", "test_callbacks"),
         ],
         "vae_jax/training/sharding.py": [
+            ("state = copied(state)", "pass", "test_train leaves_its_argument"),
             ("rows - jax.lax.axis_index(AXIS) * len(part)", "rows", "test_sharding take"),
             ("(place >= 0) & (place < len(part))", "(place < len(part))", "test_sharding take"),
             ("max(axes, key=", "min(axes, key=", "test_sharding its_part"),

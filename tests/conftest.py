@@ -21,7 +21,9 @@ os.environ["XLA_FLAGS"] = (
 
 import gc
 import gzip
+import inspect
 import sys
+import typing
 from pathlib import Path
 
 import jax
@@ -36,6 +38,11 @@ sys.path += [str(folder) for folder in Path(__file__).parent.iterdir() if folder
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+if sys.version_info < (3, 12):
+    # Else each check of an annotation that is a protocol computes the properties of the argument, such as the variance
+    # of a flow; later releases of Python look them up in this way.
+    typing.hasattr = lambda instance, name: inspect.getattr_static(instance, name, ...) is not ...
 
 
 LONG = ("test_hosts", "test_experiments", "test_documents", "test_notebooks")  # files that start first
@@ -87,6 +94,12 @@ def _own_cache(tmp_path_factory, monkeypatch):
 def _classifiers_of_few_steps(monkeypatch):
     """In scripts, which otherwise train their classifiers for thousands of steps."""
     monkeypatch.setattr("harness.run.Run.classifier_steps", lambda run, default: 5)
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch):
+    """Scripts draw with a third of their usual resolution."""
+    monkeypatch.setattr("harness.report.DPI", 43)
 
 
 def small_split(count: int = 96, size: int = 6, seed: int = 0) -> Split:

@@ -143,13 +143,20 @@ def is_traced(tree: Any) -> bool:
 
 def require_finite(variables: Any) -> None:
     """Raise `InputError` if a leaf of the tree holds NaN or infinite values; traced leaves pass."""
+    leaves = [pair for pair in jax.tree_util.tree_leaves_with_path(variables) if not is_traced(pair[1])]
     with jax.ensure_compile_time_eval():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-            if not is_traced(leaf) and not jnp.all(jnp.isfinite(leaf)):
+        for (path, _), finite in zip(leaves, _are_finite([leaf for _, leaf in leaves]), strict=True):
+            if not finite:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise InputError(
                     f"the variable {name} holds NaN or infinite values; expected finite values: the training diverged"
                 )
+
+
+@jax.jit
+def _are_finite(leaves: list[Any]) -> list[jax.Array]:
+    """Whether each leaf holds finite values alone, by one program."""
+    return [jnp.isfinite(leaf).all() for leaf in leaves]
 
 
 def require_writable_folder(path: Path) -> None:

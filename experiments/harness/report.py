@@ -15,6 +15,7 @@ import jax
 from matplotlib.figure import Figure
 from PIL import Image
 
+DPI = 130
 _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotlib")
 
 
@@ -25,8 +26,9 @@ def save_picture(path: Path, figure: Figure) -> None:
     with more than 2**16 colours, such as photographs, use the default and dithering, which suit them better.
     """
     drawn = io.BytesIO()
-    dpi = min(130, 1150 / max(figure.get_size_inches()))
-    figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.05)  # without the space that no grid fills
+    dpi = min(DPI, 1150 / max(figure.get_size_inches()))
+    options = {"compress_level": 1}  # as the file is only read back
+    figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.05, pil_kwargs=options)  # no empty margin
     picture = Image.open(drawn).convert("RGB")
     if picture.getcolors(maxcolors=2**16) is None:
         few = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)

@@ -1,6 +1,6 @@
 """Data sets of arrays, data frames and lists, and how data sets are printed."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -131,16 +131,20 @@ def test_images_with_few_rows_and_many_channels_are_accepted_if_the_caller_insis
     assert as_split(vj.Split(images)).event_shape == (channels, 6, 5)
 
 
+@cache
+def of_colours(shape):
+    """The first state and the step of a model, of which each type of the numbers takes the same program."""
+    vae, optimizer = vj.mlp_vae((*shape, 3), latent_dim=2, hidden=(4,)), optax.sgd(1e-3)
+    return vj.init(jax.random.key(0), vae, optimizer), vj.make_train_step(vae, vj.ELBO(), optimizer)
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (7, 5), (6, 8), (3, 5), (1, 4), (3, 3)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64])
 def test_colour_images_of_any_size(shape, dtype):
     images = GENERATOR.integers(0, 256, (6, *shape, 3)).astype(dtype)
     dataset = from_arrays(images)
     assert dataset.event_shape == (*shape, 3)
-    vae, optimizer = vj.mlp_vae(dataset.event_shape, latent_dim=2, hidden=(4,)), optax.sgd(1e-3)
-    state = vj.init(jax.random.key(0), vae, optimizer)
-    step = vj.make_train_step(vae, vj.ELBO(), optimizer)
-    _, history = vj.fit(state, step, dataset.train, epochs=1, batch_size=3, progress=False)
+    _, history = vj.fit(*of_colours(shape), dataset.train, epochs=1, batch_size=3, progress=False)
     assert np.isfinite(history[0]["loss"])
 
 

@@ -31,14 +31,24 @@ def key(seed=1):
 
 def far_from_the_start(model, scale=0.5, **settings):
     """Variables whose priors and posteriors all differ: at first, those below the top are N(0, I)."""
-    variables = jax.jit(model.init)(key(0), **settings)
-    leaves, structure = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(key(9), len(leaves))
-    moved = [leaf + scale * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
-    return variables | {"params": jax.tree.unflatten(structure, moved)}
+
+    @jax.jit
+    def moved():
+        variables = model.init(key(0), **settings)
+        leaves, structure = jax.tree.flatten(variables["params"])
+        keys = jax.random.split(key(9), len(leaves))
+        moved = [leaf + scale * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+        return variables | {"params": jax.tree.unflatten(structure, moved)}
+
+    return moved()
 
 
 VARIABLES = far_from_the_start(TINY)
+
+
+@jax.jit
+def terms_of_tiny(variables, x, numbers):
+    return TINY.terms(key(), variables, vj.Batch(x), numbers)
 
 
 def decoded(z1, latent):
@@ -56,8 +66,11 @@ def log_px():
         assert q is None
         return p[:, 0] + jnp.exp(0.5 * p[:, 1]) * noise
 
-    logits = decoded(jnp.asarray(z1, jnp.float32), latent)
-    log_px_z = jnp.stack([vj.Bernoulli()(logits, {}, 3).log_prob(x) for x in X], axis=1)
+    @jax.jit
+    def log_px_z(z1):
+        return jax.vmap(vj.Bernoulli()(decoded(z1, latent), {}, 3).log_prob, out_axes=1)(X)
+
+    log_px_z = log_px_z(jnp.asarray(z1, jnp.float32))
     log_w = np.add.outer(weights, weights).reshape(-1, 1)
     return np.asarray(jax.nn.logsumexp(log_w + np.asarray(log_px_z, np.float64), axis=0))
 
@@ -75,13 +88,14 @@ def test_its_importance_estimate_is_the_integral_over_both_layers():
 
 
 def test_its_samples_have_the_same_likelihood():
-    p = np.asarray(jnp.exp(TINY.sample(key(4), VARIABLES, 100_000).px_z.log_prob(X[0])), np.float64)
+    p = jax.jit(lambda: jnp.exp(TINY.sample(key(4), VARIABLES, 100_000).px_z.log_prob(X[0])))()
+    p = np.asarray(p, np.float64)
     assert abs(np.log(p.mean()) - log_px()[0]) < 5 * p.std() / p.mean() / np.sqrt(len(p))
 
 
 def test_the_kl_of_each_layer_is_the_mean_of_its_log_ratio_at_one_choice_of_the_layers_above():
     """Of z1 in closed form; that of z2 depends on z1, so only the means over both agree."""
-    terms = TINY.terms(key(), VARIABLES, vj.Batch(X[:1]), jnp.arange(50_000))
+    terms = terms_of_tiny(VARIABLES, X[:1], jnp.arange(50_000))
     for layer in ("z1", "z2"):
         difference = np.asarray(terms.log_ratio[layer] - terms.kl[layer], np.float64)
         assert abs(difference.mean()) < 5 * difference.std() / math.sqrt(50_000)
@@ -110,12 +124,16 @@ def test_the_densities_of_a_layer_are_those_of_the_parameters_that_the_decoder_g
         terms = model.terms(key(), variables, vj.Batch(x), jnp.arange(200), code=still)
         return seen[0], terms.z["z2"], terms.log_ratio["z2"], terms.kl["z2"]
 
+    @jax.jit
+    def expected(parameters, z):
+        prior, posterior = (vj.DiagonalGaussian(of[:, 0], of[:, 1]) for of in parameters)
+        noise = (z - posterior.mean[None]) / jnp.sqrt(posterior.variance)[None]
+        return posterior.log_prob(z) - prior.log_prob(z), vj.kl_divergence(posterior, prior, z), noise
+
     parameters, z, log_ratio, kl = first_layer_below(variables, x)
-    prior, posterior = (vj.DiagonalGaussian(of[:, 0], of[:, 1]) for of in parameters)
-    expected = posterior.log_prob(z) - prior.log_prob(z)
-    np.testing.assert_allclose(log_ratio.sum(axis=-1), expected, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(kl[0], vj.kl_divergence(posterior, prior, z), rtol=1e-3, atol=1e-4)
-    noise = np.asarray((z - posterior.mean[None]) / jnp.sqrt(posterior.variance)[None])
+    of_densities, of_layer, noise = map(np.asarray, expected(parameters, z))
+    np.testing.assert_allclose(log_ratio.sum(axis=-1), of_densities, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(kl[0], of_layer, rtol=1e-3, atol=1e-4)
     assert abs(noise.mean()) < 0.1
     assert noise.std() == pytest.approx(1, abs=0.1)
 
@@ -135,31 +153,35 @@ def test_the_draws_of_an_example_depend_on_its_key_and_their_numbers_alone():
     whole = vj.importance_estimate(key(), TINY, VARIABLES, X, samples=40)
     parts = vj.importance_estimate(key(), TINY, VARIABLES, X, samples=40, block=2, rows=7)
     np.testing.assert_allclose(whole.log_px, parts.log_px, rtol=1e-5)
-    z = TINY.terms(key(), VARIABLES, BATCH, jnp.arange(4)).z
-    last = TINY.terms(key(), VARIABLES, BATCH, jnp.array([3]), code=TINY.code(VARIABLES, BATCH)).z
+    z = terms_of_tiny(VARIABLES, X, jnp.arange(4)).z
+    code = jax.jit(TINY.code)(VARIABLES, BATCH)
+    last = jax.jit(lambda code: TINY.terms(key(), VARIABLES, BATCH, jnp.array([3]), code=code).z)(code)
     for layer in ("z1", "z2"):
         np.testing.assert_allclose(z[layer][3], last[layer][0], rtol=1e-5)
         assert len(np.unique(np.asarray(z[layer]).round(5))) == z[layer].size
-    noise = np.asarray(TINY.terms(key(), VARIABLES, vj.Batch(X[:1]), jnp.arange(2_000)).z["z1"])[:, 0, 0]
-    below = np.asarray(TINY.terms(key(), TINY.init(key(0)), vj.Batch(X[:1]), jnp.arange(2_000)).z["z2"])[:, 0, 0]
+    noise = np.asarray(terms_of_tiny(VARIABLES, X[:1], jnp.arange(2_000)).z["z1"])[:, 0, 0]
+    below = np.asarray(terms_of_tiny(TINY.init(key(0)), X[:1], jnp.arange(2_000)).z["z2"])[:, 0, 0]
     assert abs(np.corrcoef(noise, below)[0, 1]) < 0.1  # the layers' noise is independent
 
 
 def test_samples_at_a_temperature_and_with_given_layers():
     variables = far_from_the_start(THREE)
-    free = THREE.sample(key(), variables, 6)
+
+    @jax.jit
+    def sample(key, given, temperature=1.0):
+        return THREE.sample(key, variables, 6, given=given, temperature=temperature)
+
+    free = sample(key(), {})
     assert {name: z.shape for name, z in free.z.items()} == {"z1": (6, 3), "z2": (6, 4), "z3": (6, 5)}
-    again = THREE.sample(key(2), variables, 6, given=free.z)
+    again = sample(key(2), free.z)
     np.testing.assert_array_equal(again.px_z.mean, free.px_z.mean)
-    below = THREE.sample(key(2), variables, 6, given={"z1": free.z["z1"]})
+    top = {"z1": free.z["z1"]}
+    below = sample(key(2), top)
     np.testing.assert_array_equal(below.z["z1"], free.z["z1"])
     assert not np.allclose(below.z["z2"], free.z["z2"])
-    means = [THREE.sample(key(seed), variables, 6, temperature=0.0).z["z3"] for seed in (1, 2)]
+    means = [sample(key(seed), {}, 0.0).z["z3"] for seed in (1, 2)]
     np.testing.assert_array_equal(*means)
-    half, full = (
-        THREE.sample(key(), variables, 6, given={"z1": free.z["z1"]}, temperature=t).z["z2"] for t in (0.5, 1.0)
-    )
-    mean = THREE.sample(key(), variables, 6, given={"z1": free.z["z1"]}, temperature=0.0).z["z2"]
+    mean, half, full = (sample(key(), top, t).z["z2"] for t in (0.0, 0.5, 1.0))
     np.testing.assert_allclose(full - mean, 2 * (half - mean), rtol=1e-3, atol=1e-5)
 
 
@@ -289,13 +311,13 @@ def test_in_float64_and_under_jit_and_vmap():
     with jax.enable_x64(True):
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), VARIABLES)
         x = X.astype(jnp.float64)
-        exact = TINY.terms(key(), variables, vj.Batch(x))
+        exact = terms_of_tiny(variables, x, jnp.arange(1))
         assert {leaf.dtype for leaf in jax.tree.leaves((exact.log_px_z, exact.kl, exact.z))} == {jnp.dtype("float64")}
     terms = TINY.terms(key(), VARIABLES, BATCH)
     compiled = jax.jit(lambda model, variables, x: model.terms(key(), variables, vj.Batch(x)).kl)(TINY, VARIABLES, X)
     np.testing.assert_allclose(compiled["z2"], terms.kl["z2"], rtol=1e-4, atol=1e-5)
     two = jax.tree.map(lambda leaf: jnp.stack([leaf, 0 * leaf]), VARIABLES)
-    mapped = jax.vmap(lambda variables: TINY.terms(key(), variables, BATCH).log_px_z)(two)
+    mapped = jax.jit(jax.vmap(lambda variables: TINY.terms(key(), variables, BATCH).log_px_z))(two)
     np.testing.assert_allclose(mapped[0], terms.log_px_z, rtol=1e-5)
     np.testing.assert_allclose(mapped[1], -4 * math.log(2), rtol=1e-5)
 

@@ -15,7 +15,7 @@ from vae_jax.networks import MLP
 
 SHAPE = (3,)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, *SHAPE)), jnp.float32)
-STEP = jnp.int32(0)
+STEP, ONE = jnp.int32(0), jnp.arange(1)
 
 
 def keys():
@@ -76,8 +76,12 @@ def dropped(kind):
 
 
 def terms(kind, keys, x, draws=2, train=True, mask=None):
-    vae, variables = dropped(kind)
-    return vae.terms(keys, variables, vj.Batch(x, mask=mask), jnp.arange(draws), train=train)
+    return compiled_terms(*dropped(kind), keys, vj.Batch(x, mask=mask), jnp.arange(draws), train)
+
+
+@functools.partial(jax.jit, static_argnames="train")
+def compiled_terms(vae, variables, keys, batch, numbers, train=True):
+    return vae.terms(keys, variables, batch, numbers, train=train)
 
 
 @pytest.mark.parametrize("kind", DROPPED)
@@ -164,12 +168,12 @@ def test_batch_norm_of_an_nnx_class_is_that_of_linen():
     vae, variables = normalised()
     assert sorted(variables) == ["batch_stats", "params"]
     x = 5 + X
-    updates = vae.terms(keys(), variables, vj.Batch(x), train=True).updates["batch_stats"]["encoder"]
+    updates = compiled_terms(vae, variables, keys(), vj.Batch(x), ONE).updates["batch_stats"]["encoder"]
     np.testing.assert_allclose(jax.tree.leaves(updates)[0], 0.5 * x.mean(axis=0), rtol=1e-5)
     padded = vj.Batch(x.at[4:].set(99.0), mask=jnp.array([1.0, 1, 1, 1, 0, 0]))
-    without = vae.terms(keys(), variables, padded, train=True).updates["batch_stats"]["encoder"]
+    without = compiled_terms(vae, variables, keys(), padded, ONE).updates["batch_stats"]["encoder"]
     np.testing.assert_allclose(jax.tree.leaves(without)[0], 0.5 * x[:4].mean(axis=0), rtol=1e-5)
-    assert vae.terms(keys(), variables, vj.Batch(x)).updates == {}
+    assert compiled_terms(vae, variables, keys(), vj.Batch(x), ONE, train=False).updates == {}
     np.testing.assert_allclose(vae.encode(variables, x[:1]).mean[0], vae.encode(variables, x).mean[0], rtol=1e-4)
 
 
@@ -225,8 +229,10 @@ def test_a_condition_enters_both_networks_and_every_evaluation(kind):
         "terms": lambda c: vae.terms(keys(), variables, batch_of(kind, c)).log_px_z[0],
         "elbo_terms": lambda c: vj.elbo_terms(keys(), vae, variables, X, c).log_px_z,
         "log_weights": lambda c: vj.log_weights(keys(), vae, variables, X, 2, c)[1],
-        "importance_estimate": lambda c: vj.importance_estimate(jax.random.key(1), vae, variables, X, 4, c).log_px,
         "ELBO": lambda c: vj.ELBO()(keys(), vae, variables, batch_of(kind, c), STEP).per_example,
+    }
+    calls = {name: jax.jit(call) for name, call in calls.items()} | {
+        "importance_estimate": lambda c: vj.importance_estimate(jax.random.key(1), vae, variables, X, 4, c).log_px,
     }
     found = {name: (np.asarray(call(condition)), np.asarray(call(turned))) for name, call in calls.items()}
     for name, (one, other) in found.items():

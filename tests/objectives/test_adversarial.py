@@ -55,7 +55,7 @@ def softplus(a):
 def test_the_losses_are_those_of_larsen():
     variables = fresh().variables
     loss, plain = loss_of(OBJECTIVE), loss_of(vj.ELBO(), variables=variables)
-    judge = partial(DISCRIMINATOR.apply, {"params": variables["params"]["discriminator"]})
+    judge = jax.jit(partial(DISCRIMINATOR.apply, {"params": variables["params"]["discriminator"]}))
     draw = jax.jit(lambda key: VAE.sample(jax.random.fold_in(key, 2**31 - 3), variables, 1).px_z.mean[0])
     z = [draw(key) for key in keys_of()]
     (real, of_real), (again, of_again), (drawn, _) = map(judge, (BATCH.x, plain.px_z.mean[0], jnp.stack(z)))
@@ -75,8 +75,8 @@ def test_each_part_is_updated_by_its_own_loss():
     after = {}
     for weight in (0.0, 50.0):
         step = vj.make_train_step(VAE, vj.Adversarial(DISCRIMINATOR, weight=weight, noise=0.0), optax.sgd(1e-3))
-        state = vj.init(jax.random.key(0), VAE, optax.sgd(1e-3), objective=OBJECTIVE)
-        after[weight] = jax.jit(step)(state, BATCH)[0].variables["params"]
+        init = jax.jit(lambda key: vj.init(key, VAE, optax.sgd(1e-3), objective=OBJECTIVE))
+        after[weight] = jax.jit(step)(init(jax.random.key(0)), BATCH)[0].variables["params"]
     for part in ("encoder", "discriminator"):
         assert_close(after[0.0][part], after[50.0][part], rtol=1e-5, atol=1e-7)
     difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), after[0.0]["decoder"], after[50.0]["decoder"])
@@ -132,7 +132,8 @@ def test_a_run_is_resumed_to_the_same_bits_and_its_model_restored(tmp_path):
 
 
 def test_members_and_devices():
-    states = vj.init_members(jax.random.split(jax.random.key(1), 2), VAE, OPTIMIZER, objective=OBJECTIVE)
+    init = jax.jit(lambda keys: vj.init_members(keys, VAE, OPTIMIZER, objective=OBJECTIVE))
+    states = init(jax.random.split(jax.random.key(1), 2))
     together, _ = fit(states, 1)
     alone, _ = fit(vj.member(states, 1), 1)
     close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)

@@ -55,6 +55,6 @@ def in_blocks(function: Callable[..., PyTree], *arrays: Shaped[Any, "n ..."], bl
         rows = np.minimum(np.arange(start, start + size), total - 1)
         kept = min(size, total - start)
         result = function(start, *(array[rows] for array in arrays))
-        results.append(jax.tree.map(lambda leaf, kept=kept: on_host(leaf[:kept]), result))
+        results.append(jax.tree.map(lambda leaf, kept=kept: on_host(leaf)[:kept], result))
     join = jnp.concatenate if is_traced(results) else np.concatenate
     return jax.tree.map(lambda *leaves: join(leaves), *results)

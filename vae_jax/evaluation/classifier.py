@@ -68,7 +68,7 @@ class Classifier:
 
     def init(self, key: Key[Array, ""]) -> Variables:
         """Initialise the variables."""
-        return dict(self._network.init(key, jnp.zeros((1, *self.image_shape))))
+        return dict(jax.jit(self._network.init)(key, jnp.zeros((1, *self.image_shape))))
 
     def logits(
         self, variables: Variables, x: Float[Array, "batch height width channels"]

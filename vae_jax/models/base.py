@@ -25,7 +25,7 @@ from vae_jax.models.apply import apply_network, by_collection, folded, network_k
 from vae_jax.models.protocol import Variables, as_condition
 from vae_jax.models.table import parameter_count
 from vae_jax.networks import takes
-from vae_jax.values import parameter, shape_repr, value
+from vae_jax.values import jit, parameter, shape_repr, value
 
 _PSEUDO = 2**31 - 2  # stream of a key for the encodings of a prior
 
@@ -114,7 +114,7 @@ class BaseVAE:
             does not fit the model.
         """
         encoder_key, decoder_key, posterior_key, prior_key = jax.random.split(key, 4)
-        encoder, decoder = self._init_networks(encoder_key, decoder_key)
+        encoder, decoder = _init_networks(self, encoder_key, decoder_key)
         variables = by_collection(
             encoder=encoder,
             decoder=decoder,
@@ -277,6 +277,12 @@ class BaseVAE:
         if all(isinstance(size, int) for size in shape):
             return jnp.zeros((1, *shape))
         return {name: jnp.zeros((1, *sizes)) for name, sizes in shape}
+
+
+@jit
+def _init_networks(model: Any, encoder_key: Array, decoder_key: Array) -> tuple[Variables, Variables]:
+    """`model._init_networks` as one program, instead of one for each operation of each layer."""
+    return model._init_networks(encoder_key, decoder_key)
 
 
 def require_parts(**parts: Any) -> None:

@@ -41,7 +41,15 @@ from vae_jax.progress import Progress
 from vae_jax.training.arguments import require_bool
 from vae_jax.training.callbacks import Callbacks, Record
 from vae_jax.training.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
-from vae_jax.training.sharding import ONE_DEVICE, Layout, device_memory, from_first_process, is_first_process, least
+from vae_jax.training.sharding import (
+    ONE_DEVICE,
+    Layout,
+    copied,
+    device_memory,
+    from_first_process,
+    is_first_process,
+    least,
+)
 from vae_jax.training.step import (
     OBSERVATION,
     ChecksRun,
@@ -419,7 +427,7 @@ def _evaluated(eval_fns: Sequence[EvalFn], state: TrainState, record: Record) ->
     """The numbers of the evaluating function, or lists with the numbers of each member."""
     if state.step.ndim == 0:
         # A copy, which the function may store: the next chunk donates the original.
-        return _numbers(eval_fns[0](jax.tree.map(jnp.copy, state)), record)
+        return _numbers(eval_fns[0](copied(state)), record)
     of_members = [_numbers(own(member(state, number)), record) for number, own in enumerate(eval_fns)]
     for number, found in enumerate(of_members):
         if found.keys() != of_members[0].keys():

@@ -83,11 +83,10 @@ class Layout:
 
     def place(self, state: Any) -> Any:
         """A copy of a training state, or of the state of several members, on these devices."""
+        state = copied(state)
         if self.mesh is None:
-            return jax.tree.map(jnp.copy, state)
-        return tree_map_with_path(
-            lambda path, leaf: _put(jnp.copy(leaf), self._sharding(path, leaf, state.step.ndim > 0)), state
-        )
+            return state
+        return tree_map_with_path(lambda path, leaf: _put(leaf, self._sharding(path, leaf, state.step.ndim > 0)), state)
 
     def constrain(self, state: State) -> State:
         """The state of one run in a compiled program, constrained to the sharding of `place`."""
@@ -101,7 +100,7 @@ class Layout:
         """A copy of a tree on one device of this process."""
         if self.mesh is None:
             return tree
-        return jax.tree.map(lambda leaf: jnp.copy(leaf.addressable_data(0)), _whole(tree, self.mesh))
+        return copied(jax.tree.map(lambda leaf: leaf.addressable_data(0), _whole(tree, self.mesh)))
 
     def read(
         self, shape: tuple[int, ...], axis: int | None, rows: Callable[[tuple[slice, ...]], np.ndarray]
@@ -177,6 +176,12 @@ class Layout:
 
 
 ONE_DEVICE = Layout()
+
+
+@jax.jit
+def copied(state: State) -> State:
+    """A copy of each leaf, by one program."""
+    return jax.tree.map(jnp.copy, state)
 
 
 def _put(leaf: Array, sharding: NamedSharding) -> Array:
