@@ -126,11 +126,11 @@ def test_continuous_bernoulli_draws_and_gradients():
     """The gradient of log p by the logit is x - E[x|z], as in every exponential family; the draws have the density."""
     logits = pixels([-1e4, -200.0, -3.0, -1e-4, 0.0, 1e-3, 2.0, 200.0, 1e4])
     x = jnp.full_like(logits, 0.3)
-    gradient = jax.grad(lambda logits: vj.ContinuousBernoulli()(logits).log_prob(x).sum())(logits)
+    gradient = jax.jit(jax.grad(lambda logits: vj.ContinuousBernoulli()(logits).log_prob(x).sum()))(logits)
     np.testing.assert_allclose(gradient, x - vj.ContinuousBernoulli()(logits).mean, atol=1e-6)
     for logit in (-3.0, 1e-5, 4.0):
         image = vj.ContinuousBernoulli()(pixels([logit]))
-        draws = jax.vmap(image.sample)(jax.random.split(jax.random.key(1), 5_000)).ravel()
+        draws = jax.jit(jax.vmap(image.sample))(jax.random.split(jax.random.key(1), 5_000)).ravel()
 
         def distribution_function(u, a=logit):
             return np.expm1(a * u) / np.expm1(a)
@@ -155,7 +155,7 @@ def test_discretised_logistic_is_the_difference_of_two_distribution_functions(lo
     assert np.all(np.isfinite(found))
     np.testing.assert_allclose(np.exp(found).sum(), 1, rtol=1e-4)
     np.testing.assert_allclose(image.mean[0].ravel(), np.exp(found) @ levels, rtol=2e-4)
-    draws = jax.vmap(image.sample)(jax.random.split(jax.random.key(2), 40)).ravel()
+    draws = jax.jit(jax.vmap(image.sample))(jax.random.split(jax.random.key(2), 40)).ravel()
     counts = np.bincount(np.round(draws * 255).astype(int), minlength=256)
     np.testing.assert_allclose(draws.mean(), mass @ levels, atol=6 * draws.std() / np.sqrt(len(draws)) + 1e-6)
     assert counts[mass < 1e-9].sum() == 0
