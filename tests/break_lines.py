@@ -231,6 +231,8 @@ LINES = [
             ("if count != len(rows):", "if count > len(rows):", "test_celeba as_published"),
         ],
         "vae_jax/data/dataset.py": [
+            ("            examples = examples.astype(np.uint8)", "            pass", "test_arrays batches_of_a_loader"),
+            ("labels[0] if labels else None", "None", "test_arrays batches_of_a_loader"),
             ('f"{self.images.shape!r}{kind}"', 'f"{kind}"', "test_data digest"),
             ("sha.update(np.ascontiguousarray(self.labels).data)", "pass", "test_data digest"),
             ("sha.update(repr(self.attributes.names).encode())", "pass", "test_celeba digest"),
@@ -401,6 +403,8 @@ LINES = [
             ("if not is_traced(pair[1])", "", "test_transformations jit"),
         ],
         "vae_jax/evaluation/attributes.py": [
+            ("            leaves_of_model(trained, variables)", "            pass", "test_perceptual other_networks"),
+            ('if name.startswith("Downsample")', "", "test_perceptual convolutions_of_an_encoder"),
             ("_independence_weights(attributes, codes) if independent else ", "", "test_attributes correlated"),
             ("self.weights[batch.label] * loss", "loss", "test_attributes weighted"),
             (
@@ -620,6 +624,8 @@ LINES = [
             ),
         ],
         "vae_jax/objectives/elbo.py": [
+            ("np.linspace(0, steps - 1,", "np.linspace(0, 0,", "test_objectives schedule"),
+            ("~(values >= 0)", "values < -9", "test_objectives schedule"),
             ("{layer: kl.mean(axis=0) for", "{layer: kl[0] for", "test_objectives more_samples"),
             ("beta * paid - log_px_z", "paid - log_px_z", "test_objectives elbo_is_its_terms"),
             ("(total, weight), self.axis_name)", "(total, weight), ())", "test_objectives free_bits"),
@@ -723,6 +729,7 @@ LINES = [
             ),
             ("warmup_steps=round(warm_up * steps)", "warmup_steps=0", "test_train warm_up"),
             ("self.model.require_data(data, transform)", "pass", "test_train does_not_take"),
+            ("require_schedules(self.objective, steps)", "pass", "test_objectives schedule_of_a_run"),
         ],
         "vae_jax/pages/networks.py": [
             (

@@ -102,6 +102,7 @@ def test_convolutions_of_an_encoder_are_its_features(linear):
     _, inside = vae.encoder.apply(
         {"params": variables["params"]["encoder"]}, BATCH.x, capture_intermediates=True, mutable=["intermediates"]
     )
+    assert found["params"].keys() == {"Downsample_0", "Downsample_1"}
     for number, activations in network.apply(found, BATCH.x).items():
         (expected,) = inside["intermediates"][f"Downsample_{int(number[4:]) - 1}"]["__call__"]
         np.testing.assert_array_equal(activations, jax.nn.relu(expected))
