@@ -97,9 +97,10 @@ def _classifiers_of_few_steps(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch):
-    """Scripts draw with a third of their usual resolution."""
-    monkeypatch.setattr("harness.report.DPI", 43)
+def _small_pictures(request, monkeypatch):
+    """Scripts draw with a third of their usual resolution, except in tests that check the size of their pictures."""
+    if not request.node.get_closest_marker("usual_pictures"):
+        monkeypatch.setattr("harness.report.DPI", 43)
 
 
 def small_split(count: int = 96, size: int = 6, seed: int = 0) -> Split:

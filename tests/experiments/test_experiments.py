@@ -17,7 +17,6 @@ import scipy.stats
 from conftest import small_split, write_cifar, write_idx
 from flax import linen as nn
 from harness.options import CheckpointOptions, DataOptions, Options, TrainingOptions
-from harness.report import DPI
 from harness.run import Run
 from PIL import Image
 from sklearn.datasets import load_wine
@@ -50,9 +49,9 @@ CLASSIFIER_STEPS = Run.classifier_steps  # before a test replaces it
 PICTURES = {f"{model}_{part}" for model in ("ae", "vae") for part in ("encodings", "lattice", "digits")}
 
 
+@pytest.mark.usual_pictures
 def test_mnist_lattice(tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    monkeypatch.setattr("harness.report.DPI", DPI)
     run(monkeypatch, "mnist_lattice", "--data-dir", tiny, "--out", out, "--epochs", 2, "--seed", 5, "--page")
     report = json.loads((out / "mnist_lattice.json").read_text())
     assert (report["dataset"], report["seed"], report["epochs"]) == ("mnist", 5, 2)

@@ -132,6 +132,7 @@ def tiny(tmp_path, monkeypatch):
     return config
 
 
+@pytest.mark.usual_pictures
 def test_a_tiny_run(tiny, tmp_path, capsys):
     kept = CheckpointOptions(checkpoint_dir=tmp_path / "kept")
     numbers = memorising.main(tiny(checkpoints=kept)).numbers
@@ -153,7 +154,7 @@ def test_a_tiny_run(tiny, tmp_path, capsys):
     assert numbers["between"]["one-hot codes"]["error"] == numbers["growth"]["5"]["one-hot codes"]["error"]
     for part in ("numbers", "steps", "line"):
         with Image.open(tmp_path / "out" / f"memorising_{part}.png") as picture:
-            assert min(picture.size) > 100
+            assert min(picture.size) > 300
 
     folders = {path.name for path in (tmp_path / "kept").iterdir()}
     assert len(folders) == 5, "an autoencoder for each number of images, a VAE, and both on a line"

@@ -79,6 +79,7 @@ def options_of(**lists):
     return [*TINY, *(option for name, sizes in lists.items() for option in (f"--vary-{name}", *sizes))]
 
 
+@pytest.mark.usual_pictures
 def test_scaling(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jax.device_count", lambda: 1)
     run(monkeypatch, "benchmarks/scaling", *options_of(), "--out", tmp_path)
@@ -102,7 +103,7 @@ def test_scaling(tmp_path, monkeypatch, capsys):
     ]
     assert len(set(common)) == 1, "the point that all have in common is measured once"
     with Image.open(tmp_path / "scaling.png") as picture:
-        assert min(picture.size) > 100
+        assert min(picture.size) > 300
 
 
 def test_devices_vary_where_there_are_several():
