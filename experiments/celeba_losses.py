@@ -104,7 +104,7 @@ def main(config: Config) -> Report:
     require_positive(variance=config.variance, perceptual_weight=config.perceptual_weight)
     require_positive(discriminator_rate=config.discriminator_rate)
     require_not_negative(adversarial_weight=config.adversarial_weight)
-    published = vgg19(config)
+    network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None = vgg19(config)
     run = Run.start("celeba_losses", config, native="celeba", epochs=6, batch_size=32, small=0, stand_in_steps=600)
     default = run.classifier_steps(1_500 if run.data.name.startswith("celeba") else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
@@ -112,7 +112,8 @@ def main(config: Config) -> Report:
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
     require_attributes(run)
     compared_key, independent_key = jax.random.split(jax.random.fold_in(jax.random.key(config.classifier_seed), 3))
-    compared = compared_classifier(compared_key, run, steps) if config.features == "attributes" else None
+    if config.features == "attributes":
+        network = vj.conv_features(compared_classifier(compared_key, run, steps))
     independent = independent_classifier(independent_key, run, steps)
 
     event_shape, likelihood = run.data.event_shape, vj.Gaussian(config.variance)
@@ -134,8 +135,7 @@ def main(config: Config) -> Report:
         )
 
     plain = train("plain", vj.ELBO())
-    own = vj.conv_features(compared) if compared else vj.conv_features(plain.model, plain.variables)
-    features = scaled(run, *(published or own))
+    features = scaled(run, *(network or vj.conv_features(plain.model, plain.variables)))
     weights = tuple(config.perceptual_weight / scale for scale in features.scales)
     perceptual = vj.Perceptual(features.network, features.layers, weights)
     adversarial = vj.Adversarial(

@@ -175,16 +175,12 @@ def conv_features(trained: Any, variables: Any = None) -> tuple[ConvFeatures, Va
     Raises:
       InputError: The network has no convolutions, or the variables are not those of the VAE.
     """
-    if isinstance(trained, AttributeClassifier):
-        widths = trained.classifier.convolutions
-        layers = trained.variables["params"]["ConvEncoder_0"] if widths else {}
+    if isinstance(trained, AttributeClassifier) and trained.classifier.convolutions:
+        widths, layers = trained.classifier.convolutions, trained.variables["params"]["ConvEncoder_0"]
+    elif isinstance(getattr(trained, "encoder", None), ConvEncoder):
+        leaves_of_model(trained, variables)
+        widths, layers = trained.encoder.features, variables["params"]["encoder"]
     else:
-        encoder = getattr(trained, "encoder", None)
-        widths = encoder.features if isinstance(encoder, ConvEncoder) else ()
-        if widths:
-            leaves_of_model(trained, variables)
-            layers = variables["params"]["encoder"]
-    if not widths:
         raise InputError(
             f"{named(trained)} has no convolutions; expected a classifier of train_attribute_classifier or a VAE "
             "with a ConvEncoder: conv_features(vae, variables)"
