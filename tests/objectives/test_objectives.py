@@ -115,7 +115,7 @@ def test_a_schedule_that_is_negative_within_the_run_is_refused(steps, wrap):
 
 def test_the_schedule_of_a_run_is_checked_before_it_is_compiled():
     data = vj.Split(np.zeros((20, 36), np.float32))
-    objective = vj.ELBO(beta=lambda step: jnp.log(2.0 - step))  # NaN from step 3 on, negative before
+    objective = vj.ELBO(beta=lambda step: jnp.log(2.0 - step))  # -inf in step 2, NaN after it
     optimizer = optax.adam(1e-3)
     vae = vj.mlp_vae((36,), 2, (4,), vj.Gaussian(1.0))
     make = partial(vj.make_train_step, vae, objective, optimizer)

@@ -61,6 +61,7 @@ def _apply(
     mask: Array | None,
     keys: Key[Array, " batch"] | None,
 ) -> tuple[Any, Variables]:
+    """`apply_network` in the types of its arguments."""
     if not train:
         try:
             return network.apply(variables, inputs, **arguments), {}

@@ -64,7 +64,7 @@ from vae_jax.training.step import (
 from vae_jax.training.stopping import StopSignals
 
 _CHUNK_SECONDS = 2.0  # time between two metrics of the device
-_CHUNK_STEPS = 256  # of an accelerator, at most; reading the metrics of a chunk takes about one millisecond
+_CHUNK_STEPS = 256  # of an accelerator, at most; between two chunks the host reads metrics and signals
 _CHUNK_SECONDS_OF_MEMBERS = 8.0  # longer: on a CPU each chunk copies the states of the members, which takes about 0.2 s
 
 EvalFn = Callable[[TrainState], Record]
