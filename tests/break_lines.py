@@ -403,7 +403,7 @@ LINES = [
             ("if not is_traced(pair[1])", "", "test_transformations jit"),
         ],
         "vae_jax/evaluation/attributes.py": [
-            ("            leaves_of_model(trained, variables)", "            pass", "test_perceptual other_networks"),
+            ("        leaves_of_model(trained, variables)\n", "", "test_perceptual other_networks"),
             ('if name.startswith("Downsample")', "", "test_perceptual convolutions_of_an_encoder"),
             ("_independence_weights(attributes, codes) if independent else ", "", "test_attributes correlated"),
             ("self.weights[batch.label] * loss", "loss", "test_attributes weighted"),
