@@ -15,7 +15,7 @@ another architecture, another seed and other attributes. Without CelebA, the dat
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -74,16 +74,16 @@ class Config(Options):
     perceptual_weight: float = 1_500.0
     """Weight of each layer of the perceptual loss, in nats, for a face that is as far from its reconstruction as two
     different faces are from each other."""
-    adversarial_weight: float = 100.0
+    adversarial_weight: float = 300.0
     """Weight of the adversarial loss of the decoder."""
     feature_weight: float = 4.0
     """Weight of the squared error of the discriminator's activations."""
-    noise: float = 0.1
+    noise: float = 0.05
     """Standard deviation of the Gaussian noise on the images that the discriminator sees."""
-    penalty: float = 0.0
+    penalty: float = 1.0
     """Weight of the squared gradient of the discriminator at the faces (R1)."""
     discriminator_rate: float = 4e-4
-    """Learning rate of the discriminator, without warm-up and decay."""
+    """Greatest learning rate of the discriminator, which decays as that of the model; else the discriminator wins."""
     features: Literal["attributes", "encoder", "vgg19"] = "attributes"
     """Feature network of the perceptual loss: a classifier of attributes that is trained here, the encoder of the plain
     VAE, which needs no attributes, or VGG-19."""
@@ -105,7 +105,7 @@ def main(config: Config) -> Report:
     require_positive(discriminator_rate=config.discriminator_rate)
     require_not_negative(adversarial_weight=config.adversarial_weight)
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None = vgg19(config)
-    run = Run.start("celeba_losses", config, native="celeba", epochs=6, batch_size=32, small=0, stand_in_steps=600)
+    run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=600)
     default = run.classifier_steps(1_500 if run.data.name.startswith("celeba") else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
     prior_steps = run.classifier_steps(3_000) if config.prior_steps is None else config.prior_steps
@@ -251,12 +251,11 @@ def scaled(run: Run, network: vj.VGG19 | vj.ConvFeatures, variables: Variables) 
 
 
 def optimizer(run: Run, config: Config) -> optax.GradientTransformation:
-    """AdamW with warm-up and cosine decay, Adam for the discriminator, and averaged parameters."""
-    training = config.training
-    schedule = vj.warm_up_then_cosine(training.learning_rate, run.steps)
+    """AdamW, and Adam for the discriminator, with warm-up and cosine decay and averaged parameters."""
+    schedule = partial(vj.warm_up_then_cosine, steps=run.steps)
     parts = {
-        "model": optax.adamw(schedule, weight_decay=training.weight_decay),
-        "discriminator": optax.adam(config.discriminator_rate, b1=0.5),
+        "model": optax.adamw(schedule(config.training.learning_rate), weight_decay=config.training.weight_decay),
+        "discriminator": optax.adam(schedule(config.discriminator_rate), b1=0.5),
     }
     return vj.averaged(optax.partition(parts, vj.Adversarial.labels))
 

@@ -87,7 +87,7 @@ def main(config: Config) -> None:
         table: {name: (model["log_px"], model["standard_error"]) for name, model in models.items()}
         for table, models in found.items()
     }
-    save_picture(config.out / "tables.png", scores_by_model(drawn, "log p(x) of a standardised row (nats)", label))
+    save_picture(config.out / "tables", scores_by_model(drawn, "log p(x) of a standardised row (nats)", label))
     seconds = time.perf_counter() - started
     content = {"experiment": "tables", "label": label, "seconds": seconds, "tables": found}
     write_report(config.out / "tables.json", content, config)

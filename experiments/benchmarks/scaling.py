@@ -101,7 +101,7 @@ def main(config: Config) -> None:
         each = zip(numbers["sizes"], numbers["seconds_per_epoch"], strict=True)
         print(f"{numbers['name']}: seconds ~ n^{numbers['law']} ({numbers['note']})")
         print("  " + ", ".join(f"{size:,}: {seconds:.3g} s" for size, seconds in each))
-    save_picture(config.out / "scaling.png", seconds_by_size(list(found.values()), title(config)))
+    save_picture(config.out / "scaling", seconds_by_size(list(found.values()), title(config)))
     content = {
         "experiment": "scaling",
         "label": title(config),

@@ -20,21 +20,24 @@ _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotli
 
 
 def save_picture(path: Path, figure: Figure) -> None:
-    """Save a figure as a PNG file with 256 colours and at most 1150 pixels per side, which is under 400 kB.
+    """Save a figure with at most 1150 pixels per side, which is under 400 kB, as PATH.png or PATH.jpg.
 
-    Maximum coverage selects the palette, because Pillow's default merges some colours of different classes. Pictures
-    with more than 2**16 colours, such as photographs, use the default and dithering, which suit them better.
+    A PNG file has 256 colours, selected by maximum coverage, because Pillow's default merges some colours of different
+    classes. Pictures with more than 2**16 colours, such as photographs, are JPEG files of high quality.
     """
     drawn = io.BytesIO()
     dpi = min(DPI, 1150 / max(figure.get_size_inches()))
     options = {"compress_level": 1}  # as the file is only read back
     figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.05, pil_kwargs=options)  # no empty margin
     picture = Image.open(drawn).convert("RGB")
+    png, jpeg = (path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "jpg"))
     if picture.getcolors(maxcolors=2**16) is None:
-        few = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
+        picture.save(jpeg, quality=92, subsampling=0, optimize=True)
+        png.unlink(missing_ok=True)  # of an earlier run
     else:
         few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
+        few.save(png, optimize=True)
+        jpeg.unlink(missing_ok=True)
 
 
 def write_report(path: Path, content: Mapping[str, Any], options: Any) -> None:

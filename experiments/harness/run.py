@@ -293,9 +293,9 @@ class Run:
         )
 
     def save(self, part: str, figure: Figure) -> None:
-        """Write the figure to OUT/NAME_part.png."""
+        """Write the figure to OUT/NAME_part.png, or .jpg if it has photographs."""
         if is_first_process():
-            save_picture(self.options.out / f"{self.name}_{part}.png", figure)
+            save_picture(self.options.out / f"{self.name}_{part}", figure)
 
     def page(self, models: Mapping[str, Trained], report: Report, caption: str, **shown: Any) -> None:
         """Write OUT/NAME.html, in which the latent spaces of models are explored (see `vj.export_page`).

@@ -10,7 +10,10 @@ import pytest
 from conftest import small_split, write_idx
 from harness.options import CheckpointOptions, DataOptions, DeviceOptions, Options, TrainingOptions
 from harness.recipe import averaged_adamw, elbo_numbers
+from harness.report import save_picture
 from harness.run import Run, run_seeds
+from matplotlib.figure import Figure
+from PIL import Image
 
 import vae_jax as vj
 
@@ -161,3 +164,29 @@ def test_options_that_can_not_be_shared_are_refused_before_training(flat, messag
     with pytest.raises(vj.InputError) as error:
         run_seeds(main, options(tmp_path / "out", data_dir=data_dir, epochs=1, **flat))
     assert message in str(error.value)
+
+
+def save_image(path, image):
+    """Save a figure that is filled by an image of 390 x 390 pixels."""
+    figure = Figure(figsize=(3, 3))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(image)
+    axes.set_axis_off()
+    save_picture(path, figure)
+
+
+def test_photographs_are_saved_as_jpeg_and_plots_as_png(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.report.DPI", 130)
+    columns, rows = np.meshgrid(*2 * [np.linspace(0, 1, 390)])
+    photograph = np.stack([columns, rows, columns * rows], axis=-1)
+    save_image(tmp_path / "any", photograph)
+    with Image.open(tmp_path / "any.jpg") as picture:
+        margin = (picture.width - 390) // 2
+        shown = np.asarray(picture)[margin : margin + 390, margin : margin + 390]
+        assert np.abs(shown / 255 - photograph).max() < 0.03
+    save_image(tmp_path / "any", columns > 0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["any.png"], "the picture of an earlier run is removed"
+    with Image.open(tmp_path / "any.png") as picture:
+        assert picture.mode == "P"
+    save_image(tmp_path / "any", photograph)
+    assert [path.name for path in tmp_path.iterdir()] == ["any.jpg"]
