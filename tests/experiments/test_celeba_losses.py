@@ -2,10 +2,12 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import celeba_losses
 import jax
 import numpy as np
+import optax
 import pytest
 from celeba_losses import Config, main
 from harness.options import CheckpointOptions, DataOptions, TrainingOptions
@@ -50,6 +52,18 @@ def config(tmp_path, folder, **more):
         discriminator_channels=(4, 4),
         **more,
     )
+
+
+def test_the_rates_of_the_model_and_of_the_discriminator_decay_to_zero(tmp_path):
+    params = {"encoder": np.ones(2, np.float32), "discriminator": np.ones(2, np.float32)}
+    optimizer = celeba_losses.optimizer(SimpleNamespace(steps=100), config(tmp_path, tmp_path))
+    update = jax.jit(lambda state: optimizer.update(jax.tree.map(np.ones_like, params), state, params))
+    state, sizes = optimizer.init(params), []
+    for _ in range(101):
+        change, state = update(state)
+        sizes.append({name: float(optax.tree.norm(of_part)) for name, of_part in change.items()})
+    for name in params:
+        assert sizes[0][name] == sizes[100][name] == 0 < sizes[99][name] < sizes[50][name] < sizes[5][name]
 
 
 @pytest.mark.filterwarnings("ignore::vae_jax.AdversarialWarning")  # after six steps
