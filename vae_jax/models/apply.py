@@ -1,6 +1,5 @@
 """Calls of networks with the variables of a model, and the keys of their noise."""
 
-from functools import lru_cache
 from typing import Any
 
 import flax.errors
@@ -75,11 +74,14 @@ def _apply(
                 "__call__ an argument `mask`, for nn.BatchNorm to leave the padding out"
             )
         arguments = arguments | {"mask": mask}
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (variables, inputs, arguments))
-    leaves, structure = jax.tree.flatten(shapes)
-    if keys is None or not _draws(network, tuple(leaves), structure, tuple(mutable)):
-        outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable, **arguments)
-        return outputs, dict(updates)
+    if keys is None or not isinstance(network, NNXNetwork):
+        try:
+            outputs, updates = network.apply(variables, inputs, train=True, mutable=mutable, **arguments)
+        except flax.errors.InvalidRngError:  # the network draws random numbers, such as those of dropout
+            if keys is None:
+                raise
+        else:
+            return outputs, dict(updates)
     if mutable:  # batch statistics couple the examples, so the noise has one key for the batch
         outputs, updates = network.apply(
             variables, inputs, train=True, mutable=mutable, rngs=rngs(keys[0]), **arguments
@@ -102,26 +104,6 @@ def foreign(network: nn.Module, error: Exception) -> InputError:
     """The `InputError` in place of one of `FOREIGN`."""
     reason = str(error).split(". (http")[0].replace("\n", " ")
     return InputError(f"the variables are not those of this model's {type(network).__name__}: {reason}")
-
-
-@lru_cache(maxsize=64)
-def _draws(network: nn.Module, leaves: tuple[Any, ...], structure: Any, mutable: tuple[str, ...]) -> bool:
-    """Whether a network uses random numbers in training, such as in dropout; always True of NNX networks."""
-    if isinstance(network, NNXNetwork):
-        return True
-    variables, inputs, arguments = jax.tree.unflatten(structure, leaves)
-    try:
-        jax.eval_shape(
-            lambda variables, inputs, arguments: network.apply(
-                variables, inputs, train=True, mutable=list(mutable), **arguments
-            ),
-            variables,
-            inputs,
-            arguments,
-        )
-    except flax.errors.InvalidRngError:
-        return True
-    return False
 
 
 def rngs(key: Key[Array, ""]) -> dict[str, Array]:
