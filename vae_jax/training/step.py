@@ -256,6 +256,7 @@ class TrainStep:
             raise InputError(f"the objective has a term named {' and '.join(taken_names)}; choose another name")
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
 
+        @functools.partial(jax.jit, inline=True)  # traced once, for both branches
         def take(before: tuple[Variables, optax.OptState, Array]) -> tuple[Variables, optax.OptState, Array]:
             variables, opt_state, step = before
             change, opt_state = self.optimizer.update(gradient, opt_state, params)
