@@ -42,7 +42,7 @@ def seconds(monkeypatch):
     monkeypatch.setattr(vj, "fit", timed)
 
 
-def test_a_run_of_some_minutes_reports_as_json_and_keeps_its_length_when_it_is_resumed(config, seconds, monkeypatch, capsys):
+def test_a_run_of_some_minutes_keeps_its_length_when_it_is_resumed(config, seconds, monkeypatch, capsys):
     config = replace(config, minutes=0.2)  # four epochs of three seconds
     report = main(config)
     assert report.shared["epochs"] == 4
