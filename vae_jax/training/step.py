@@ -369,6 +369,12 @@ def member(tree: PyTree, number: Int[Array, ""] | int) -> PyTree:
     count = next(iter(sizes))[0] if sizes else None
     if count is not None and not is_traced(number) and not -count <= int(number) < count:
         raise InputError(f"member {number} does not exist; expected 0 to {count - 1}")
+    return _member(tree, number)
+
+
+@jax.jit
+def _member(tree: PyTree, number: Int[Array, ""] | int) -> PyTree:
+    """`member` without its checks, as one program."""
 
     def own(leaf: Array) -> Array:
         if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
