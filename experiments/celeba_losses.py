@@ -246,7 +246,7 @@ def scaled(run: Run, network: vj.VGG19 | vj.ConvFeatures, variables: Variables) 
     if isinstance(network, vj.ConvFeatures):
         layers = tuple(f"conv{number + 1}" for number in range(len(network.features)))
     shown = faces(run.data.train.images[:256])
-    apart = layer_distances(network, variables, layers, jax.numpy.asarray(shown[1:]), jax.numpy.asarray(shown[:-1]))
+    apart = distances(network, variables, layers, shown[1:], shown[:-1])
     return Features(network, variables, layers, tuple(float(each.mean()) for each in apart))
 
 
@@ -323,13 +323,17 @@ def ratio(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 def relative_distance(features: Features, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The perceptual distance of pairs of images, averaged over the layers; two different faces have about 1."""
 
-    @jax.jit
-    def distance(first: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        found = layer_distances(features.network, features.variables, features.layers, x, y)
-        relative = [each / scale for each, scale in zip(found, features.scales, strict=True)]
-        return jax.numpy.stack(relative).mean(axis=0)
+    def of_block(first: int, x: np.ndarray, y: np.ndarray) -> list[jax.Array]:
+        return distances(features.network, features.variables, features.layers, x, y)
 
-    return np.asarray(in_blocks(distance, x, y), np.float64)
+    found = in_blocks(of_block, x, y)
+    return np.mean([each / scale for each, scale in zip(found, features.scales, strict=True)], axis=0, dtype=np.float64)
+
+
+@partial(jax.jit, static_argnames=("network", "layers"))
+def distances(network: nn.Module, variables: Variables, layers: tuple[str, ...], x: Any, y: Any) -> list[jax.Array]:
+    """The perceptual distance of pairs of images in each layer, as one program."""
+    return layer_distances(network, variables, layers, x, y)
 
 
 def of_images(images: np.ndarray, real: np.ndarray, independent: AttributeClassifier) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from harness.options import Options, TrainingOptions
@@ -222,9 +223,15 @@ def scales(vae: vj.VAE, variables: dict[str, Any]) -> dict[str, float]:
     """The standard deviations of a Gaussian likelihood, for pixels from 0 to 1; an empty dict for other likelihoods."""
     if not isinstance(vae.likelihood, vj.LearnedGaussian | vj.OptimalGaussian):
         return {}
-    px_z = vae.decode(variables, np.zeros((1, vae.latent_dim), np.float32))
-    found = np.sqrt(np.atleast_1d(px_z.variance)).tolist()  # type: ignore[attr-defined]
+    found = np.sqrt(np.atleast_1d(variance(vae, variables))).tolist()
     return dict(zip(("scale",) if len(found) == 1 else ("scale_red", "scale_green", "scale_blue"), found, strict=True))
+
+
+@jax.jit
+def variance(vae: vj.VAE, variables: dict[str, Any]) -> jax.Array:
+    """The variance of a Gaussian likelihood, which is the same at all latents."""
+    px_z = vae.decode(variables, jnp.zeros((1, vae.latent_dim)))
+    return px_z.variance  # type: ignore[attr-defined, no-any-return]
 
 
 def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, components: int) -> np.ndarray:

@@ -214,10 +214,15 @@ def cost_of_pixels(key: jax.Array, trained: Trained, images: np.ndarray) -> tupl
     """Images in [0, 1], -log p of each pixel given a sample of z [n, height, width], and the KL of z [n], in bits."""
     vae, variables = trained.model, trained.variables
     x = (images * vae.likelihood.support.spacing).astype(np.float32)
-    posterior: Any = vae.encode(variables, x)
-    px_z: Any = vae.decode(variables, posterior.sample(key))
-    bits = -jnp.log2(jnp.take_along_axis(px_z.pmf(), images[..., None].astype(np.int32), axis=-1))
-    return x, np.asarray(bits[..., 0, 0]), np.asarray(posterior.kl().sum(axis=-1)) / np.log(2)
+
+    @jax.jit
+    def nats(x: jax.Array, levels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        posterior: Any = vae.encode(variables, x)
+        px_z: Any = vae.decode(variables, posterior.sample(key))
+        return -jnp.log(jnp.take_along_axis(px_z.pmf(), levels, axis=-1)), posterior.kl().sum(axis=-1)
+
+    of_pixels, kl = nats(x, images[..., None].astype(np.int32))
+    return x, np.asarray(of_pixels[..., 0, 0]) / np.log(2), np.asarray(kl) / np.log(2)
 
 
 def table(name: str, found: dict[str, Any]) -> str:

@@ -70,11 +70,16 @@ class Config(Options):
 
 
 class Recipe(NamedTuple):
-    """Optimizer, number of steps and largest batch size of each training."""
+    """Peak of the learning rate, number of steps and largest batch size of each training."""
 
-    optimizer: optax.GradientTransformation
+    learning_rate: float
     steps: int
     batch_size: int
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with warm-up and cosine decay."""
+        return optax.adam(vj.warm_up_then_cosine(self.learning_rate, self.steps))
 
 
 class Memory(NamedTuple):
@@ -91,8 +96,14 @@ class Memory(NamedTuple):
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """Decode codes [n, D] to images in [0, 1]."""
-        logits: Any = self.decoder.apply(self.weights, jnp.asarray(codes))
-        return np.asarray(jax.nn.sigmoid(logits))
+        return np.asarray(decode(self.decoder, self.weights, codes))
+
+
+@partial(jax.jit, static_argnames="decoder")
+def decode(decoder: nn.Module, weights: Any, codes: jax.Array) -> jax.Array:
+    """Images in [0, 1] at codes [n, D]."""
+    logits: Any = decoder.apply(weights, codes)
+    return jax.nn.sigmoid(logits)
 
 
 class SineDecoder(nn.Module):
@@ -113,8 +124,7 @@ def main(config: Config) -> Report:
     run = Run.start("memorising", config, epochs=1, batch_size=64, small=0, stand_in_steps=500)
     images_key, growth_key, store_key, again_key = jax.random.split(run.key, 4)
     images = images_to_store(images_key, run, config)
-    schedule = vj.warm_up_then_cosine(config.training.learning_rate, run.steps)
-    recipe = Recipe(optax.adam(schedule), run.steps, run.batch_size)
+    recipe = Recipe(config.training.learning_rate, run.steps, run.batch_size)
     counts = sorted({*config.stored, config.images})
     each_way = {
         count: store_each_way(jax.random.fold_in(growth_key, count), run, recipe, images[:count], config.code_dim)
@@ -193,7 +203,7 @@ def memorise(
     Returns:
       The weights of the decoder, and the codes.
     """
-    batch = min(len(images), recipe.batch_size)
+    batch, optimizer = min(len(images), recipe.batch_size), recipe.optimizer
     init_key, train_key = jax.random.split(key)
 
     def loss(trained: tuple[Any, jax.Array], key: jax.Array, index: jax.Array) -> jax.Array:
@@ -208,12 +218,12 @@ def memorise(
         index_key, noise_key = jax.random.split(key)
         index = jax.random.choice(index_key, len(images), (batch,), replace=False)
         gradient = jax.grad(loss)(trained, noise_key, index)
-        change, opt_state = recipe.optimizer.update(gradient, opt_state, trained)
+        change, opt_state = optimizer.update(gradient, opt_state, trained)
         return (optax.apply_updates(trained, change), opt_state), None
 
     codes = jnp.asarray(codes)
     start = (decoder.init(init_key, codes[:1]), codes)
-    state = (start, recipe.optimizer.init(start))
+    state = (start, optimizer.init(start))
     (trained, _), _ = jax.lax.scan(step, state, jax.random.split(train_key, recipe.steps))
     return trained
 
@@ -247,9 +257,10 @@ def store_by_encoder(
         posterior=posterior,
     )
     batch, title = min(len(images), recipe.batch_size), f"{name} of {len(images)} images{line * ' on a line'}"
+    optimizer = recipe.optimizer
     state, _ = vj.fit(
-        vj.init(init_key, vae, recipe.optimizer),
-        vj.make_train_step(vae, objective, recipe.optimizer),
+        vj.init(init_key, vae, optimizer),
+        vj.make_train_step(vae, objective, optimizer),
         images,
         epochs=-(-recipe.steps // (len(images) // batch)),
         batch_size=batch,
@@ -267,8 +278,8 @@ def store_each_way(key: jax.Array, run: Run, recipe: Recipe, images: vj.Split, c
     ones_key, one_hot_key, code_key, learned_key, encoder_key = jax.random.split(key, 5)
     x, shape, size = pixels(images), images.event_shape, (len(images), code_dim)
     return {
-        ONES: store(ones_key, shape, jnp.ones(size), x, recipe),
-        ONE_HOT: store(one_hot_key, shape, jnp.eye(len(x)), x, recipe),
+        ONES: store(ones_key, shape, np.ones(size, np.float32), x, recipe),
+        ONE_HOT: store(one_hot_key, shape, np.eye(len(x), dtype=np.float32), x, recipe),
         LEARNED: store(learned_key, shape, jax.random.normal(code_key, size), x, recipe, learn=True),
         AUTOENCODER: store_by_encoder(encoder_key, run, recipe, images, AUTOENCODER, code_dim),
     }

@@ -76,8 +76,8 @@ def main(config: Config) -> Report:
             "training_loss": history[-1]["loss"],
         }
         print(row(name, models[name], config))
-        draws = vae.sample(jax.random.clone(draw_key), variables, DRAWS).px_z.mean
-        sheets.append((NAMES[name], np.asarray(draws)))
+        z = vae.prior_distribution(variables).sample(jax.random.clone(draw_key), DRAWS)
+        sheets.append((NAMES[name], vj.decode_all(vae, variables, z)))
         if name == "vamp":
             pseudo_inputs = np.asarray(variables["params"]["prior"]["pseudo_inputs"][:DRAWS])
             sheets.append(("VampPrior's pseudo-inputs", np.clip(pseudo_inputs, 0, 1)))

@@ -69,8 +69,7 @@ def test_the_examples_of_the_library_run(tmp_path, monkeypatch):
 
     own = vj.mlp_vae((20,), 2, (8,), names["Exponential"](), prior=names["Ring"]())
     assert np.isfinite(last_loss(own, vj.ELBO(), np.abs(names["rows"]), transform=vj.Raw(0.0)))
-    assert np.isfinite(last_loss(names["own_vae"], vj.ELBO(), names["data"].train[:64]))
-    assert np.isfinite(last_loss(names["vae"], names["capacity"], names["data"].train[:64]))
+    assert np.isfinite(last_loss(names["own_vae"], names["capacity"], names["data"].train[:64]))
 
 
 def test_the_api_reference_is_built_without_warnings(tmp_path):

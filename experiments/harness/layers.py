@@ -1,6 +1,8 @@
 """Pictures of a ladder VAE: samples at several temperatures, samples that share upper layers, and its bound."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ def samples_by_temperature(
     sheets = [
         (
             f"temperature {temperature:g}",
-            _means(model, jax.random.clone(key), variables, DRAWS, temperature=temperature),
+            _samples(model, jax.random.clone(key), variables, DRAWS, temperature=temperature)[1],
         )
         for temperature in temperatures
     ]
@@ -53,22 +55,25 @@ def samples_by_given_layers(
     """
     first_key, below_key = jax.random.split(key)
     rows = 4
-    first = model.sample(first_key, variables, rows).z
-    names = list(first)
+    first, _ = _samples(model, first_key, variables, rows)
+    names = [f"z{number}" for number in range(1, len(first) + 1)]
     sheets = []
     for count in range(1, len(names)) if shared is None else shared:
-        given = {name: jnp.repeat(first[name], PER_ROW, axis=0) for name in names[:count]}
+        given = {name: np.repeat(first[name], PER_ROW, axis=0) for name in names[:count]}
         own = jax.random.fold_in(below_key, count)
-        drawn = _means(model, own, variables, rows * PER_ROW, given=given)
+        _, drawn = _samples(model, own, variables, rows * PER_ROW, given=given)
         sheets.append((f"{', '.join(names[:count])} shared by a row", drawn))
     title = f"E[x|z] with the upper layers fixed and those below sampled; {where}"
     return vj.plot.sheets(sheets, PER_ROW, len(sheets), title)
 
 
-def _means(model: vj.LadderVAE, key: Key[Array, ""], variables: Variables, count: int, **how: object) -> np.ndarray:
-    """E[x|z] of samples, clipped to the range of pixels."""
-    draw = jax.jit(lambda key, variables, how: model.sample(key, variables, count, **how).px_z.mean)
-    return np.clip(draw(key, variables, how), 0, 1)
+@partial(jax.jit, static_argnames="count")
+def _samples(
+    model: vj.LadderVAE, key: Key[Array, ""], variables: Variables, count: int, **how: Any
+) -> tuple[dict[str, Array], Array]:
+    """Samples of the latents of each layer, and E[x|z] of them, clipped to the range of pixels."""
+    drawn = model.sample(key, variables, count, **how)
+    return drawn.z, jnp.clip(drawn.px_z.mean, 0, 1)
 
 
 def bound_by_minutes(

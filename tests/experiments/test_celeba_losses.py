@@ -32,12 +32,12 @@ def celeba(tmp_path):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(celeba_losses, "CONVOLUTIONS", (4, 4))
-    monkeypatch.setattr(celeba_losses, "INDEPENDENT", (4, 4))
+    monkeypatch.setattr(celeba_losses, "INDEPENDENT", (4,))
     monkeypatch.setattr(celeba_losses, "DETECTED", 2)
     priors = {
         "normal": vj.StandardNormal(),
         "mixture": vj.GaussianMixture(2),
-        "flow": vj.FlowPrior(vj.Coupling(2, (4,))),
+        "flow": vj.FlowPrior(vj.Coupling(1, (4,))),
     }
     monkeypatch.setattr(celeba_losses, "PRIORS", priors)
 
@@ -49,7 +49,7 @@ def config(tmp_path, folder, **more):
         training=TrainingOptions(epochs=2, batch_size=16),
         latent_dim=6,
         channels=(4, 4),
-        discriminator_channels=(4, 4),
+        discriminator_channels=(4,),
         **more,
     )
 

@@ -39,7 +39,7 @@ def started():
     autoencoder = vj.mlp_vae((28, 28, 1), 3, (12, 8), posterior=vj.Delta)
     variables = autoencoder.init(jax.random.key(0))
     x = np.random.default_rng(1).uniform(size=(200, 28, 28, 1)).astype(np.float32)
-    codes = np.asarray(autoencoder.encode(variables, x).mean)
+    codes = np.asarray(jax.jit(autoencoder.encode)(variables, x).mean)
     mixture = GaussianMixture(4, random_state=0).fit(codes)
     vae = vj.mlp_vae((28, 28, 1), 3, (12, 8), prior=vj.GaussianMixture(4))
     return x, codes, mixture, Trained(vae, clustering.start_of(variables, mixture), [])
@@ -59,13 +59,13 @@ def joint(mixture, codes):
 
 def test_the_vae_starts_from_the_autoencoder_and_the_mixture(started):
     x, codes, mixture, trained = started
-    posterior = trained.model.encode(trained.variables, x)
+    posterior = jax.jit(trained.model.encode)(trained.variables, x)
     np.testing.assert_allclose(posterior.mean, codes, rtol=1e-5, atol=1e-6)
     variances = np.diagonal(mixture.covariances_, axis1=1, axis2=2)
     np.testing.assert_allclose(posterior.variance, variances.mean() / 10, rtol=1e-4)
     log_pz = trained.model.prior_distribution(trained.variables).log_prob(jnp.asarray(codes))
     np.testing.assert_allclose(log_pz, scipy.special.logsumexp(joint(mixture, codes), axis=1), rtol=1e-4, atol=1e-3)
-    expected = jax.tree.map(lambda leaf: leaf.shape, trained.model.init(jax.random.key(0)))
+    expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(trained.model.init, jax.random.key(0)))
     assert jax.tree.map(lambda leaf: leaf.shape, trained.variables) == expected
 
 

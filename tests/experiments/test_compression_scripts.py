@@ -85,8 +85,8 @@ def test_the_cost_of_pixels_is_their_log_probability():
     trained = lossless_compression.Trained(vae, variables, [])
     images = RNG.integers(0, 2, (3, 6, 6, 1), dtype=np.uint8)
     x, bits, kl = lossless_compression.cost_of_pixels(jax.random.key(1), trained, images)
-    posterior = vae.encode(variables, x)
-    px_z = vae.decode(variables, posterior.sample(jax.random.key(1)))
+    posterior = jax.jit(vae.encode)(variables, x)
+    px_z = jax.jit(vae.decode)(variables, posterior.sample(jax.random.key(1)))
     np.testing.assert_allclose(bits.sum(axis=(1, 2)), -px_z.log_prob(jax.numpy.asarray(x)) / np.log(2), rtol=1e-5)
     np.testing.assert_allclose(kl, posterior.kl().sum(axis=1) / np.log(2), rtol=1e-5)
 

@@ -45,8 +45,27 @@ def refused(monkeypatch, capsys, script, *options):
     return line
 
 
-CLASSIFIER_STEPS = Run.classifier_steps  # before a test replaces it
 PICTURES = {f"{model}_{part}" for model in ("ae", "vae") for part in ("encodings", "lattice", "digits")}
+TRAINED = {}  # classifiers
+CLASSIFIER_STEPS = Run.classifier_steps  # before a test replaces it
+COUPLING = vj.Coupling(2, (4,))  # in place of the larger flows of scripts
+
+
+@pytest.fixture(autouse=True)
+def _classifiers_are_shared(monkeypatch):
+    """Scripts that train a classifier by the same call, on the same data, get the same one."""
+
+    def shared(train):
+        def trained(key, data, steps):
+            call = train, str(jax.random.key_data(key)), data.digest, steps
+            if call not in TRAINED:
+                TRAINED[call] = train(key, data, steps=steps)
+            return TRAINED[call]
+
+        return trained
+
+    for train in (vj.train_classifier, vj.train_legibility_classifier):
+        monkeypatch.setattr(f"harness.run.{train.__name__}", shared(train))
 
 
 @pytest.mark.usual_pictures
@@ -95,9 +114,8 @@ def test_a_smoke_run_is_short_and_marked(tmp_path, monkeypatch, titles):
     original = vj.train_classifier
     monkeypatch.setattr("harness.run.train_classifier", train_classifier)
     monkeypatch.setattr(Run, "classifier_steps", CLASSIFIER_STEPS)
-    options = ("--smoke", "--start", 0, "--end", 2, "--pairs", 2)
-    run(monkeypatch, "mnist_interpolation", "--data-dir", data, "--out", tmp_path, *options)
-    report = json.loads((tmp_path / "mnist_interpolation_mnist_smoke.json").read_text())
+    run(monkeypatch, "cvae_digits", "--data-dir", data, "--out", tmp_path, "--smoke", "--classes", 3)
+    report = json.loads((tmp_path / "cvae_digits_mnist_smoke.json").read_text())
     assert (report["data"]["train_images"], report["data"]["test_images"]) == (2_000, 500)
     assert (report["epochs"], steps) == (1, [50])
     assert all("mnist_smoke" in text for text in titles.values())
@@ -376,6 +394,7 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
 
 def test_cifar_resnet_starts_at_probabilistic_pca(tmp_path, monkeypatch):
     data = write_cifar(tmp_path / "data", colours(60, 0), colours(20, 1))
+    monkeypatch.setattr(vj, "Coupling", lambda **_: COUPLING)
     options = ("--models", "shared", "--learning-rate", 1e-9, "--width", 4, "--blocks", 1, 1, "--epochs", 1)
     run(monkeypatch, "cifar_resnet", "--data-dir", data, "--out", tmp_path, "--latent-dim", 5, *options)
     report = json.loads((tmp_path / "cifar_resnet.json").read_text())
@@ -427,7 +446,7 @@ def test_benchmark_convolution(tmp_path, monkeypatch, capsys):
     peer.write_text(CONVOLUTIONAL_PEER)
     (tmp_path / "torch.py").write_text("")  # a module of that name is all that is asked for
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    small = vj.conv_vae((8, 8, 3), 2, (4, 4)), vj.resnet_vae((8, 8, 3), 2, 4, blocks=(1, 1))
+    small = vj.conv_vae((8, 8, 3), 2, (4,)), vj.resnet_vae((8, 8, 3), 2, 4, blocks=(1, 1))
     monkeypatch.setattr(vj, "conv_vae", lambda: small[0])
     monkeypatch.setattr(vj, "resnet_vae", lambda *, width: {4: small[1]}[width])
     options = ("--batch-size", 2, "--rounds", 1, "--steps", 2, "--torch-python", sys.executable, "--peer", peer)
@@ -625,6 +644,7 @@ def test_tables_refuses(tmp_path, monkeypatch, capsys, options, message):
 def test_mnist_priors(tiny, tmp_path, monkeypatch, capsys):
     out, kept = tmp_path / "out", tmp_path / "kept"
     chosen = ["standard", "vamp", "flow_posterior"]
+    monkeypatch.setattr(vj, "Coupling", lambda **_: COUPLING)
     options = ("--data-dir", tiny, "--epochs", 2, "--samples", 20, "--components", 3, "--batch-size", 48)
     run(monkeypatch, "mnist_priors", *options, "--models", *chosen, "--out", out, "--checkpoint-dir", kept)
     models = json.loads((out / "mnist_priors.json").read_text())["models"]

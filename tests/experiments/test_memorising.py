@@ -1,13 +1,11 @@
 """The script on what a decoder memorises: its mathematics, a tiny run, and what it refuses."""
 
 import json
-import types
 
 import jax
 import jax.numpy as jnp
 import memorising
 import numpy as np
-import optax
 import pytest
 from conftest import small_split, write_idx
 from harness.options import CheckpointOptions, DataOptions, TrainingOptions
@@ -16,7 +14,7 @@ from PIL import Image
 
 import vae_jax as vj
 
-RECIPE = Recipe(optax.adam(vj.warm_up_then_cosine(0.02, 300)), 300, 8)
+RECIPE = Recipe(0.02, 300, 8)
 DECODER = vj.MLP((16, 16), (2, 2, 1))
 IMAGES = np.random.default_rng(0).uniform(0.1, 0.9, (4, 2, 2, 1)).astype(np.float32)
 
@@ -32,12 +30,14 @@ def trained(codes, images, sigma=0.0, learn=False):
 def given(function, codes):
     """A memory whose decoded pixels are `function` of the codes."""
 
-    def apply(weights, z):
-        p = function(z)
-        return jnp.log(p) - jnp.log1p(-p)
+    class Decoder:
+        @staticmethod
+        def apply(weights, z):
+            p = function(z)
+            return jnp.log(p) - jnp.log1p(-p)
 
     codes = np.asarray(codes, np.float32)
-    return Memory(types.SimpleNamespace(apply=apply), None, codes, np.zeros_like(codes))
+    return Memory(Decoder(), None, codes, np.zeros_like(codes))
 
 
 def test_a_vector_of_ones_gives_the_mean_of_the_images():
@@ -53,7 +53,7 @@ def test_one_hot_codes_store_each_image():
 
 def test_noise_makes_the_decoder_a_mean_weighted_by_the_density_of_the_noise():
     codes, sigma, z = np.array([[-1.0], [1.0]]), 0.8, np.array([[-1.0], [-0.5], [0.0], [1.0]], np.float32)
-    recipe = Recipe(optax.adam(vj.warm_up_then_cosine(0.01, 3_000)), 3_000, 8)
+    recipe = Recipe(0.01, 3_000, 8)
     noise = np.full_like(codes, sigma)
     codes, images = np.repeat(codes, 4, axis=0), np.repeat(IMAGES[:2], 4, axis=0)
     weights, _ = memorise(jax.random.key(0), DECODER, codes, images, np.repeat(noise, 4, axis=0), recipe)

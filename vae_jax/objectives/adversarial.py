@@ -87,7 +87,7 @@ class Adversarial:
         Raises:
           InputError: It has other collections than "params", such as batch statistics.
         """
-        variables = self.discriminator.init(key, jnp.zeros((1, *model.event_shape)))
+        variables = jax.jit(self.discriminator.init)(key, jnp.zeros((1, *model.event_shape)))
         if others := ", ".join(variables.keys() - {"params"}):
             raise InputError(f"the discriminator has the collection {others}; expected params only: no batch norm")
         return {"params": {DISCRIMINATOR: variables["params"]}}

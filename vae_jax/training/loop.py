@@ -127,6 +127,7 @@ def _chunk(
 ) -> tuple[TrainState, Metrics]:
     batches = feed.batches(state.key, state.step, batch_size, layout)
 
+    @partial(jax.jit, inline=True)  # traced once, for the shapes of the metrics and for the loop
     def one(state: TrainState) -> tuple[TrainState, Metrics]:
         keys = example_keys(stream(state.key, OBSERVATION, state.step), batch_size)
         state, metrics = step(state, transform(keys, *batches(state.step)))
@@ -265,7 +266,8 @@ def fit(
         stopped = callbacks.resume(records)
         chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
         run = partial(run_chunk, step=step, transform=transform, batch_size=batch_size, layout=layout, length=length)
-        state, _ = run(state, feeder.at(done)[0], 0)  # compiles, which does not count as training
+        if done < total and not stopped:
+            state, _ = run(state, feeder.at(done)[0], 0)  # compiles, which does not count as training
 
         def keep(**settings: Any) -> None:
             local = layout.fetch(state)  # by all processes together

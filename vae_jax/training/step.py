@@ -256,6 +256,7 @@ class TrainStep:
             raise InputError(f"the objective has a term named {' and '.join(taken_names)}; choose another name")
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
 
+        @functools.partial(jax.jit, inline=True)  # traced once, for both branches
         def take(before: tuple[Variables, optax.OptState, Array]) -> tuple[Variables, optax.OptState, Array]:
             variables, opt_state, step = before
             change, opt_state = self.optimizer.update(gradient, opt_state, params)
@@ -368,6 +369,12 @@ def member(tree: PyTree, number: Int[Array, ""] | int) -> PyTree:
     count = next(iter(sizes))[0] if sizes else None
     if count is not None and not is_traced(number) and not -count <= int(number) < count:
         raise InputError(f"member {number} does not exist; expected 0 to {count - 1}")
+    return _member(tree, number)
+
+
+@jax.jit
+def _member(tree: PyTree, number: Int[Array, ""] | int) -> PyTree:
+    """`member` without its checks, as one program."""
 
     def own(leaf: Array) -> Array:
         if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
