@@ -191,11 +191,12 @@ def test_blocks_are_those_of_linens_layers(ours, published):
     for name, layer in other["params"].items():
         if name.startswith("Conv"):
             layer["kernel"] = kernels[int(name.split("_")[1])].reshape(layer["kernel"].shape)
-    (found, updates), (expected, statistics) = jax.jit(
-        lambda *pair: [
-            of.apply(each, x, mutable="batch_stats") for of, each in zip((ours, published), pair, strict=True)
-        ]
-    )(variables, other)
+
+    @jax.jit
+    def found_and_expected(variables, other):
+        return ours.apply(variables, x, mutable="batch_stats"), published.apply(other, x, mutable="batch_stats")
+
+    (found, updates), (expected, statistics) = found_and_expected(variables, other)
     assert_same(found, expected)
     assert_same(updates["batch_stats"], statistics["batch_stats"])
 
