@@ -34,13 +34,13 @@ def far_from_the_start(model, scale=0.5):
     variables, generator = drawn(model.init, key(0)), np.random.default_rng(9)
 
     def moved(leaf):
-        return jnp.asarray(leaf + scale * generator.normal(size=leaf.shape), leaf.dtype)
+        return jnp.asarray(leaf + np.float32(scale * generator.normal(size=leaf.shape)))
 
     return variables | {"params": jax.tree.map(lambda leaf: moved(np.asarray(leaf)), variables["params"])}
 
 
 def ones_and_zeros(count, event_shape):
-    return jnp.asarray(np.random.default_rng(1).integers(0, 2, (count, *event_shape)), jnp.float32)
+    return jnp.asarray(np.float32(np.random.default_rng(1).integers(0, 2, (count, *event_shape))))
 
 
 VARIABLES = far_from_the_start(TINY)
@@ -247,10 +247,12 @@ def test_with_every_part_of_the_library_a_ladder_trains_and_is_evaluated(name):
     labels = DATA.labels if model.classes else None
     log_px = vj.log_likelihood(key(), model, variables, examples, 200, labels)
     assert (log_px - (terms.log_px_z - terms.kl)).mean() > 0
-    batch = vj.Batch(examples, label=None if labels is None else jnp.asarray(labels), mask=jnp.asarray(np.ones(48)))
+    batch = vj.Batch(
+        examples, label=None if labels is None else jnp.asarray(labels), mask=jnp.asarray(np.ones(48, np.float32))
+    )
     if isinstance(model.likelihood, vj.OptimalGaussian):
         return  # its scale is that of the examples in the mask
-    masked = dataclasses.replace(batch, mask=jnp.asarray(np.arange(48) < 40, batch.mask.dtype))
+    masked = dataclasses.replace(batch, mask=jnp.asarray(np.float32(np.arange(48) < 40)))
     gradient = jax.jit(
         jax.grad(lambda params, batch: of_loss(model, variables | {"params": params}, batch)[:40].mean())
     )

@@ -28,7 +28,7 @@ def draws(batch, height, width, channels, features):
     x = generator.normal(size=(batch, height, width, channels))
     kernel = generator.normal(size=(3, 3, channels, features)) / (3 * channels**0.5)
     y = generator.normal(size=(batch, height, width, features))
-    return tuple(jnp.asarray(array, jnp.float32) for array in (x, kernel, y))
+    return tuple(jnp.asarray(np.float32(array)) for array in (x, kernel, y))
 
 
 def native(x, kernel):
@@ -79,7 +79,7 @@ def test_under_scan_and_vmap(sizes):
         _, of_scan = jax.lax.scan(lambda carry, of: (carry, gradient(of, x)), None, kernels)
         return jax.vmap(conv3x3, (None, 0))(x, kernels), jax.vmap(gradient, (0, None))(kernels, x), of_scan
 
-    kernels = jnp.asarray(np.multiply.outer([1, -2], kernel), jnp.float32)
+    kernels = jnp.asarray(np.float32(np.multiply.outer([1, -2], kernel)))
     ours, natively = zip(*(ours_and_native(x, of, y) for of in kernels), strict=True)
     values, of_vmap, of_scan = together(kernels)
     assert_same(values, np.stack([of[0] for of in natively]))
@@ -179,7 +179,7 @@ def batch_normalised(h):
     ],
 )
 def test_blocks_are_those_of_linens_layers(ours, published):
-    x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 4, 6, 3)), jnp.float32)
+    x = jnp.asarray(np.float32(np.random.default_rng(1).normal(size=(4, 4, 6, 3))))
     variables = drawn(ours.init, jax.random.key(0), x)
     other = drawn(published.init, jax.random.key(0), x)
     # The layers are called in the same order, so their parameters are too; a Dense layer is a 1 x 1 convolution.
@@ -258,7 +258,7 @@ def test_a_model_of_any_parts_trains_evaluates_and_draws(settings, likelihood):
 
 
 def uniform(count, event_shape):
-    return jnp.asarray(np.random.default_rng(3).uniform(size=(count, *event_shape)), jnp.float32)
+    return jnp.asarray(np.float32(np.random.default_rng(3).uniform(size=(count, *event_shape))))
 
 
 def trained_once(vae, batch):
@@ -356,8 +356,8 @@ def test_a_scale_per_channel():
     variables = likelihood.init((2, 2, 3))
     assert variables["params"]["log_scale"].shape == (3,)
     scales = np.array([0.1, 0.2, 0.4])
-    own = {"params": {"log_scale": jnp.asarray(np.log(scales), jnp.float32)}}
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2, 2, 3)), jnp.float32)
+    own = {"params": {"log_scale": jnp.asarray(np.float32(np.log(scales)))}}
+    x = jnp.asarray(np.float32(np.random.default_rng(0).normal(size=(5, 2, 2, 3))))
     density = jax.jit(lambda mean, x: likelihood(mean, own).log_prob(x))
     expected = scipy.stats.norm(0, scales).logpdf(x).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(density(x - x, x), expected, rtol=1e-5)
@@ -462,7 +462,7 @@ def test_a_linear_path_moves_the_locations_of_the_likelihood(make, likelihood):
     @jax.jit
     def found_and_expected(params, others):
         outputs = without.decoder.apply({"params": others, **stats}, z)
-        expected = likelihood.with_locations(outputs, jnp.asarray(pixels.reshape(2, 8, 8, 3), jnp.float32))
+        expected = likelihood.with_locations(outputs, jnp.asarray(np.float32(pixels.reshape(2, 8, 8, 3))))
         return vae.decoder.apply({"params": params, **stats}, z), expected
 
     found, expected = found_and_expected(params, others)
