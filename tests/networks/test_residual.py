@@ -457,12 +457,12 @@ def test_a_linear_path_moves_the_locations_of_the_likelihood(make, likelihood):
     names = jax.eval_shape(without.init, jax.random.key(0))["params"]["decoder"]
     others = {name: {part: params[name][part] for part in names[name]} for name in names if "Dec" not in name}
     others |= {name: params[name] for name in names if "Dec" in name}
-    pixels = (z @ kernel) * (4 / np.sqrt(2)) + 0.3
+    pixels = np.float32((z @ kernel) * (4 / np.sqrt(2)) + 0.3).reshape(2, 8, 8, 3)
 
     @jax.jit
     def found_and_expected(params, others):
         outputs = without.decoder.apply({"params": others, **stats}, z)
-        expected = likelihood.with_locations(outputs, jnp.asarray(np.float32(pixels.reshape(2, 8, 8, 3))))
+        expected = likelihood.with_locations(outputs, jnp.asarray(pixels))
         return vae.decoder.apply({"params": params, **stats}, z), expected
 
     found, expected = found_and_expected(params, others)
