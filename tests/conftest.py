@@ -22,11 +22,13 @@ os.environ["XLA_FLAGS"] = (
 import gc
 import gzip
 import inspect
+import math
 import sys
 import typing
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -101,6 +103,20 @@ def _small_pictures(request, monkeypatch):
     """Scripts draw with a third of their usual resolution, except in tests that check the size of their pictures."""
     if not request.node.get_closest_marker("usual_pictures"):
         monkeypatch.setattr("harness.report.DPI", 43)
+
+
+def drawn(init, *arguments, seed=0):
+    """Variables as `init(*arguments)` returns them, but drawn by NumPy: nothing is compiled, as initialisers are."""
+    generator = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        if leaf.ndim > 1:
+            entries = generator.normal(0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
+        else:
+            entries = np.full(leaf.shape, path[-1].key in ("scale", "var"))
+        return jnp.asarray(entries.astype(leaf.dtype))
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(init, *arguments))
 
 
 def small_split(count: int = 96, size: int = 6, seed: int = 0) -> Split:

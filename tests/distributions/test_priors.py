@@ -1,5 +1,7 @@
 """Priors and divergences against scipy, quadrature, and the mean of p(x|z) over draws from the prior."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 import scipy.special
 import scipy.stats
+from conftest import drawn
 from flax import linen as nn
 from test_model import Normalised
 
@@ -16,7 +19,7 @@ from vae_jax.networks import MLP
 
 SHAPE = (3,)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(20, *SHAPE)), jnp.float32)
-FULL = vj.FullGaussian.from_network(jnp.asarray(np.random.default_rng(1).normal(size=(1, 4, 2))))
+FULL = vj.FullGaussian.from_network(jnp.asarray(np.float32(np.random.default_rng(1).normal(size=(1, 4, 2)))))
 MIXTURE = GaussianMixtureDistribution(
     jnp.array([[-1.0, 2.0], [0.5, 0.3], [3.0, 0.0]]),
     jnp.array([[0.0, -1.0], [0.7, 0.2], [-2.0, 1.0]]),
@@ -60,17 +63,20 @@ def test_the_kl_of_a_diagonal_gaussian_is_that_of_a_full_one_by_dimension():
     "q", [vj.DiagonalGaussian(jnp.ones((1, 2)), -jnp.ones((1, 2))), FULL], ids=["diagonal", "full"]
 )
 def test_the_log_ratio_and_the_kl_to_a_mixture_are_scipys_densities_at_the_draws(q):
-    z = 2 * jax.random.normal(jax.random.key(0), (5, 1, 2))
+    z = np.float32(2 * np.random.default_rng(0).normal(size=(5, 1, 2)))
     if isinstance(q, vj.FullGaussian):
         covariance = np.asarray(q.cholesky[0]) @ np.asarray(q.cholesky[0]).T
     else:
         covariance = np.diag(q.variance[0])
     of_q = scipy.stats.multivariate_normal(q.mean[0], covariance).logpdf(z[:, 0])
     expected = (of_q - density_of_mixture(z[:, 0]))[:, None, None]
-    np.testing.assert_allclose(log_ratio(q, MIXTURE, z), expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(vj.kl_divergence(q, MIXTURE, z), expected, rtol=1e-4, atol=1e-4)
+    to_mixture, kl, to_standard = jax.jit(
+        lambda z: (log_ratio(q, MIXTURE, z), vj.kl_divergence(q, MIXTURE, z), log_ratio(q, UnitGaussian(2), z))
+    )(z)
+    np.testing.assert_allclose(to_mixture, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(kl, expected, rtol=1e-4, atol=1e-4)
     standard = scipy.stats.norm.logpdf(z[:, 0]).sum(axis=-1)
-    np.testing.assert_allclose(log_ratio(q, UnitGaussian(2), z).sum(axis=-1)[:, 0], of_q - standard, rtol=1e-4)
+    np.testing.assert_allclose(np.asarray(to_standard).sum(axis=-1)[:, 0], of_q - standard, rtol=1e-4)
 
 
 def test_a_plain_autoencoder_has_no_divergence_from_a_learned_prior_either():
@@ -89,8 +95,9 @@ def test_the_density_of_a_mixture_is_scipys_at_small_variances_far_from_the_orig
     with jax.enable_x64(dtype == np.float64):
         means, log_variances, logits, z = (jnp.asarray(a, dtype) for a in (means, log_variances, np.zeros(30), z))
         mixture = GaussianMixtureDistribution(means, log_variances, logits)
-        np.testing.assert_allclose(mixture.log_prob(z), density_of_mixture(z, mixture), rtol=0, atol=bound)
-        assert mixture.log_prob(z.reshape(4, 5, 40)).shape == (4, 5)
+        found = jax.jit(mixture.log_prob)(z)
+        np.testing.assert_allclose(found, density_of_mixture(z, mixture), rtol=0, atol=bound)
+        assert jax.eval_shape(mixture.log_prob, z.reshape(4, 5, 40)).shape == (4, 5)
 
 
 def test_the_gradient_of_a_mixtures_density_is_that_of_its_components():
@@ -128,7 +135,7 @@ def test_draws_from_a_prior_have_its_density(prior):
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype(np.float32)
     weights = np.exp(np.asarray(jax.jit(prior.log_prob)(grid), np.float64)) * (axis[1] - axis[0]) ** 2
     assert weights.sum() == pytest.approx(1, abs=1e-3)
-    z = np.asarray(prior.sample(jax.random.key(1), 20_000), np.float64)
+    z = np.asarray(jax.jit(lambda key: prior.sample(key, 20_000))(jax.random.key(1)), np.float64)
     assert z.shape == (20_000, 2)
     for power in (1, 2):
         error = (z**power).std(axis=0) / np.sqrt(len(z))
@@ -157,9 +164,12 @@ PRIORS = {
 
 def with_random_params(vae):
     """Each parameter random, as after training; fewer would leave parts of a prior at 0."""
-    variables = vae.init(jax.random.key(0), data=X)
+    variables = drawn(vae.init, jax.random.key(0), X)
     generator = np.random.default_rng(2)
-    return jax.tree.map(lambda leaf: leaf + jnp.asarray(0.4 * generator.normal(size=leaf.shape), leaf.dtype), variables)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf + np.float32(0.4 * generator.normal(size=leaf.shape))),
+        jax.tree.map(np.asarray, variables),
+    )
 
 
 @pytest.mark.parametrize("name", PRIORS)
@@ -183,16 +193,23 @@ def test_a_learned_prior_of_mean_5_is_scored_against_itself():
     """The KL of q from N(5, I) for each objective and evaluation, and not the KL from N(0, I)."""
     vae = small(vj.GaussianMixture(1))
     variables = vae.init(jax.random.key(0))
-    variables["params"]["prior"]["means"] = jnp.full((1, 2), 5.0)
-    q = vae.encode(variables, X)
-    expected = np.asarray(vj.DiagonalGaussian(q.mean - 5, q.log_variance).kl().sum(axis=-1), np.float64)
+    variables["params"]["prior"]["means"] = jnp.asarray(np.full((1, 2), 5, np.float32))
+
+    @jax.jit
+    def divergences(x):
+        q = vae.encode(variables, x)
+        return tuple(of.kl().sum(axis=-1) for of in (vj.DiagonalGaussian(q.mean - 5, q.log_variance), q))
+
+    expected, from_standard_normal = (np.asarray(kl, np.float64) for kl in divergences(X))
     keys = jax.random.split(jax.random.key(1), 4_000)
     sampled = np.asarray(jax.jit(jax.vmap(lambda key: vj.elbo_terms(key, vae, variables, X).kl))(keys))
     assert np.all(np.abs(sampled.mean(axis=0) - expected) < 5 * sampled.std(axis=0) / np.sqrt(len(keys)))
-    loss = vj.ELBO(samples=2_000)(jax.random.key(2), vae, variables, vj.Batch(X), jnp.int32(0))
-    assert np.abs(loss.terms["kl"] - expected).max() < 0.5 < np.abs(q.kl().sum(axis=-1) - expected).min()
+    loss = jax.jit(lambda key: vj.ELBO(samples=2_000)(key, vae, variables, vj.Batch(X), jnp.int32(0)))
+    found = loss(jax.random.key(2)).terms["kl"]
+    assert np.abs(found - expected).max() < 0.5 < np.abs(from_standard_normal - expected).min()
     assert vj.kl_by_unit(jax.random.key(3), vae, variables, np.asarray(X))["z"].shape == (20, 1)
-    draws = vae.sample(jax.random.key(4), variables, 1_000).z["z"]
+    draws = jax.jit(lambda key: vae.sample(key, variables, 1_000).z["z"])(jax.random.key(4))
+    draws = np.asarray(draws)
     np.testing.assert_allclose(draws.mean(axis=0), [5, 5], atol=6 / np.sqrt(1_000))
 
 
@@ -200,13 +217,17 @@ def test_the_components_of_a_vamp_prior_are_the_posteriors_of_its_pseudo_inputs(
     vae = small(vj.VampPrior(4))
     variables = vae.init(jax.random.key(0), data=X)
     pseudo_inputs = variables["params"]["prior"]["pseudo_inputs"]
-    prior = vae.code(variables, vj.Batch(X)).prior
-    q = vae.encode(variables, pseudo_inputs)
+    z = np.float32(np.random.default_rng(1).normal(size=(6, 2)))
+
+    @jax.jit
+    def prior_and_posteriors(z):
+        prior, q = vae.code(variables, vj.Batch(X)).prior, vae.encode(variables, pseudo_inputs)
+        return prior, prior.log_prob(z), q, q.log_prob(jnp.broadcast_to(z[:, None], (6, 4, 2)))
+
+    prior, log_pz, q, of_components = prior_and_posteriors(z)
     np.testing.assert_array_equal(prior.means, q.mean)
     np.testing.assert_array_equal(prior.log_variances, q.log_variance)
-    z = jax.random.normal(jax.random.key(1), (6, 2))
-    of_components = np.asarray(jax.vmap(q.log_prob, in_axes=0)(jnp.broadcast_to(z[:, None], (6, 4, 2))))
-    np.testing.assert_allclose(prior.log_prob(z), scipy.special.logsumexp(of_components, axis=1) - np.log(4), rtol=1e-4)
+    np.testing.assert_allclose(log_pz, scipy.special.logsumexp(of_components, axis=1) - np.log(4), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("components", "distinct"), [(20, 20), (30, None)])
@@ -226,7 +247,7 @@ def test_the_gradient_of_the_bound_reaches_the_pseudo_inputs_and_through_them_th
     def loss(params):
         return vae.code({"params": params}, vj.Batch(X)).prior.log_prob(z).sum()
 
-    gradient = jax.grad(loss)(variables["params"])
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
     assert np.all(np.abs(gradient["prior"]["pseudo_inputs"]).max(axis=1) > 0)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["encoder"]))
 
@@ -238,7 +259,8 @@ def test_the_batch_statistics_of_pseudo_inputs_are_discarded():
     vamp = vj.VAE(*networks, SHAPE, 2, likelihood=vj.Gaussian(), prior=vj.VampPrior(4))
     variables = vamp.init(jax.random.key(0), data=10 + X)
     assert sorted(variables["batch_stats"]) == ["decoder", "encoder"]
-    updates = [model.terms(jax.random.key(1), variables, vj.Batch(X), train=True).updates for model in (plain, vamp)]
+    terms = jax.jit(lambda model: model.terms(jax.random.key(1), variables, vj.Batch(X), train=True))
+    updates = [terms(model).updates for model in (plain, vamp)]
     for one, other in zip(*map(jax.tree.leaves, updates), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -259,12 +281,17 @@ def test_dropout_in_the_encoder_reaches_the_components_of_a_vamp_prior():
     vae = vj.VAE(Dropped((2, 2)), MLP((), SHAPE), SHAPE, 2, likelihood=vj.Gaussian(), prior=vj.VampPrior(6))
     variables = vae.init(jax.random.key(0), data=X)
     batch = vj.Batch(X[:3])
+
+    @partial(jax.jit, static_argnums=1)
+    def means(key, train):
+        return vae.code(variables, batch, train, jax.random.split(key, 3)).prior.means
+
     one, other, evaluated = (
-        vae.code(variables, batch, train, jax.random.split(jax.random.key(seed), 3)).prior.means
-        for seed, train in ((1, True), (2, True), (1, False))
+        np.asarray(means(jax.random.key(seed), train)) for seed, train in ((1, True), (2, True), (1, False))
     )
     assert np.all(one != other)
-    np.testing.assert_array_equal(evaluated, vae.encode(variables, variables["params"]["prior"]["pseudo_inputs"]).mean)
+    encoded = jax.jit(lambda: vae.encode(variables, variables["params"]["prior"]["pseudo_inputs"]).mean)()
+    np.testing.assert_allclose(evaluated, encoded, rtol=1e-6)  # two programs, which round differently
 
 
 def test_a_vamp_prior_is_trained_by_the_step():
@@ -273,23 +300,28 @@ def test_a_vamp_prior_is_trained_by_the_step():
     state = vj.TrainState(variables, optimizer.init(variables["params"]), jnp.int32(0), jax.random.key(1))
     after, metrics = jax.jit(vj.make_train_step(vae, vj.ELBO(), optimizer))(state, vj.Batch(X))
     assert metrics["finite"]
-    moved = after.variables["params"]["prior"]["pseudo_inputs"] - variables["params"]["prior"]["pseudo_inputs"]
-    assert np.all(np.abs(moved).max(axis=1) > 0)
+    before, moved = (np.asarray(of["params"]["prior"]["pseudo_inputs"]) for of in (variables, after.variables))
+    assert np.all(np.abs(moved - before).max(axis=1) > 0)
 
 
 def test_draws_at_temperature_0_and_given_latents_are_decoded():
     vae = small(vj.GaussianMixture(2))
     variables = with_random_params(vae)
     means = variables["params"]["prior"]["means"]
-    cold = vae.sample(jax.random.key(0), variables, 10, temperature=0.0)
-    assert {tuple(row) for row in cold.z["z"].tolist()} == {tuple(row) for row in means.tolist()}
-    np.testing.assert_allclose(cold.px_z.mean, vae.decode(variables, cold.z["z"]).mean, rtol=1e-6)
+    decode = jax.jit(lambda z: vae.decode(variables, z).mean)
+
+    @jax.jit
+    def draw(t):
+        found = vae.sample(jax.random.key(0), variables, 10, temperature=t)
+        return found.z["z"], found.px_z.mean
+
+    (cold, decoded), (plain, _), (hot, _) = (map(np.asarray, draw(t)) for t in (0.0, 1.0, 2.0))
+    assert {tuple(row) for row in cold.tolist()} == {tuple(row) for row in means.tolist()}
+    np.testing.assert_allclose(decoded, decode(cold), rtol=1e-6)
     fixed = vae.sample(jax.random.key(0), variables, 2, given={"z": means})
     np.testing.assert_array_equal(fixed.z["z"], means)
-    np.testing.assert_allclose(fixed.px_z.mean, vae.decode(variables, means).mean, rtol=1e-6)
-    hot = jax.jit(lambda t: vae.sample(jax.random.key(0), variables, 10, temperature=t).z["z"])(2.0)
-    plain = vae.sample(jax.random.key(0), variables, 10).z["z"]
-    np.testing.assert_allclose(hot - cold.z["z"], 2 * (plain - cold.z["z"]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fixed.px_z.mean, decode(means), rtol=1e-6)
+    np.testing.assert_allclose(hot - cold, 2 * (plain - cold), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -325,4 +357,4 @@ def test_priors_that_do_not_fit_are_refused(call, message):
 def test_draws_that_the_model_can_not_make_are_refused(settings, message):
     vae = small(vj.StandardNormal())
     with pytest.raises(vj.InputError, match=message):
-        vae.sample(jax.random.key(0), vae.init(jax.random.key(1)), **{"count": 3} | settings)
+        vae.sample(jax.random.key(0), drawn(vae.init, jax.random.key(1)), **{"count": 3} | settings)

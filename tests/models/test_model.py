@@ -7,10 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import drawn
 from flax import linen as nn
 
 import vae_jax as vj
 from vae_jax.networks.convolution import downsample, upsample
+
+
+def uniform(seed, shape):
+    return jnp.asarray(np.float32(np.random.default_rng(seed).uniform(size=shape)))
+
+
+def normal(seed, shape):
+    return jnp.asarray(np.float32(np.random.default_rng(seed).normal(size=shape)))
 
 
 def test_a_vae_is_a_value():
@@ -21,25 +30,29 @@ def test_a_vae_is_a_value():
 
 def test_shapes_of_everything():
     vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8, 4))
-    variables = vae.init(jax.random.key(0))
+    variables = drawn(vae.init, jax.random.key(0))
     widths = [layer["kernel"].shape for part in ("encoder", "decoder") for layer in variables["params"][part].values()]
     assert widths == [(36, 8), (8, 4), (4, 6), (3, 4), (4, 8), (8, 36)]
-    forward = vae.forward(jax.random.key(1), variables, vj.Batch(jnp.zeros((5, 6, 6, 1))), samples=4)
+    forward = jax.jit(lambda x: vae.forward(jax.random.key(1), variables, vj.Batch(x), samples=4))(
+        uniform(0, (5, 6, 6, 1))
+    )
     assert forward.z.shape == (4, 5, 3)
     assert forward.px_z.mean.shape == (4, 5, 6, 6, 1)
-    assert vae.decode(variables, jnp.zeros((2, 3))).mean.shape == (2, 6, 6, 1)
+    decoded = jax.eval_shape(lambda z: vae.decode(variables, z).mean, jnp.zeros((2, 3)))
+    assert decoded.shape == (2, 6, 6, 1)
     assert len(np.unique(forward.z)) == forward.z.size, "samples of an example share noise"
 
 
 def test_a_plain_autoencoder_reconstructs_without_noise():
     vae = vj.mlp_vae((6, 6, 1), hidden=(8,), posterior=vj.Delta)
-    variables = vae.init(jax.random.key(0))
-    x = jax.random.uniform(jax.random.key(1), (3, 6, 6, 1))
-    one, other = (vj.elbo_terms(jax.random.key(seed), vae, variables, x) for seed in (2, 3))
+    variables = drawn(vae.init, jax.random.key(0))
+    x = uniform(1, (3, 6, 6, 1))
+    terms = jax.jit(lambda key: vj.elbo_terms(key, vae, variables, x))
+    one, other = (terms(jax.random.key(seed)) for seed in (2, 3))
     np.testing.assert_array_equal(one.log_px_z, other.log_px_z)
     np.testing.assert_array_equal(one.kl, 0)
-    decoded = vae.decode(variables, vae.encode(variables, x).mean)
-    np.testing.assert_allclose(one.log_px_z, decoded.log_prob(x), rtol=1e-6)
+    density = jax.jit(lambda x: vae.decode(variables, vae.encode(variables, x).mean).log_prob(x))
+    np.testing.assert_allclose(one.log_px_z, density(x), rtol=1e-6)
 
 
 class Normalised(nn.Module):
@@ -56,10 +69,11 @@ class Normalised(nn.Module):
 
 def test_batch_statistics_change_in_training_alone():
     vae = vj.VAE(Normalised((2, 2)), Normalised((6, 6, 1)), (6, 6, 1), 2)
-    variables = vae.init(jax.random.key(0))
-    batch = vj.Batch(jax.random.uniform(jax.random.key(1), (16, 6, 6, 1)))
-    assert vae.forward(jax.random.key(2), variables, batch, train=False).updates == {}
-    updates = vae.forward(jax.random.key(2), variables, batch, train=True).updates
+    variables = drawn(vae.init, jax.random.key(0))
+    batch = vj.Batch(uniform(1, (16, 6, 6, 1)))
+    forward = jax.jit(lambda train: vae.forward(jax.random.key(2), variables, batch, train=train), static_argnums=0)
+    assert forward(False).updates == {}
+    updates = forward(True).updates
     assert jax.tree.structure(updates) == jax.tree.structure({"batch_stats": variables["batch_stats"]})
     before = variables["batch_stats"]["encoder"]["BatchNorm_0"]["mean"]
     assert not np.allclose(before, updates["batch_stats"]["encoder"]["BatchNorm_0"]["mean"])
@@ -99,7 +113,7 @@ def test_images_of_other_channels_are_refused():
 
 def test_arrays_of_another_shape_are_refused():
     vae = vj.mlp_vae((6, 6, 1), hidden=(4,))
-    variables = vae.init(jax.random.key(0))
+    variables = drawn(vae.init, jax.random.key(0))
     with pytest.raises(vj.InputError, match=r"x has shape \(2, 5, 6, 1\); expected \[batch, 6, 6, 1\]"):
         vae.encode(variables, jnp.zeros((2, 5, 6, 1)))
     with pytest.raises(vj.InputError, match=r"z has shape \(2, 3\); expected \[batch, 2\]"):
@@ -110,19 +124,20 @@ CONDITIONAL = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,), classes=3)
 
 
 def test_labels_enter_both_networks():
-    variables = CONDITIONAL.init(jax.random.key(0))
-    x, z, labels = jnp.ones((2, 6, 6, 1)), jnp.ones((2, 2)), jnp.array([0, 2])
-    posterior, px_z = CONDITIONAL.encode(variables, x, labels), CONDITIONAL.decode(variables, z, labels)
-    assert not np.allclose(posterior.mean[0], posterior.mean[1]), "the encoder does not see the label"
-    assert not np.allclose(px_z.mean[0], px_z.mean[1]), "the decoder does not see the label"
-    forward = CONDITIONAL.forward(jax.random.key(1), variables, vj.Batch(x, label=labels), samples=3, train=False)
-    for sample in range(3):
-        alone = CONDITIONAL.decode(variables, forward.z[sample], labels).mean
-        np.testing.assert_allclose(forward.px_z.mean[sample], alone, rtol=1e-5)
+    variables = drawn(CONDITIONAL.init, jax.random.key(0))
+    x, z, labels = np.ones((2, 6, 6, 1), np.float32), np.ones((2, 2), np.float32), jnp.array([0, 2])
+    decode = jax.jit(lambda z: CONDITIONAL.decode(variables, z, labels).mean)
+    posterior = jax.jit(lambda x: CONDITIONAL.encode(variables, x, labels).mean)(x)
+    assert not np.allclose(*posterior), "the encoder does not see the label"
+    assert not np.allclose(*decode(z)), "the decoder does not see the label"
+    forward = jax.jit(lambda batch: CONDITIONAL.forward(jax.random.key(1), variables, batch, samples=3, train=False))
+    found = forward(vj.Batch(x, label=labels))
+    for z, mean in zip(np.asarray(found.z), np.asarray(found.px_z.mean), strict=True):
+        np.testing.assert_allclose(mean, decode(z), rtol=1e-5)
 
 
 def test_labels_that_do_not_fit_are_refused():
-    variables = CONDITIONAL.init(jax.random.key(0))
+    variables = drawn(CONDITIONAL.init, jax.random.key(0))
     z = jnp.zeros((2, 2))
     with pytest.raises(vj.InputError, match="conditional on 3 classes, but no labels"):
         CONDITIONAL.decode(variables, z)
@@ -130,64 +145,73 @@ def test_labels_that_do_not_fit_are_refused():
         CONDITIONAL.decode(variables, z, jnp.array([0, 3]))
     plain = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(8,))
     with pytest.raises(vj.InputError, match="not conditional"):
-        plain.decode(plain.init(jax.random.key(0)), z, jnp.array([0, 1]))
+        plain.decode(drawn(plain.init, jax.random.key(0)), z, jnp.array([0, 1]))
 
 
 def test_batch_norm_vae_normalises_by_the_batch_in_training_and_by_running_statistics_in_use():
     vae = vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8, 4), momentum=0.3)
-    variables = vae.init(jax.random.key(0))
+    variables = drawn(vae.init, jax.random.key(0))
     widths = [variables["params"]["encoder"][f"Dense_{i}"]["kernel"].shape for i in range(3)]
     assert widths == [(36, 8), (8, 4), (4, 6)]
-    x = 5 + jax.random.normal(jax.random.key(1), (64, 6, 6, 1))
+    x = jnp.asarray(5 + np.asarray(normal(1, (64, 6, 6, 1))))
     layer = variables["params"]["encoder"]["Dense_0"]
-    h = x.reshape(64, -1) @ layer["kernel"]
+    h = np.asarray(x).reshape(64, -1) @ layer["kernel"]
     updates = jax.jit(lambda x: vae.forward(jax.random.key(2), variables, vj.Batch(x), train=True).updates)(x)
     statistics = updates["batch_stats"]["encoder"]["BatchNorm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.7 * h.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(statistics["var"], 0.3 + 0.7 * h.var(axis=0), rtol=1e-3)
-    far = 1e3 * jax.random.normal(jax.random.key(3), (16, 3))
-    assert 0.99 < np.abs(vae.decode(variables, far).mean).max() <= 1, "tanh is the decoder's last activation"
-    alone, together = vae.encode(variables, x[:1]), vae.encode(variables, x)
-    np.testing.assert_allclose(alone.mean[0], together.mean[0], rtol=1e-4, atol=1e-5)
+    decode = jax.jit(lambda z: vae.decode(variables, z).mean)
+    far = 1e3 * np.asarray(normal(3, (16, 3)))
+    assert 0.99 < np.abs(decode(far)).max() <= 1, "tanh is the decoder's last activation"
+    encode = jax.jit(lambda x: vae.encode(variables, x).mean)
+    alone, together = (np.asarray(encode(of)) for of in (x[:1], x))
+    np.testing.assert_allclose(alone[0], together[0], rtol=1e-4, atol=1e-5)
     with pytest.raises(vj.InputError, match="momentum"):
         vj.batch_norm_vae(momentum=1.0)
 
 
 def test_a_convolutional_vae_and_its_mirror_image():
     vae = vj.conv_vae((16, 8, 3), latent_dim=5, features=(4, 6))
-    variables = vae.init(jax.random.key(0))
+    variables = drawn(vae.init, jax.random.key(0))
     shapes = {part: [leaf.shape for leaf in jax.tree.leaves(of)] for part, of in variables["params"].items()}
     assert shapes["encoder"] == [(10,), (4 * 2 * 6, 10), (4,), (4, 4, 3, 4), (6,), (4, 4, 4, 6)]
     assert shapes["decoder"] == [(4 * 2 * 6,), (5, 4 * 2 * 6), (4,), (4, 4, 4, 6), (3,), (4, 4, 3, 4)]
-    x = jax.random.uniform(jax.random.key(1), (2, 16, 8, 3))
-    assert vae.encode(variables, x).mean.shape == (2, 5)
-    assert vae.decode(variables, jnp.zeros((7, 2, 5))).mean.shape == (7, 2, 16, 8, 3)
+    x = uniform(1, (2, 16, 8, 3))
+    means = jax.jit(lambda x, z: (vae.encode(variables, x).mean, vae.decode(variables, z).mean))
+    encoded, decoded = means(x, jnp.zeros((7, 2, 5)))
+    assert encoded.shape == (2, 5)
+    assert decoded.shape == (7, 2, 16, 8, 3)
 
 
 def test_the_activation_follows_each_hidden_layer():
     vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8, 4), activation=jnp.tanh)
-    variables = vae.init(jax.random.key(0))
+    variables = drawn(vae.init, jax.random.key(0))
     first, second, last = variables["params"]["encoder"].values()
-    x = jax.random.normal(jax.random.key(1), (5, 6, 6, 1))
-    h = jnp.tanh(x.reshape(5, -1) @ first["kernel"])  # biases are 0 at first
-    expected = jnp.tanh(h @ second["kernel"]) @ last["kernel"]
-    np.testing.assert_allclose(vae.encode(variables, x).mean, expected[:, :3], rtol=1e-4, atol=1e-6)
+    x = normal(1, (5, 6, 6, 1))
+    h = np.tanh(np.asarray(x).reshape(5, -1) @ first["kernel"])  # biases are 0
+    expected = np.tanh(h @ second["kernel"]) @ last["kernel"]
+    encode = jax.jit(lambda x: vae.encode(variables, x).mean)
+    np.testing.assert_allclose(encode(x), expected[:, :3], rtol=1e-4, atol=1e-6)
 
 
 def test_relu_follows_each_convolution_but_the_decoders_last():
     vae = vj.conv_vae((8, 8, 3), latent_dim=5, features=(4, 6))
-    variables = vae.init(jax.random.key(0))
+    variables = drawn(vae.init, jax.random.key(0))
     encoder, decoder = variables["params"]["encoder"], variables["params"]["decoder"]
-    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
-    h = nn.relu(downsample(x, encoder["Downsample_0"]["kernel"]))
-    h = nn.relu(downsample(h, encoder["Downsample_1"]["kernel"])).reshape(2, -1)
-    expected = (h @ encoder["Dense_0"]["kernel"])[:, :5]
-    np.testing.assert_allclose(vae.encode(variables, x).mean, expected, rtol=1e-4, atol=1e-5)
-    z = jax.random.normal(jax.random.key(2), (2, 5))
-    h = nn.relu(z @ decoder["Dense_0"]["kernel"]).reshape(2, 2, 2, 6)
-    h = nn.relu(upsample(h, decoder["Upsample_0"]["kernel"]))
-    expected = upsample(h, decoder["Upsample_1"]["kernel"])
-    np.testing.assert_allclose(vae.decode(variables, z).mean, expected, rtol=1e-4, atol=1e-5)
+    x, z = normal(1, (2, 8, 8, 3)), normal(2, (2, 5))
+
+    @jax.jit
+    def expected(x, z):
+        h = nn.relu(downsample(x, encoder["Downsample_0"]["kernel"]))
+        h = nn.relu(downsample(h, encoder["Downsample_1"]["kernel"])).reshape(2, -1)
+        mean = (h @ encoder["Dense_0"]["kernel"])[:, :5]
+        h = nn.relu(z @ decoder["Dense_0"]["kernel"]).reshape(2, 2, 2, 6)
+        h = nn.relu(upsample(h, decoder["Upsample_0"]["kernel"]))
+        return mean, upsample(h, decoder["Upsample_1"]["kernel"])
+
+    found = jax.jit(lambda x, z: (vae.encode(variables, x).mean, vae.decode(variables, z).mean))
+    for one, other in zip(found(x, z), expected(x, z), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_linear_path_adds_a_centred_linear_map():
@@ -198,29 +222,19 @@ def test_a_linear_path_adds_a_centred_linear_map():
     decoding = variables["params"]["decoder"]["linear"]["kernel"]
     assert encoding.shape == (8 * 8 * 3, 10)
     np.testing.assert_array_equal(decoding, np.zeros((5, 8 * 8 * 3)))  # so it begins as the curved one, in grey
-    decoding = 0.1 * jax.random.normal(jax.random.key(2), decoding.shape)
+    decoding = 0.1 * np.asarray(normal(2, decoding.shape))
     parts = {
         part: {name: leaf for name, leaf in of.items() if name != "linear"} for part, of in variables["params"].items()
     }
-    variables["params"]["decoder"]["linear"]["kernel"] = decoding
-    x = jax.random.uniform(jax.random.key(1), (2, *shape))
-    without = curved.encode({"params": parts}, x).mean
-    np.testing.assert_allclose(
-        both.encode(variables, x).mean,
-        without + 4 / math.sqrt(8 * 8 * 3) * ((x - 0.5).reshape(2, -1) @ encoding)[:, :5],
-        rtol=1e-4,
-        atol=1e-5,
-    )
-    of_pixels = float(jnp.std((x - 0.5).reshape(2, -1) @ encoding)) * 4 / math.sqrt(8 * 8 * 3)
-    assert of_pixels == pytest.approx(math.sqrt(1 / 12), rel=0.3), "at first of the deviation of the pixels"
-    z = jax.random.normal(jax.random.key(3), (2, 5))
-    without = curved.decode({"params": parts}, z).mean
-    np.testing.assert_allclose(
-        both.decode(variables, z).mean,
-        without + 0.5 + 4 / math.sqrt(5) * (z @ decoding).reshape(2, *shape),
-        rtol=1e-4,
-        atol=1e-5,
-    )
+    variables["params"]["decoder"]["linear"]["kernel"] = jnp.asarray(decoding)
+    x, z = uniform(1, (2, *shape)), normal(3, (2, 5))
+    means = jax.jit(lambda vae, variables: (vae.encode(variables, x).mean, vae.decode(variables, z).mean))
+    (encoded, decoded), without = means(both, variables), means(curved, {"params": parts})
+    linear = 4 / math.sqrt(8 * 8 * 3) * ((np.asarray(x) - 0.5).reshape(2, -1) @ encoding)
+    np.testing.assert_allclose(encoded, without[0] + linear[:, :5], rtol=1e-4, atol=1e-5)
+    assert linear.std() == pytest.approx(math.sqrt(1 / 12), rel=0.3), "at first of the deviation of the pixels"
+    linear = 0.5 + 4 / math.sqrt(5) * (z @ decoding).reshape(2, *shape)
+    np.testing.assert_allclose(decoded, without[1] + linear, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -238,10 +252,10 @@ def test_convolutions_that_do_not_fit_are_refused(options, message):
 
 def test_padding_does_not_enter_the_batch_statistics():
     vae = vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8, 4))
-    variables = vae.init(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (16, 6, 6, 1))
-    padded = jnp.concatenate([x, jnp.full((4, 6, 6, 1), 50.0)])
-    mask = jnp.concatenate([jnp.ones(16), jnp.zeros(4)])
+    variables = drawn(vae.init, jax.random.key(0))
+    x = normal(1, (16, 6, 6, 1))
+    padded = jnp.asarray(np.concatenate([x, np.full((4, 6, 6, 1), 50, np.float32)]))
+    mask = jnp.asarray(np.float32(np.arange(20) < 16))
 
     @jax.jit
     def loss_of(batch):
@@ -257,15 +271,15 @@ def test_a_network_that_cannot_leave_padding_out_is_refused():
     batch = vj.Batch(jnp.zeros((4, 6, 6, 1)), mask=jnp.array([1.0, 1, 1, 0]))
     own = vj.VAE(Normalised((2, 2)), Normalised((6, 6, 1)), (6, 6, 1), 2)
     with pytest.raises(vj.InputError, match="mask, but Normalised, which has batch statistics, takes none"):
-        own.forward(jax.random.key(2), own.init(jax.random.key(0)), batch)
+        own.forward(jax.random.key(2), drawn(own.init, jax.random.key(0)), batch)
     mapped = vj.batch_norm_vae((6, 6, 1), latent_dim=2, hidden=(4,), axis_name="devices")
     with pytest.raises(vj.InputError, match="batch norm under pmap"):
-        mapped.forward(jax.random.key(2), mapped.init(jax.random.key(0)), batch)
+        mapped.forward(jax.random.key(2), drawn(mapped.init, jax.random.key(0)), batch)
 
 
 def test_the_former_name_of_the_likelihood_of_a_pass_warns():
     vae = vj.mlp_vae((6, 6, 1), hidden=(4,))
-    forward = vae.forward(jax.random.key(1), vae.init(jax.random.key(0)), vj.Batch(jnp.zeros((1, 6, 6, 1))))
+    forward = vae.forward(jax.random.key(1), drawn(vae.init, jax.random.key(0)), vj.Batch(jnp.zeros((1, 6, 6, 1))))
     with pytest.warns(DeprecationWarning, match="px_z"):
         assert forward.p_x is forward.px_z
 
@@ -281,17 +295,14 @@ MODELS_OF_X = {
 @pytest.mark.parametrize("name", MODELS_OF_X)
 def test_reconstructions_paths_and_traversals_are_decoded_encodings(name):
     vae = MODELS_OF_X[name]
-    variables = vae.init(jax.random.key(0))
-    x, y = jax.random.uniform(jax.random.key(1), (2, 4, *vae.event_shape))
+    variables = drawn(vae.init, jax.random.key(0))
+    x, y = uniform(1, (4, *vae.event_shape)), uniform(2, (4, *vae.event_shape))
     condition = jnp.array([0, 1, 1, 0]) if vae.is_conditional else None
-    z, end = (np.asarray(vae.encode(variables, images, condition).mean) for images in (x, y))
-
-    def decoded(z):
-        return vae.decode(variables, jnp.asarray(z), condition).mean
-
+    encoded = jax.jit(lambda x: vae.encode(variables, x, condition).mean)
+    decoded = jax.jit(lambda z: vae.decode(variables, z, condition).mean)
+    z, end = (np.asarray(encoded(images)) for images in (x, y))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    close(vae.reconstruct(variables, x, condition).mean, decoded(z))
-    path = vae.interpolate(variables, x, y, 5, condition).mean
+    path = jax.jit(lambda x: vae.interpolate(variables, x, y, 5, condition).mean)(x)
     assert path.shape == (5, 4, *vae.event_shape)
     for number in range(5):
         close(path[number], decoded(z + (end - z) * number / 4))
@@ -302,11 +313,12 @@ def test_reconstructions_paths_and_traversals_are_decoded_encodings(name):
             changed = z.copy()
             changed[:, dimension] = level
             close(grid[row, column], decoded(changed))
-    assert vae.traverse(variables, x, [0.0], condition=condition).mean.shape == (3, 1, 4, *vae.event_shape)
+    every = jax.eval_shape(lambda x: vae.traverse(variables, x, [0.0], condition=condition).mean, x)
+    assert every.shape == (3, 1, 4, *vae.event_shape)
     traced = jax.jit(lambda x: vae.traverse(variables, x, jnp.array([-2.0, 1.5]), (2, 0), condition).mean)
     close(traced(x), grid)
     known = jax.jit(lambda factor: factor * vae.reconstruct(variables, x, condition).mean)  # x has values in the trace
     close(known(1.0), decoded(z))
-    gradient = jax.grad(lambda x: vae.interpolate(variables, x, y, 3, condition).mean.sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: vae.interpolate(variables, x, y, 3, condition).mean.sum()))(x)
     assert np.isfinite(gradient).all()
     assert np.any(gradient != 0)

@@ -1,7 +1,10 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import drawn
 from flax import linen as nn
 from jax import export
 
@@ -12,11 +15,11 @@ SIZES = [(3, 8, 8, 3, 5), (1, 2, 6, 4, 2), (5, 16, 4, 2, 7)]  # batch, height, w
 
 
 def draws(batch, height, width, channels, features):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (batch, height, width, channels))
-    kernel = jax.random.normal(keys[1], (4, 4, channels, features))
-    y = jax.random.normal(keys[2], (batch, height // 2, width // 2, features))
-    return x, kernel, y
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(batch, height, width, channels))
+    kernel = generator.normal(size=(4, 4, channels, features))
+    y = generator.normal(size=(batch, height // 2, width // 2, features))
+    return tuple(jnp.asarray(np.float32(array)) for array in (x, kernel, y))
 
 
 def assert_same(ours, native):
@@ -35,23 +38,30 @@ def test_same_values_and_gradients_as_the_native_convolution(sizes, way):
     else:
         ours, inputs, cotangent = Upsample(channels), y, x
         native = nn.ConvTranspose(channels, (4, 4), strides=(2, 2), transpose_kernel=True)
-    bias = jnp.arange(cotangent.shape[-1], dtype=jnp.float32)
-    variables = {"params": {"kernel": kernel, "bias": bias}}
-    assert jax.tree.map(jnp.shape, ours.init(jax.random.key(1), inputs)) == jax.tree.map(jnp.shape, variables)
+    variables = {"params": {"kernel": kernel, "bias": np.arange(cotangent.shape[-1], dtype=np.float32)}}
+    shapes = jax.eval_shape(ours.init, jax.random.key(1), inputs)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, variables)
 
-    values, pullback = jax.vjp(jax.jit(ours.apply), variables, inputs)
-    native_values, native_pullback = jax.vjp(native.apply, variables, inputs)
-    assert_same(values, native_values)
-    assert_same(pullback(cotangent), native_pullback(cotangent))
+    @partial(jax.jit, static_argnums=0)
+    def values_and_gradients(layer, variables, inputs):
+        values, pullback = jax.vjp(jax.jit(layer.apply), variables, inputs)
+        return values, pullback(cotangent)
+
+    assert_same(*(values_and_gradients(layer, variables, inputs) for layer in (ours, native)))
+
+
+@jax.jit
+def sides(x, kernel, y):
+    return downsample(x, kernel), upsample(y, kernel), correlate(x, y)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_three_sides_of_one_form(sizes):
     x, kernel, y = draws(*sizes)
-    down, up, weights = downsample(x, kernel), upsample(y, kernel), correlate(x, y)
+    down, up, weights = sides(x, kernel, y)
     scale = np.linalg.norm(down) * np.linalg.norm(y)
-    np.testing.assert_allclose(jnp.vdot(down, y), jnp.vdot(x, up), atol=1e-6 * scale)
-    np.testing.assert_allclose(jnp.vdot(down, y), jnp.vdot(kernel, weights), atol=1e-6 * scale)
+    np.testing.assert_allclose(np.vdot(down, y), np.vdot(x, up), atol=1e-6 * scale)
+    np.testing.assert_allclose(np.vdot(down, y), np.vdot(kernel, weights), atol=1e-6 * scale)
 
 
 def test_gradients_of_gradients():
@@ -65,18 +75,22 @@ def test_gradients_of_gradients():
         axes = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=axes)
 
-    assert_same(jax.grad(penalty(downsample), (0, 1))(x, kernel), jax.grad(penalty(native), (0, 1))(x, kernel))
+    assert_same(*(jax.jit(jax.grad(penalty(of), (0, 1)))(x, kernel) for of in (downsample, native)))
     # correlate is linear in both: its gradients by each are the other two functions.
-    by_x, by_y = jax.grad(lambda x, y: jnp.vdot(correlate(x, y), kernel), (0, 1))(x, y)
-    assert_same((by_x, by_y), (upsample(y, kernel), downsample(x, kernel)))
+    by_x, by_y = jax.jit(jax.grad(lambda x, y: jnp.vdot(correlate(x, y), kernel), (0, 1)))(x, y)
+    down, up, _ = sides(x, kernel, y)
+    assert_same((by_x, by_y), (up, down))
 
 
 def test_members_side_by_side():
     x, kernel, _ = draws(3, 4, 4, 2, 3)
-    kernels = jnp.stack([kernel, -2 * kernel])
-    gradient = jax.grad(lambda kernel, x: (downsample(x, kernel) ** 2).sum())
-    assert_same(jax.vmap(downsample, (None, 0))(x, kernels)[1], downsample(x, -2 * kernel))
-    assert_same(jax.vmap(gradient, (0, None))(kernels, x)[1], gradient(-2 * kernel, x))
+
+    def values_and_gradient(kernel):
+        return downsample(x, kernel), jax.grad(lambda kernel: (downsample(x, kernel) ** 2).sum())(kernel)
+
+    other = np.asarray(-2 * np.asarray(kernel))
+    together = jax.jit(jax.vmap(values_and_gradient))(np.stack([kernel, other]))
+    assert_same([np.asarray(part)[1] for part in together], list(jax.jit(values_and_gradient)(other)))
 
 
 @pytest.mark.parametrize(("platform", "convolutions"), [("cpu", 0), ("cuda", 3), ("tpu", 3)])
@@ -92,10 +106,10 @@ def test_products_on_a_cpu_and_the_native_convolution_elsewhere(platform, convol
 
 def test_upsampled_values_keep_their_scale():
     """He's variance: with ReLU between them, layers neither fade nor blow up."""
-    y = jnp.maximum(jax.random.normal(jax.random.key(0), (4, 8, 8, 64)), 0)
-    outputs, _ = Upsample(64).init_with_output(jax.random.key(1), y)
-    inner = outputs[:, 1:-1, 1:-1]  # the border's pixels have fewer neighbours
-    assert 0.8 < jnp.mean(inner**2) / (2 * jnp.mean(y**2)) < 1.2
+    y = np.float32(np.maximum(np.random.default_rng(0).normal(size=(4, 8, 8, 64)), 0))
+    outputs, _ = jax.jit(Upsample(64).init_with_output)(jax.random.key(1), y)
+    inner = np.asarray(outputs)[:, 1:-1, 1:-1]  # the border's pixels have fewer neighbours
+    assert 0.8 < np.mean(inner**2) / (2 * np.mean(y**2)) < 1.2
 
 
 def test_odd_sizes_are_refused():
@@ -107,21 +121,21 @@ def test_odd_sizes_are_refused():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_types_are_kept_where_float64_is_enabled(dtype):
     with jax.enable_x64(True):
-        x, kernel, y = (array.astype(dtype) for array in draws(*SIZES[0]))
-        for found in (downsample(x, kernel), upsample(y, kernel), correlate(x, y)):
-            assert found.dtype == dtype
-        gradient = jax.grad(lambda kernel: jnp.sum(downsample(x, kernel) * y))(kernel)
+        x, kernel, y = (jnp.asarray(np.asarray(array).astype(dtype)) for array in draws(*SIZES[0]))
+        found = sides(x, kernel, y)
+        assert {side.dtype for side in found} == {np.dtype(dtype)}
+        gradient = jax.jit(jax.grad(lambda kernel: jnp.sum(downsample(x, kernel) * y)))(kernel)
         assert gradient.dtype == dtype
-        np.testing.assert_allclose(gradient, correlate(x, y), rtol=1e-5)
+        np.testing.assert_allclose(gradient, found[2], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("layer", "size"), [(Downsample(5), (3, 4, 4, 5)), (Upsample(5), (3, 16, 16, 5))])
 def test_layers_promote_inputs_to_the_type_of_their_parameters_as_linens_own(layer, size):
     with jax.enable_x64(True):
-        x = jnp.ones((3, 8, 8, 2), jnp.float32)
-        variables = layer.init(jax.random.key(0), x)
+        x = np.ones((3, 8, 8, 2), np.float32)
+        variables, apply = drawn(layer.init, jax.random.key(0), jnp.asarray(x)), jax.jit(layer.apply)
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-        wide = jax.jit(layer.apply)(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables), x)
+        wide = apply(jax.tree.map(np.float64, variables), x)
         assert wide.dtype == jnp.float64
-        np.testing.assert_allclose(wide, layer.apply(variables, x), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(wide, apply(variables, x), rtol=1e-5, atol=1e-6)
         assert wide.shape == size

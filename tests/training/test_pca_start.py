@@ -1,12 +1,11 @@
 """Variables at which a VAE with linear paths is probabilistic PCA, against scikit-learn's."""
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import drawn
 from sklearn.decomposition import PCA
 
 import vae_jax as vj
@@ -24,10 +23,8 @@ MODELS = {
 }
 
 
-@cache
 def initial(vae):
-    """The initial variables, compiled, because it is much faster than layer by layer."""
-    return jax.jit(vae.init)(jax.random.key(0))
+    return drawn(vae.init, jax.random.key(0))
 
 
 def correlated(count, seed=0):
@@ -56,24 +53,25 @@ def test_the_bound_is_the_likelihood_of_probabilistic_pca(name, count):
         pca.noise_variance_ *= (count - LATENTS) / (48 - LATENTS)
     np.testing.assert_allclose(found, pca.score_samples(test.reshape(300, -1)), rtol=1e-3, atol=1e-2)
     # The posterior is exact, so that each importance weight is the likelihood, whatever z.
-    terms = vj.log_weights(jax.random.key(2), vae, variables, jnp.asarray(test[:20]), 8)
-    np.testing.assert_allclose(np.asarray(terms).std(axis=0), 0, atol=2e-3)
+    weights = jax.jit(lambda x: vj.log_weights(jax.random.key(2), vae, variables, x, 8))
+    np.testing.assert_allclose(np.asarray(weights(test[:20])).std(axis=0), 0, atol=2e-3)
 
 
 def test_the_prior_may_be_an_untrained_flow():
     normal = MODELS["residual"]
     flow = vj.resnet_vae(SHAPE, LATENTS, 4, blocks=(1, 1), linear=True, prior=vj.FlowPrior(vj.Coupling(3, (8,))))
     train, x = correlated(100), jnp.asarray(correlated(20, seed=1))
-    starts = [vj.start_at_pca(vae, initial(vae), train) for vae in (normal, flow)]
-    found = [
-        vj.elbo_terms(jax.random.key(1), vae, variables, x)
-        for vae, variables in zip((normal, flow), starts, strict=True)
-    ]
+    starts = [vj.start_at_pca(vae, jax.jit(vae.init)(jax.random.key(0)), train) for vae in (normal, flow)]
+
+    @jax.jit
+    def log_px_z_and_weights(vae, variables):
+        terms = vj.elbo_terms(jax.random.key(1), vae, variables, x)
+        return terms.log_px_z, vj.log_weights(jax.random.key(2), vae, variables, x, 4)
+
     # The KL is exact with N(0, I) and sampled with a flow, so the importance weights are compared.
-    weights = vj.log_weights(jax.random.key(2), flow, starts[1], x, 4)
-    expected = vj.log_weights(jax.random.key(2), normal, starts[0], x, 4)
-    np.testing.assert_allclose(weights, expected, atol=2e-3)
-    np.testing.assert_allclose(found[1].log_px_z, found[0].log_px_z, rtol=1e-5)
+    expected, found = map(log_px_z_and_weights, (normal, flow), starts)
+    np.testing.assert_allclose(found[1], expected[1], atol=2e-3)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
 
 
 CHANNELS = np.array([[0.1, 0, 0], [0.06, 0.05, 0], [0.03, 0.04, 0.04]])  # a root of the covariance of the noise
@@ -100,11 +98,18 @@ def test_a_mixture_of_logistics_starts_at_pca_with_noise_between_channels(vae, c
     train = with_coloured_noise(count).astype(np.float32)
     variables = vj.start_at_pca(vae, initial(vae), train)
     z = np.concatenate([np.zeros((1, LATENTS)), np.eye(LATENTS)]).astype(np.float32)
-    px_z = vae.decode(variables, jnp.asarray(z))
-    means = np.asarray(px_z.mean, np.float64).reshape(len(z), 48)
+
+    @jax.jit
+    def networks(z, x):
+        px_z, q = vae.decode(variables, z), vae.encode(variables, x)
+        return px_z.mean, px_z.outputs[0, 0, 0], q.mean, q.variance
+
+    x = with_coloured_noise(10, seed=1).astype(np.float32)
+    means, outputs, *q = networks(z, x)
+    means = np.asarray(means, np.float64).reshape(len(z), 48)
     weights = (means[1:] - means[0]).T
     components = vae.likelihood.components
-    numbers = np.asarray(px_z.outputs[0, 0, 0], np.float64)
+    numbers = np.asarray(outputs, np.float64)
     logits, scales, coefficients = (
         numbers[:components],
         numbers[4 * components : 7 * components],
@@ -123,11 +128,9 @@ def test_a_mixture_of_logistics_starts_at_pca_with_noise_between_channels(vae, c
         np.testing.assert_allclose(means[0], train.reshape(count, -1).mean(axis=0), atol=2e-3)
     precision = np.kron(np.eye(16), np.linalg.inv(noise))
     covariance = np.linalg.inv(np.eye(LATENTS) + weights.T @ precision @ weights)
-    x = with_coloured_noise(10, seed=1).astype(np.float32)
-    q = vae.encode(variables, jnp.asarray(x))
     expected = (x.reshape(10, 48) - means[0]) @ precision @ weights @ covariance
-    np.testing.assert_allclose(q.mean, expected, atol=0.02)
-    np.testing.assert_allclose(q.variance, np.tile(np.diag(covariance), (10, 1)), rtol=0.03)
+    np.testing.assert_allclose(q[0], expected, atol=0.02)
+    np.testing.assert_allclose(q[1], np.tile(np.diag(covariance), (10, 1)), rtol=0.03)
 
 
 def test_training_goes_on_from_there():
@@ -216,10 +219,10 @@ def test_other_models_and_variables_are_refused(vae, variables, message):
 
 def test_a_run_starts_from_given_variables():
     vae, optimizer = MODELS["residual"], optax.adam(1e-3)
-    start = vae.init(jax.random.key(7))
+    start = initial(vae)
     state = vj.init(jax.random.key(0), vae, optimizer, variables=start)
     jax.tree.map(np.testing.assert_array_equal, state.variables, start)
-    assert (state.key == vj.init(jax.random.key(0), vae, optimizer).key).all()
+    assert (state.key == vj.init(jax.random.key(0), vj.mlp_vae((2,), 1, (2,)), optimizer).key).all()
     with pytest.raises(InputError, match="is missing, but the model has one of shape"):
         vj.init(jax.random.key(0), vae, optimizer, variables=OF_ANOTHER)
     with pytest.raises(InputError, match="data and variables are given; give one"):
