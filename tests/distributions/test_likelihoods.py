@@ -119,10 +119,9 @@ def test_the_optimal_variance_is_the_batchs_own_in_training_and_the_running_one_
     @jax.jit
     def trained(means, variables):
         """The variance and the densities in training, the next variables, and the variance in use."""
-        px_z, after = likelihood.in_training(
-            means, variables, vj.Batch(jnp.asarray(x), mask=jnp.array([1.0, 1, 1, 1, 0]))
-        )
-        return px_z.variance, px_z.log_prob(x), after, likelihood(means, after).variance
+        batch = vj.Batch(jnp.asarray(x), mask=jnp.array([1.0, 1, 1, 1, 0]))
+        px_z, after = likelihood.in_training(means, variables, batch)
+        return px_z.variance, px_z.log_prob(batch.x), after, likelihood(means, after).variance
 
     variance, densities, first, in_use = trained(means, likelihood.init())
     best = float(((means - x[None]) ** 2)[:, :4].mean())
