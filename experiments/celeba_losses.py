@@ -328,8 +328,7 @@ def relative_distance(features: Features, x: np.ndarray, y: np.ndarray) -> np.nd
         return distances(features.network, features.variables, features.layers, x, y)
 
     found = in_blocks(of_block, x, y)
-    relative = np.stack([each / scale for each, scale in zip(found, features.scales, strict=True)])
-    return relative.mean(axis=0, dtype=np.float64)
+    return np.mean([each / scale for each, scale in zip(found, features.scales, strict=True)], axis=0, dtype=np.float64)
 
 
 @partial(jax.jit, static_argnames=("network", "layers"))

@@ -231,7 +231,7 @@ def scales(vae: vj.VAE, variables: dict[str, Any]) -> dict[str, float]:
 def variance(vae: vj.VAE, variables: dict[str, Any]) -> jax.Array:
     """The variance of a Gaussian likelihood, which is the same at all latents."""
     px_z = vae.decode(variables, jnp.zeros((1, vae.latent_dim)))
-    return px_z.variance  # type: ignore[attr-defined]
+    return px_z.variance  # type: ignore[attr-defined, no-any-return]
 
 
 def pca_bits_per_dim(key: jax.Array, pixels: np.ndarray, test: vj.Split, components: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from vae_jax.checkpoints.models import leaves_of_model
 from vae_jax.data.arrays import as_reals, require_finite
@@ -130,11 +131,16 @@ def _require_standard_normal(vae: VAE, variables: Variables) -> None:
     """Raise `InputError` unless the prior has the density of N(0, I) at 100 random points."""
     z = jax.random.normal(jax.random.key(0), (100, vae.latent_dim))
     log_pz = UnitGaussian(vae.latent_dim).log_prob(z)
-    if not np.allclose(vae.prior_distribution(variables).log_prob(z), log_pz, rtol=1e-4, atol=1e-3):
+    if not np.allclose(_log_pz(vae, variables, z), log_pz, rtol=1e-4, atol=1e-3):
         raise InputError(
             f"the prior {vae.prior} is not N(0, I) at these variables, as that of probabilistic PCA; take "
             "StandardNormal(), or a FlowPrior before training"
         )
+
+
+@jax.jit
+def _log_pz(vae: VAE, variables: Variables, z: Array) -> Array:
+    return vae.prior_distribution(variables).log_prob(z)
 
 
 class _Moments(NamedTuple):
