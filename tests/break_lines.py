@@ -665,6 +665,8 @@ LINES = [
         "vae_jax/training/loop.py": [
             ("select(goes_on(carry), body(carry), carry)", "body(carry)", "test_accelerators same_steps and resident"),
             (' & (totals["finite"] == taken)', "", "test_accelerators not_finite"),
+            ("if done < total and not stopped:\n", "if True:\n", "test_experiments another_model"),
+            ("@partial(jax.jit, inline=True)", "@partial(lambda one: one)", "test_train traces"),
             ("count = length or max(1, int(fitting))", "count = max(1, int(fitting))", "test_accelerators fit_on"),
             ("steps / math.ceil(steps / _CHUNK_STEPS)", "_CHUNK_STEPS", "test_accelerators divided"),
             ("replace(local, frozen={})", "local", "test_parts frozen"),
@@ -711,6 +713,7 @@ LINES = [
         ],
         "vae_jax/training/step.py": [
             ("cpu=by_cond, default=by_select", "cpu=by_cond, default=by_cond", "test_accelerators exported and step"),
+            ("@functools.partial(jax.jit, inline=True)", "@functools.partial(lambda take: take)", "test_train traces"),
             ("select(finite, take(before), before)", "take(before)", "test_accelerators not_finite"),
             ("variables = merged(own, variables)", "variables = merged(variables, own)", "test_parts starts_from"),
             ("        leaves_of_model(model, variables)\n", "", "test_pca_start given"),

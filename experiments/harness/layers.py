@@ -28,7 +28,7 @@ def samples_by_temperature(
     sheets = [
         (
             f"temperature {temperature:g}",
-            _samples(model, jax.random.clone(key), variables, DRAWS, temperature=temperature)[1],
+            np.asarray(_samples(model, jax.random.clone(key), variables, DRAWS, temperature=temperature)[1]),
         )
         for temperature in temperatures
     ]
@@ -62,7 +62,7 @@ def samples_by_given_layers(
         given = {name: np.repeat(first[name], PER_ROW, axis=0) for name in names[:count]}
         own = jax.random.fold_in(below_key, count)
         _, drawn = _samples(model, own, variables, rows * PER_ROW, given=given)
-        sheets.append((f"{', '.join(names[:count])} shared by a row", drawn))
+        sheets.append((f"{', '.join(names[:count])} shared by a row", np.asarray(drawn)))
     title = f"E[x|z] with the upper layers fixed and those below sampled; {where}"
     return vj.plot.sheets(sheets, PER_ROW, len(sheets), title)
 

@@ -25,6 +25,7 @@ from test_pages import content_of
 
 import vae_jax as vj
 from vae_jax.data.synthetic.digits import load as load_digits
+from vae_jax.training.loop import run_chunk
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -186,7 +187,9 @@ def test_checkpoints_of_another_model_are_refused_and_those_of_the_same_gone_on_
         return Run.start("any", options).train(jax.random.key(0), vae, vj.ELBO()).history
 
     first = history()
+    compiled = run_chunk._cache_size()
     assert history() == first, "trained again: functions in the configuration must have no addresses"
+    assert run_chunk._cache_size() == compiled, "nothing was left to train"
     for changes in ({"latent_dim": 3}, {"activation": nn.tanh}, {"likelihood": vj.Gaussian(0.1)}):
         with pytest.raises(vj.InputError, match=r"another run \(model\."):
             history(**changes)

@@ -56,6 +56,22 @@ def assert_close(one, other, rtol=1e-4, atol=1e-5):  # of float32 sums in anothe
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
+def test_a_chunk_traces_its_step_and_the_optimizer_once():
+    traced = []
+
+    def objective(*arguments):
+        traced.append("objective")
+        return vj.ELBO()(*arguments)
+
+    def update(*arguments):
+        traced.append("optimizer")
+        return PLAIN.update(*arguments)
+
+    step = vj.make_train_step(VAE, objective, optax.GradientTransformation(PLAIN.init, update))
+    chunk(fresh(optimizer=PLAIN), 1, step)
+    assert traced == ["objective", "optimizer"]
+
+
 def test_loss_is_the_negative_elbo_of_the_batch():
     state = fresh()
     after, metrics = JITTED(state, batch())
