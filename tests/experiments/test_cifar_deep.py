@@ -48,7 +48,8 @@ def test_the_report_has_the_bits_of_each_layer_and_the_pictures_its_layers(confi
     assert "z1, z2, z3 shared by a row" in titles["layers"]
     assert "temperature 0.8" in titles["samples"]
     assert "bits per dimension of test images" in titles["minutes"]
-    assert {path.suffix for path in config.out.iterdir()} == {".png", ".json"}
+    parts = {path.stem.removeprefix("cifar_deep_") for path in config.out.iterdir()}
+    assert parts == {"samples", "layers", "minutes", "cifar_deep"}
 
 
 def test_minutes_set_the_epochs_on_cifar_alone(config, monkeypatch):

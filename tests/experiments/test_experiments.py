@@ -225,7 +225,7 @@ def page_in(out, script):
 
 
 def pictures_in(out, script):
-    return {path.stem.removeprefix(f"{script}_") for path in out.glob("*.png")}
+    return {path.stem.removeprefix(f"{script}_") for path in out.glob("*.[jp][pn]g")}
 
 
 def test_mnist_latent10(tiny, tmp_path, monkeypatch):
@@ -347,7 +347,7 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
                 assert all(0 <= value <= 1 for value in values)
             shown = f"{flips[2]:.0%}" if flips else "nan%"
             assert f"{name}, {kind} vector: flipped {shown} at 1" in printed
-    pictures = {path.stem.removeprefix("celeba_attributes_") for path in out.glob("*.png")}
+    pictures = {path.stem.removeprefix("celeba_attributes_") for path in out.glob("*.[jp][pn]g")}
     assert pictures == {"reconstructions", "prior", "blond", "glasses", "both", "effects"}
     assert "balanced vector of glasses" in titles["glasses"]
     assert all("celeba, seed 0" in title for title in titles.values())

@@ -201,7 +201,7 @@ def test_a_missing_or_normalised_discriminator_is_refused():
 @pytest.mark.parametrize(
     ("accuracies", "outcome"),
     [
-        ([0.6, 0.9, 0.99, 1.0], "has won for good.*100%.*lower learning rate"),
+        ([0.6, 0.9, 0.99, 1.0], "has won for good.*100%.*lower or decaying learning rate"),
         ([0.9, 0.6, 0.52, 0.5], "has lost for good.*50%.*higher learning rate"),
         ([0.5, 0.99, 0.99, 0.9], None),
         ([[0.7, 0.7], [0.7, 0.99]], "has won for good"),

@@ -22,7 +22,7 @@ from vae_jax.objectives.perceptual import decoded, of_one_part, require_objectiv
 from vae_jax.values import parameter, value
 
 _REMEDIES = {
-    "won": "a lower learning rate of the discriminator, more noise or a penalty of 1 to 10",
+    "won": "a lower or decaying learning rate of the discriminator, more noise or a penalty of 1 to 10",
     "lost": "a higher learning rate of the discriminator, less noise or a smaller weight",
 }
 
