@@ -72,16 +72,17 @@ def test_gradients_under_checkpoint_are_those_without(name):
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(call(key, v, x, z)))
 
     # Traced once more within the checkpoint, the images closed over.
-    assert_close(jax.grad(jax.checkpoint(total))(variables), jax.grad(total)(variables))
+    assert_close(jax.jit(jax.grad(jax.checkpoint(total)))(variables), jax.jit(jax.grad(total))(variables))
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_under_vmap_over_the_variables(name):
     call, (key, variables, x, z) = given(name)
-    both = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), variables)
-    found = jax.vmap(lambda v: call(key, v, x, z))(both)
-    halved = jax.tree.map(lambda leaf: 0.5 * leaf, variables)
-    assert_close(jax.tree.map(lambda leaf: leaf[1], found), call(key, halved, x, z))
+    halved = jax.tree.map(lambda leaf: np.asarray(leaf) / 2, variables)
+    both = jax.tree.map(lambda *leaves: np.stack(leaves), variables, halved)
+    found = jax.jit(jax.vmap(lambda v: call(key, v, x, z)))(both)
+    expected = jax.jit(lambda v: call(key, v, x, z))(halved)
+    assert_close(jax.tree.map(lambda leaf: np.asarray(leaf)[1], found), expected)
 
 
 @pytest.mark.parametrize("name", ["elbo_terms", "log_likelihood", "decode", "ELBO", "decode of labels"])
@@ -99,10 +100,11 @@ DETERMINISTIC = {"encode", "encode_all", "decode", "decode of labels", "decode_a
 @pytest.mark.parametrize("name", CALLS)
 def test_results_are_float64_where_variables_are(name):
     call, (key, variables, x, z) = given(name)
-    expected = call(key, variables, x, z)
+    compiled = jax.jit(call)
+    expected = compiled(key, variables, x, z)
     with jax.enable_x64(True):
-        variables, z = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (variables, z))
-        found = call(key, variables, x, z)  # images in float32, as transforms make them
+        variables, z = jax.tree.map(np.float64, (variables, z))
+        found = compiled(key, variables, x, z)  # images in float32, as transforms make them
         assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float64)}
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
         if name in DETERMINISTIC:  # others draw other noise in float64

@@ -115,6 +115,7 @@ def test_images_stream_from_the_first_byte_above_the_threshold(monkeypatch, devi
 def test_there_are_never_three_windows(monkeypatch):
     made, others = [], []
     make = StreamingFeeder._window
+    gc.freeze()  # what other tests have left, which takes seconds in each collection
 
     def recorded(feeder, first):
         gc.collect()  # tracing leaves cycles that hold the window of the first call
