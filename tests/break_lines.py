@@ -60,7 +60,7 @@ LINES = [
             (
                 'for part, tree in parts.items() if part != "prior"',
                 "for part, tree in parts.items()",
-                "test_fitted_prior all",
+                "test_fitted_prior earlier",
             ),
         ],
         "vae_jax/networks/wavelets.py": [

@@ -8,6 +8,7 @@ from conftest import drawn
 from sklearn.mixture import GaussianMixture as Reference
 
 import vae_jax as vj
+from vae_jax.evaluation.fitted_prior import _with_prior
 from vae_jax.networks import MLP
 
 FLOW = vj.FlowPrior(vj.Coupling(layers=4, hidden=(16,)))
@@ -94,6 +95,12 @@ def test_all_else_works_with_the_fitted_model(prior, tmp_path):
     np.testing.assert_array_equal(sample(vae, fitted), sample(*loaded[:2]))
     again = vj.fit_prior(jax.random.key(1), model, variables, x, prior, draws=2, steps=5, progress=False)[1]
     jax.tree.map(np.testing.assert_array_equal, fitted, again)
+
+
+def test_nothing_of_the_earlier_prior_remains():
+    variables = {"params": {"encoder": 1, "prior": 2}, "of_prior_alone": {"prior": 3}}
+    fitted = {"params": {"encoder": 1, "prior": 4}, "of_prior_alone": {}}
+    assert _with_prior(variables, {"params": 4}) == fitted
 
 
 def test_conditional_models_and_flow_posteriors_are_fitted():
