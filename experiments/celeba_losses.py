@@ -81,9 +81,9 @@ class Config(Options):
     noise: float = 0.05
     """Standard deviation of the Gaussian noise on the images that the discriminator sees."""
     penalty: float = 1.0
-    """Weight of the squared gradient of the discriminator at the faces (R1)."""
+    """Weight of half the squared gradient of the discriminator at the faces (R1)."""
     discriminator_rate: float = 4e-4
-    """Greatest learning rate of the discriminator, which decays as that of the model; else the discriminator wins."""
+    """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
     features: Literal["attributes", "encoder", "vgg19"] = "attributes"
     """Feature network of the perceptual loss: a classifier of attributes that is trained here, the encoder of the plain
     VAE, which needs no attributes, or VGG-19."""
