@@ -56,7 +56,7 @@ def samples_by_given_layers(
     first_key, below_key = jax.random.split(key)
     rows = 4
     first, _ = _samples(model, first_key, variables, rows)
-    names = [f"z{number}" for number in range(1, len(first) + 1)]
+    names = [f"z{number}" for number in range(1, len(first) + 1)]  # compiled functions sort the keys of a dict
     sheets = []
     for count in range(1, len(names)) if shared is None else shared:
         given = {name: np.repeat(first[name], PER_ROW, axis=0) for name in names[:count]}
