@@ -520,6 +520,8 @@ LINES = [
             ("    require_variables(variables)\n", "", "test_newcomers mistake"),
             ('arguments = arguments | {"mask": mask}', "arguments = dict(arguments)", "test_model padding"),
             ('if not takes(network, "mask"):', "if False:", "test_model padding_out"),
+            ("if keys is None or not isinstance(network, NNXNetwork):", "if True:", "test_networks nnx"),
+            ("            if keys is None:\n                raise", "            raise", "test_networks dropout"),
         ],
         "vae_jax/models/vae.py": [
             (
@@ -786,6 +788,13 @@ LINES = [
             ("roc_auc_score(anomaly, score)", "roc_auc_score(anomaly, -score)", "test_anomaly_detection area"),
             ('"svm": -svm', '"svm": svm', "test_anomaly_detection pca"),
             ("(flat(x), 1 - flat(x))", "(flat(x),)", "test_anomaly_detection closed"),
+        ],
+        "experiments/celeba_losses.py": [
+            ("schedule(config.discriminator_rate)", "config.discriminator_rate", "test_celeba_losses rates"),
+        ],
+        "experiments/harness/report.py": [
+            ("png.unlink(missing_ok=True)", "pass", "test_run photographs"),
+            ("if picture.getcolors(maxcolors=2**16) is None:", "if False:", "test_run photographs"),
         ],
         "experiments/clustering.py": [
             (
