@@ -809,6 +809,9 @@ LINES = [
                 "test_clustering starts",
             ),
             ("np.argmax(logits + log_pz, axis=-1)", "np.argmax(log_pz, axis=-1)", "test_clustering component"),
+            ("whole.x / (1 - self.share)", "whole.x", "test_clustering dropped"),
+            ("        train_transform=Dropped(),\n", "", "test_clustering dropped"),
+            ("epochs=PASSES * run.epochs", "epochs=run.epochs", "test_clustering dropped"),
         ],
         "experiments/colourisation.py": [
             ("jnp.arange(images.shape[-1]) < 2", "jnp.arange(images.shape[-1]) < 3", "test_colourisation sees"),

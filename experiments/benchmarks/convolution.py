@@ -43,8 +43,8 @@ class Config:
     """Device of PyTorch. This library uses a GPU if JAX finds one."""
     peer: Path | None = None
     """Peer script, called as `peer --batch B --steps N --repeats R --mode M --device D`, and with `--width W` for the
-    ResNet VAE. It prints a JSON line with "images_per_s" for each repetition. The default is
-    ../shared/bench/torch_conv.py, or torch_resnet.py beside this script."""
+    ResNet VAE. It prints a JSON line with "images_per_s" for each repetition. The default is torch_conv.py or
+    torch_resnet.py beside this script."""
     rounds: int = 3
     """Number of runs of each side."""
     batch_size: int = 64
@@ -56,8 +56,7 @@ class Config:
 def main(config: Config) -> None:
     """Run both sides in alternation, then print the medians and the ratios."""
     require_positive_int(rounds=config.rounds, batch_size=config.batch_size, steps=config.steps, width=config.width)
-    peers = {"conv": Path("../shared/bench/torch_conv.py"), "resnet": Path(__file__).with_name("torch_resnet.py")}
-    peer = torch_command(config.torch_python, config.peer or peers[config.model])
+    peer = torch_command(config.torch_python, config.peer or Path(__file__).with_name(f"torch_{config.model}.py"))
     options: dict[str, Any] = {"mode": config.mode, "device": config.device}
     if config.model == "resnet":
         options["width"] = config.width

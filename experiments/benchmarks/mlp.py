@@ -2,9 +2,11 @@
 
 The benchmark runs the peer script (see --peer) with a Python that has PyTorch, then the same number of epochs of this
 library, in alternation (A B A B). It reports the ratio of the medians, PyTorch / this library; above 1, this library is
-faster. On a shared machine, only the ratio is meaningful.
+faster. On a shared machine, only the ratio is meaningful. PyTorch's images are random: their values do not change the
+speed.
 """
 
+import math
 import statistics
 import sys
 from dataclasses import dataclass
@@ -29,8 +31,10 @@ class Config(Options):
 
     torch_python: Path | None = None
     """Python interpreter that has PyTorch. Without it, only this library is measured."""
-    peer: Path = Path("../shared/bench/torch_mlp.py")
-    """Peer script, called as `peer DATA_DIR --batch B --epochs N`. It prints a JSON line with "seconds" per epoch."""
+    peer: Path | None = None
+    """Peer script, called as `peer --batch B --steps N --repeats R --pixels P`, with N the number of training steps in
+    an epoch. It prints a JSON line with "images_per_s" for each repetition. The default is torch_mlp.py beside this
+    script."""
     rounds: int = 3
     """Number of runs of each side."""
     out: Path = Path("runs/benchmark_mlp")
@@ -44,14 +48,15 @@ def main(config: Config) -> Report:
     run = Run.start("benchmark_mlp", config)
     if run.epochs < 2:
         raise vj.InputError(f"epochs is {run.epochs}; the first does not count, so give at least 2")
-    peer = peer_command(config)
+    peer = torch_command(config.torch_python, config.peer or Path(__file__).with_name("torch_mlp.py"))
+    steps, pixels = len(run.data.train) // run.batch_size, math.prod(run.data.image_shape)
     vae, optimizer = vj.mlp_vae(run.data.image_shape), optax.adam(1e-3)
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
     seconds: dict[str, list[float]] = {"torch": [], "ours": []} if peer else {"ours": []}
     for turn in range(config.rounds):
         if peer:
-            lines = peer_lines(peer, batch=run.batch_size, epochs=run.epochs)
-            seconds["torch"] += [line["seconds"] for line in lines[1:]]
+            lines = peer_lines(peer, batch=run.batch_size, steps=steps, repeats=run.epochs - 1, pixels=pixels)
+            seconds["torch"] += [steps * run.batch_size / line["images_per_s"] for line in lines]
         state = vj.init(jax.random.key(config.seed), vae, optimizer)
         _, history = vj.fit(state, step, run.data.train, epochs=run.epochs, batch_size=run.batch_size, progress=False)
         seconds["ours"] += [record["seconds"] for record in history[1:]]
@@ -60,14 +65,6 @@ def main(config: Config) -> Report:
     ratio = medians["torch"] / medians["ours"] if peer else None
     print(f"median seconds per epoch at batch {run.batch_size}: {medians}" + (f"; ratio {ratio:.2f}" if ratio else ""))
     return run.report({"seconds_per_epoch": seconds, "medians": medians, "ratio_torch_over_ours": ratio})
-
-
-def peer_command(config: Config) -> list[str] | None:
-    """The command line of the peer, or None without PyTorch."""
-    command = torch_command(config.torch_python, config.peer)
-    if command and config.data.data_dir is None:
-        raise vj.InputError("the peer reads IDX files; give their folder as --data-dir")
-    return command and [*command, str(config.data.data_dir)]
 
 
 if __name__ == "__main__":

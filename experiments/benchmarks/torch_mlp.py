@@ -1,7 +1,7 @@
 """The PyTorch side of the comparison with `vj.mlp_vae`: the VAE 784-500-250-2 of grey images.
 
-usage: python torch_mlp.py [--batch 128] [--steps 468] [--repeats 3] [--mode eager|compile] [--device cpu|cuda]
-                           [--dtype float32|bfloat16]
+usage: python torch_mlp.py [--batch 128] [--steps 468] [--repeats 3] [--pixels 784] [--mode eager|compile]
+                           [--device cpu|cuda] [--dtype float32|bfloat16]
 
 Bernoulli likelihood, closed-form KL, Adam 1e-3 (fused), He initialisation, as in this library. The images are random,
 on the device, and shuffled in each repetition; no loss is read. bfloat16 is that of torch.autocast. It prints a JSON
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-PIXELS, HIDDEN, LATENT = 784, (500, 250), 2
+HIDDEN, LATENT = (500, 250), 2
 
 
 def dense(*widths: int) -> nn.Sequential:
@@ -33,10 +33,10 @@ def dense(*widths: int) -> nn.Sequential:
 class VAE(nn.Module):
     """Dense VAE."""
 
-    def __init__(self) -> None:
+    def __init__(self, pixels: int) -> None:
         super().__init__()
-        self.encoder = dense(PIXELS, *HIDDEN, 2 * LATENT)
-        self.decoder = dense(LATENT, *reversed(HIDDEN), PIXELS)
+        self.encoder = dense(pixels, *HIDDEN, 2 * LATENT)
+        self.decoder = dense(LATENT, *reversed(HIDDEN), pixels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Negative ELBO, averaged over the batch, in nats."""
@@ -50,7 +50,7 @@ class VAE(nn.Module):
 def main() -> None:
     """Train on random images and print the speed of each repetition."""
     parser = argparse.ArgumentParser()
-    for name, default in (("batch", 128), ("steps", 468), ("repeats", 3)):
+    for name, default in (("batch", 128), ("steps", 468), ("repeats", 3), ("pixels", 784)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
     parser.add_argument("--device", default="cpu")
@@ -58,8 +58,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as in JAX
-    net = VAE().to(options.device)
-    images = torch.rand(options.steps * options.batch, PIXELS, device=options.device)
+    net = VAE(options.pixels).to(options.device)
+    images = torch.rand(options.steps * options.batch, options.pixels, device=options.device)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
     loss_of = torch.compile(net) if options.mode == "compile" else net
     low = options.dtype == "bfloat16"

@@ -10,6 +10,7 @@ import pytest
 import scipy.special
 import scipy.stats
 from clustering import Config, main
+from conftest import drawn
 from harness.options import DataOptions, TrainingOptions
 from harness.recipe import Trained
 from sklearn.mixture import GaussianMixture
@@ -74,6 +75,31 @@ def test_an_image_belongs_to_the_component_of_highest_probability(started):
     found = clustering.most_likely_components(trained, codes)
     np.testing.assert_array_equal(found, joint(mixture, codes).argmax(axis=1))
     assert len(np.unique(found)) > 1
+
+
+def test_a_fifth_of_the_input_pixels_of_the_autoencoder_is_dropped():
+    images = np.random.default_rng(0).integers(1, 256, (50, 8, 8, 1), np.uint8)
+    batch = jax.jit(clustering.Dropped())(jax.random.split(jax.random.key(0), 50), images)
+    x, whole = np.asarray(batch.x), images / np.float32(255)
+    np.testing.assert_allclose(batch.target, whole, rtol=1e-6)
+    np.testing.assert_allclose(x[x > 0], whole[x > 0] / 0.8, rtol=1e-6)
+    dropped = x == 0
+    assert dropped.mean() == pytest.approx(0.2, abs=4 * np.sqrt(0.2 * 0.8 / dropped.size))
+    assert (dropped[0] != dropped[1]).any()
+
+
+def test_the_autoencoder_alone_has_dropped_inputs_and_the_last_model_more_epochs(tmp_path, tiny, monkeypatch):
+    trained = []
+
+    def train(run, key, model, objective, *, train_transform=None, variables=None, title):
+        trained.append((title, train_transform, run.epochs, variables is not None))
+        return Trained(model, variables or drawn(model.init, key), [{"test_negative_elbo": 1.0}])
+
+    monkeypatch.setattr(clustering.Run, "train", train)
+    options = {"latent_dim": 3, "hidden": (8,), "data": DataOptions(data_dir=tiny), "out": tmp_path / "out"}
+    main(Config(training=TrainingOptions(epochs=2, batch_size=32), **options))
+    last = ("VAE with a mixture prior", None, 2 * clustering.PASSES, True)
+    assert trained == [("autoencoder", clustering.Dropped(), 2, False), ("VAE", None, 2, False), last]
 
 
 def test_a_tiny_run(tmp_path, tiny, capsys):
