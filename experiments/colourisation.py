@@ -2,10 +2,11 @@
 
 The lightness L of CIELAB is given, and the colours (a, b) are asked for. Colour has little spatial detail, so it is
 predicted at 16 x 16 pixels, enlarged, and joined with the lightness at full size, as in JPEG. A convolutional network
-trained by squared error gives the mean of all plausible colours, which is brown (Zhang et al., 2016, "Colorful Image
-Colorization"). A conditional VAE (Sohn et al., 2015) of the colours, given the lightness and the regression's answer,
-models what the regression cannot know: each draw of the latent vector is a plausible colouring, and the prior mean is
-the most likely one (compare Deshpande et al., 2017, "Learning Diverse Image Colorization").
+trained by absolute error gives the median of all plausible colours, which is brown (compare Zhang et al., 2016,
+"Colorful Image Colorization", for the mean). A conditional VAE (Sohn et al., 2015) of the colours, given the lightness
+and the regression's answer, models what the regression cannot know: each draw of the latent vector is a plausible
+colouring, and the prior mean is the most likely one (compare Deshpande et al., 2017, "Learning Diverse Image
+Colorization").
 
 The script measures the distance to the true colours in the (a, b) plane, the colourfulness (Hasler and Suesstrunk,
 2003) as a share of that of the real faces, and the diversity of the draws. The baselines are the mean colour of the
@@ -34,7 +35,6 @@ from vae_jax.networks import Conv3x3, Downsample, Upsample
 UNIT = 25.0  # unit of the models, in which L - 50, a and b have a scale of about 1
 BLOCK = 500  # number of images that are converted at once
 NEIGHBOURS = (1, 3, 10, 30, 100)  # numbers of neighbours; the best for training images that are left out is taken
-PASSES = 2  # epochs of the conditional VAE for each one of the regression, which is slower
 DRAWN = 3  # number of draws of each face in the pictures
 SHOWN = 7  # number of faces in the pictures
 TITLES = {"photographs": "test faces", "decoded": "decoded test faces"}
@@ -52,6 +52,8 @@ class Config(Options):
 
     width: int = 32
     """Number of channels of the regression's first convolution; the next ones have twice and four times as many."""
+    dropout: float = 0.5
+    """Dropout of the regression's dense layers in training."""
     latent_dim: int = 32
     """Number of latent dimensions of the conditional VAE."""
     hidden: tuple[int, ...] = (512, 256)
@@ -89,23 +91,28 @@ class NoEncoder(nn.Module):
 class UNet(nn.Module):
     """A small U-Net (Ronneberger et al., 2015) from the lightness to the colours; the latents are not used.
 
+    Its innermost layers are dense, and have dropout of their inputs (Srivastava et al., 2014).
+
     Attributes:
       width: Number of channels of the first convolution.
       output_shape: Shape of the outputs of one example; the channels after the two colours are 0.
+      dropout: Probability that an input of a dense layer is 0 in training.
     """
 
     width: int
     output_shape: tuple[int, ...]
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, condition: Any = None) -> jax.Array:
         """Means of the colours, [batch, *output_shape]."""
         width, count = self.width, len(inputs)
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
         full = nn.relu(Conv3x3(width)(nn.relu(nn.Dense(width)(condition))))
         half = nn.relu(Downsample(2 * width)(full))
         quarter = nn.relu(Downsample(4 * width)(half))
-        whole = nn.relu(nn.Dense(128)(quarter.reshape(count, -1)))
-        h = nn.Dense(quarter.size // (2 * count))(whole).reshape(*quarter.shape[:3], -1)
+        whole = nn.relu(nn.Dense(8 * width)(dropout(quarter.reshape(count, -1))))
+        h = nn.Dense(quarter.size // (2 * count))(dropout(whole)).reshape(*quarter.shape[:3], -1)
         h = nn.relu(h + nn.Dense(2 * width)(quarter))
         h = nn.relu(Upsample(2 * width)(h) + nn.Dense(2 * width)(half))
         h = nn.relu(Upsample(width)(h) + nn.Dense(width)(full))
@@ -136,7 +143,7 @@ class DenseAndLinear(nn.Module):
 def main(config: Config) -> Report:
     """Train both models, measure them and the baselines on the test faces, and write the pictures and the report."""
     require_options(config)
-    run = Run.start("colourisation", config, native="celeba", epochs=6, batch_size=64, small=0, stand_in_steps=250)
+    run = Run.start("colourisation", config, native="celeba", epochs=15, batch_size=64, small=0, stand_in_steps=250)
     for split in (run.data.train, run.data.test):
         require_colour(split, config.size)
     regression_key, vae_key, draw_key, picture_key = jax.random.split(run.key, 4)
@@ -145,7 +152,7 @@ def main(config: Config) -> Report:
     test = reduced(lab, config.size)
     regression = train_regression(regression_key, on(run, train, test), config)
     train, test = left_over(regression, train), left_over(regression, test)
-    vae = train_vae(vae_key, replace(on(run, train, test), epochs=PASSES * run.epochs), config)
+    vae = train_vae(vae_key, on(run, train, test), config)
 
     drawn = [colouring(vae, test, lab.shape, key) for key in jax.random.split(draw_key, config.draws)]
     methods = {name: [colours] for name, colours in baselines(known, lab).items()} | {
@@ -173,9 +180,11 @@ def main(config: Config) -> Report:
 
 
 def require_options(config: Config) -> None:
-    """Raise `InputError` unless the sizes and the number of draws can be used."""
+    """Raise `InputError` unless the sizes, the dropout and the number of draws can be used."""
     widths = {f"hidden[{i}]": width for i, width in enumerate(config.hidden)}
     require_positive_int(width=config.width, latent_dim=config.latent_dim, size=config.size, **widths)
+    if not 0 <= config.dropout < 1:
+        raise vj.InputError(f"dropout is {config.dropout}; expected 0 or more, and less than 1")
     if config.draws < DRAWN:
         raise vj.InputError(f"draws is {config.draws}; expected {DRAWN} or more colourings of each face")
 
@@ -197,11 +206,11 @@ def on(run: Run, train: np.ndarray, test: np.ndarray) -> Run:
 
 
 def train_regression(key: jax.Array, run: Run, config: Config) -> Trained:
-    """Train the U-Net by squared error: a decoder without latents."""
+    """Train the U-Net by absolute error: a decoder without latents."""
     shape = run.data.event_shape
-    unet = UNet(config.width, shape)
+    unet = UNet(config.width, shape, config.dropout)
     grey = (*shape[:2], shape[2] - 2)
-    model = vj.VAE(NoEncoder(), unet, shape, 1, posterior=vj.Delta, likelihood=vj.Gaussian(), condition_shape=grey)
+    model = vj.VAE(NoEncoder(), unet, shape, 1, posterior=vj.Delta, likelihood=vj.Laplace(1.0), condition_shape=grey)
     return run.train(key, model, vj.Reconstruction(), transform=Chroma(), title="regression")
 
 

@@ -816,6 +816,8 @@ LINES = [
         "experiments/colourisation.py": [
             ("jnp.arange(images.shape[-1]) < 2", "jnp.arange(images.shape[-1]) < 3", "test_colourisation sees"),
             (".swapaxes(2, 3)", ".swapaxes(1, 2)", "test_colourisation reduced"),
+            ("deterministic=not train", "deterministic=False", "test_colourisation dropout"),
+            ("UNet(config.width, shape, config.dropout)", "UNet(config.width, shape)", "test_colourisation dropout"),
             ("- 2 * ours @ theirs.T", "- ours @ theirs.T", "test_colourisation neighbours"),
             ("images[..., :2] - answer, answer", "images[..., :2], answer", "test_colourisation sees"),
             ("COMPONENTS, *known.shape", "2, *known.shape", "test_colourisation projection"),

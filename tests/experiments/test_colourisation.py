@@ -4,6 +4,8 @@ import io
 import json
 import zipfile
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import colourisation as script
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import skimage.color
 from colourisation import Config, main
-from conftest import small_split, write_idx
+from conftest import drawn, small_split, write_idx
 from harness.options import CheckpointOptions, DataOptions, TrainingOptions
 from PIL import Image
 
@@ -182,6 +184,28 @@ def test_the_regression_sees_no_colours_and_the_vae_only_what_is_left_over():
     np.testing.assert_allclose(rest[..., 4], images[..., 2:].mean(axis=-1), atol=1e-5)
 
 
+def test_the_regression_has_dropout_in_training_alone():
+    class Recorded:
+        data = SimpleNamespace(event_shape=(8, 8, 18))
+
+        def train(self, key, model, objective, **given):
+            return model
+
+    model = script.train_regression(jax.random.key(0), Recorded(), Config(width=2, dropout=0.25))
+    assert isinstance(model.likelihood, vj.Laplace)
+    params = {"params": drawn(model.init, jax.random.key(1))["params"]["decoder"]}
+    grey = np.random.default_rng(0).normal(size=(4, 8, 8, 16)).astype(np.float32)
+
+    @partial(jax.jit, static_argnums=1)
+    def colours(number, train, unet=model.decoder):
+        rngs = {"dropout": jax.random.key(number)}
+        return unet.apply(params, np.zeros((4, 1)), train=train, condition=grey, rngs=rngs)
+
+    assert np.abs(colours(2, True) - colours(3, True)).max() > 1e-3
+    np.testing.assert_array_equal(colours(2, False), colours(3, False))
+    assert model.decoder.dropout == 0.25
+
+
 def test_decoded_lightness_is_a_projection():
     generator = np.random.default_rng(0)
     basis = generator.normal(size=(3, 16))
@@ -198,6 +222,8 @@ def test_decoded_lightness_is_a_projection():
         ({"latent_dim": 0}, "latent_dim is 0"),
         ({"hidden": (8, 0)}, r"hidden\[1\] is 0"),
         ({"draws": 2}, "draws is 2; expected 3 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0; expected 0 or more, and less than 1"),
+        ({"dropout": -0.1}, "dropout is -0.1; expected 0 or more"),
         ({"size": 0}, "size is 0"),
         ({"size": 6}, "size is 6 for images of 64 x 64 pixels"),
         ({"size": 24}, "size is 24 for images"),
