@@ -1,10 +1,11 @@
 """Clustering without labels: k-means and Gaussian mixtures on encodings, and a VAE with a mixture prior.
 
 k-means and a mixture of Gaussians (scikit-learn) are fitted to principal components and to the encodings of an
-autoencoder and of a VAE, and k-means to the pixels as well. The last model is VaDE (Jiang et al., 2017): a VAE with a
-mixture of diagonal Gaussians as its prior, which starts from the autoencoder and from the mixture of its encodings, and
+autoencoder and of a VAE, and k-means to the pixels as well. The last model is that of Jiang et al. (2017, VaDE): a VAE
+with a mixture of Gaussians as its prior, which starts from the autoencoder and from the mixture of its encodings, and
 is trained end to end. As theirs, the network has layers of 500, 500 and 2,000, and the autoencoder is a denoising one
-(Vincent et al., 2010): in training, a fifth of its input pixels are 0.
+(Vincent et al., 2010): in training, a fifth of its input pixels are 0. Their Gaussians are diagonal; these have full
+covariances, so that the prior starts as the very mixture that was fitted.
 
 The label of an image serves for the scores alone: clusters are matched to classes one to one such that the accuracy is
 greatest (Hungarian assignment), and NMI and ARI need no match. All scores are those of the test split.
@@ -182,7 +183,7 @@ def train_mixture_vae(key: jax.Array, autoencoder: Trained, start: Any, run: Run
       run: Run with the data and the options.
     """
     config: Any = run.options
-    prior = vj.GaussianMixture(len(start.means_))
+    prior = vj.FullGaussianMixture(len(start.means_))
     model = vj.mlp_vae(run.data.event_shape, config.latent_dim, config.hidden, prior=prior)
     variables = start_of(autoencoder.variables, start)
     longer = replace(run, epochs=PASSES * run.epochs)
@@ -193,31 +194,24 @@ def start_of(variables: Mapping[str, Any], start: Any) -> dict[str, Any]:
     """Variables of the VAE, from an autoencoder and a mixture of Gaussians.
 
     The means of q(z|x) are those of the autoencoder, and its variances a tenth of the mean variance of the mixture. The
-    prior has the means, the variances and the weights of the mixture.
+    prior is the mixture.
     """
     params = variables["params"]
-    variances = np.diagonal(start.covariances_, axis1=1, axis2=2)
+    variance = np.diagonal(start.covariances_, axis1=1, axis2=2).mean()
     last = max(params["encoder"], key=lambda name: int(name.removeprefix("Dense_")))
     kernel, bias = (params["encoder"][last][part] for part in ("kernel", "bias"))
-    log_variances = jnp.broadcast_to(jnp.log(jnp.float32(variances.mean() / 10)), bias.shape)
     widened = {
         "kernel": jnp.concatenate([kernel, jnp.zeros_like(kernel)], axis=1),
-        "bias": jnp.concatenate([bias, log_variances]),
+        "bias": jnp.concatenate([bias, jnp.broadcast_to(jnp.log(jnp.float32(variance / 10)), bias.shape)]),
     }
-    prior = {
-        "means": jnp.asarray(start.means_, jnp.float32),
-        "log_variances": jnp.asarray(np.log(variances), jnp.float32),
-        "logits": jnp.asarray(np.log(start.weights_), jnp.float32),
-    }
+    prior = vj.FullGaussianMixture.variables(start.means_, start.covariances_, start.weights_)["params"]
     return {"params": {**params, "encoder": {**params["encoder"], last: widened}, "prior": prior}}
 
 
 def most_likely_components(trained: Trained, z: np.ndarray) -> np.ndarray:
     """argmax over k of p(k|z) for each of the latents, [n], where z are the means of q(z|x), [n, latent_dim]."""
     prior: Any = trained.model.prior_distribution(trained.variables)
-    means, log_variances, logits = (np.asarray(part) for part in (prior.means, prior.log_variances, prior.logits))
-    log_pz = -0.5 * ((z[:, None] - means) ** 2 * np.exp(-log_variances) + log_variances).sum(axis=-1)
-    return np.argmax(logits + log_pz, axis=-1)
+    return np.argmax(prior.responsibilities(jnp.asarray(z)), axis=-1)
 
 
 def scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
@@ -252,15 +246,20 @@ def table(numbers: Mapping[str, Mapping[str, Mapping[str, float]]], label: str) 
     return "\n".join(lines)
 
 
+def component(prior: Any, number: int) -> Any:
+    """One of the Gaussians of a mixture: the mixture with all weight on it."""
+    return replace(prior, logits=jnp.where(jnp.arange(len(prior.logits)) == number, 0.0, -jnp.inf))
+
+
 def draws_of_clusters(key: jax.Array, trained: Trained, assigned: np.ndarray, labels: np.ndarray, label: str) -> Any:
     """Rows of draws from the components of the prior, ordered by the class that is most frequent in the cluster."""
     prior: Any = trained.model.prior_distribution(trained.variables)
     counts = np.zeros((labels.max() + 1, len(prior.means)), int)
     counts[:, : assigned.max() + 1] = table_of(labels, assigned)
     order = np.lexsort((-counts.max(axis=0), counts.argmax(axis=0)))
-    noise = jax.random.normal(key, (len(order), DRAWS, prior.means.shape[1]))
-    z = prior.means[order, None] + jnp.exp(0.5 * prior.log_variances[order, None]) * noise
-    images = vj.decode_all(trained.model, trained.variables, z.reshape(-1, z.shape[-1]))
+    keys = jax.random.split(key, len(order))
+    z = [component(prior, k).sample(draw_key, DRAWS) for k, draw_key in zip(order, keys, strict=True)]
+    images = vj.decode_all(trained.model, trained.variables, np.concatenate(z))
     shares = [
         f"{counts[:, k].argmax()}: {counts[:, k].max() / counts[:, k].sum():.0%}" if counts[:, k].any() else "empty"
         for k in order

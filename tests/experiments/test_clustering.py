@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
 import scipy.stats
 from clustering import Config, main
 from conftest import drawn
@@ -42,20 +41,8 @@ def started():
     x = np.random.default_rng(1).uniform(size=(200, 28, 28, 1)).astype(np.float32)
     codes = np.asarray(jax.jit(autoencoder.encode)(variables, x).mean)
     mixture = GaussianMixture(4, random_state=0).fit(codes)
-    vae = vj.mlp_vae((28, 28, 1), 3, (12, 8), prior=vj.GaussianMixture(4))
+    vae = vj.mlp_vae((28, 28, 1), 3, (12, 8), prior=vj.FullGaussianMixture(4))
     return x, codes, mixture, Trained(vae, clustering.start_of(variables, mixture), [])
-
-
-def joint(mixture, codes):
-    """log w_k N(z; m_k, variances of the mixture without the covariances), [n, k], by SciPy."""
-    variances = np.diagonal(mixture.covariances_, axis1=1, axis2=2)
-    return np.log(mixture.weights_) + np.stack(
-        [
-            scipy.stats.norm.logpdf(codes, mean, np.sqrt(variance)).sum(axis=1)
-            for mean, variance in zip(mixture.means_, variances, strict=True)
-        ],
-        axis=1,
-    )
 
 
 def test_the_vae_starts_from_the_autoencoder_and_the_mixture(started):
@@ -65,7 +52,7 @@ def test_the_vae_starts_from_the_autoencoder_and_the_mixture(started):
     variances = np.diagonal(mixture.covariances_, axis1=1, axis2=2)
     np.testing.assert_allclose(posterior.variance, variances.mean() / 10, rtol=1e-4)
     log_pz = trained.model.prior_distribution(trained.variables).log_prob(jnp.asarray(codes))
-    np.testing.assert_allclose(log_pz, scipy.special.logsumexp(joint(mixture, codes), axis=1), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(log_pz, mixture.score_samples(codes), rtol=1e-4, atol=1e-3)
     expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(trained.model.init, jax.random.key(0)))
     assert jax.tree.map(lambda leaf: leaf.shape, trained.variables) == expected
 
@@ -73,8 +60,15 @@ def test_the_vae_starts_from_the_autoencoder_and_the_mixture(started):
 def test_an_image_belongs_to_the_component_of_highest_probability(started):
     _, codes, mixture, trained = started
     found = clustering.most_likely_components(trained, codes)
-    np.testing.assert_array_equal(found, joint(mixture, codes).argmax(axis=1))
+    np.testing.assert_array_equal(found, mixture.predict(codes))
     assert len(np.unique(found)) > 1
+
+
+def test_a_component_is_one_gaussian_of_the_mixture(started):
+    _, codes, mixture, trained = started
+    gaussian = clustering.component(trained.model.prior_distribution(trained.variables), 2)
+    expected = scipy.stats.multivariate_normal(mixture.means_[2], mixture.covariances_[2]).logpdf(codes)
+    np.testing.assert_allclose(gaussian.log_prob(jnp.asarray(codes)), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_a_fifth_of_the_input_pixels_of_the_autoencoder_is_dropped():

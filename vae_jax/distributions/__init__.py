@@ -4,8 +4,8 @@ from vae_jax.distributions.base import LOG_2PI, Posterior, Prior, example_keys, 
 from vae_jax.distributions.divergence import kl_divergence, log_ratio
 from vae_jax.distributions.flows import Coupling, Flow, FlowPosterior, Transformed
 from vae_jax.distributions.gaussian import Delta, DiagonalGaussian, FullGaussian
-from vae_jax.distributions.mixture import GaussianMixtureDistribution
-from vae_jax.distributions.priors import FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from vae_jax.distributions.mixture import FullGaussianMixtureDistribution, GaussianMixtureDistribution
+from vae_jax.distributions.priors import FlowPrior, FullGaussianMixture, GaussianMixture, StandardNormal, VampPrior
 from vae_jax.distributions.standard import UnitGaussian
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "FlowPosterior",
     "FlowPrior",
     "FullGaussian",
+    "FullGaussianMixture",
+    "FullGaussianMixtureDistribution",
     "GaussianMixture",
     "GaussianMixtureDistribution",
     "Posterior",

@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
 from vae_jax.distributions.base import LOG_VARIANCE_BOUND, Posterior, Prior, soft_clip
 from vae_jax.distributions.flows import Flow, Transformed
 from vae_jax.distributions.gaussian import DiagonalGaussian, Variables
-from vae_jax.distributions.mixture import GaussianMixtureDistribution
+from vae_jax.distributions.mixture import FullGaussianMixtureDistribution, GaussianMixtureDistribution
 from vae_jax.distributions.standard import UnitGaussian
 from vae_jax.errors import InputError, require_positive, require_positive_int
 from vae_jax.values import parameter, value
@@ -64,6 +65,54 @@ class GaussianMixture:
         of = variables["params"]
         log_variances = soft_clip(of["log_variances"], -LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
         return GaussianMixtureDistribution(of["means"], log_variances, of["logits"])
+
+
+@value
+class FullGaussianMixture:
+    """Mixture of Gaussians with full covariances; means, covariances and weights are learned.
+
+    Attributes:
+      components: Number of Gaussians.
+      spread: Standard deviation of the initial means.
+    """
+
+    components: int = 10
+    spread: float | Float[Array, "..."] = parameter(default=1.0)
+
+    def __post_init__(self) -> None:
+        require_positive_int(components=self.components)
+        require_positive(spread=self.spread)
+
+    def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
+        """Initial variables: those of `GaussianMixture`, and coefficients of 0, so that the covariances are I."""
+        diagonal = GaussianMixture(self.components, self.spread).init(key, latent_dim, event_shape, data)
+        coefficients = jnp.zeros((self.components, latent_dim, latent_dim))
+        return {"params": {**diagonal["params"], "coefficients": coefficients}}
+
+    @staticmethod
+    def variables(means: Any, covariances: Any, weights: Any) -> Variables:
+        """The variables of a given mixture.
+
+        Args:
+          means: Means of the components, [components, latent].
+          covariances: Covariance matrices, [components, latent, latent].
+          weights: Weights, [components].
+        """
+        cholesky = np.linalg.cholesky(covariances)
+        deviations = np.diagonal(cholesky, axis1=1, axis2=2)
+        params = {
+            "means": means,
+            "log_variances": 2 * np.log(deviations),
+            "coefficients": deviations[..., None] * np.linalg.inv(cholesky),
+            "logits": np.log(weights),
+        }
+        return {"params": {name: jnp.asarray(array, jnp.result_type(float)) for name, array in params.items()}}
+
+    def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
+        """The mixture of these variables; log-variances are soft-clipped to -20 and 20."""
+        of = variables["params"]
+        log_variances = soft_clip(of["log_variances"], -LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
+        return FullGaussianMixtureDistribution(of["means"], log_variances, of["coefficients"], of["logits"])
 
 
 @value

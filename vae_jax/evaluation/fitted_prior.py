@@ -1,5 +1,6 @@
 """A prior fitted to the encodings of a trained model: ex-post density estimation."""
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch, Examples, Raw, Transform, as_split, as_transform
-from vae_jax.distributions import GaussianMixture, GaussianMixtureDistribution, example_keys
+from vae_jax.distributions import FullGaussianMixture, GaussianMixture, GaussianMixtureDistribution, example_keys
 from vae_jax.errors import InputError, named, require_finite, require_key, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.evaluation.passes import inputs_of
@@ -49,7 +50,8 @@ def fit_prior(
     prior are where the decoder was trained, which those from N(0, I) need not be (ex-post density estimation: Ghosh et
     al., 2020, section 4). A plain autoencoder gets a prior from which it can sample in the same way.
 
-    A `GaussianMixture` is fitted by expectation maximisation from k-means++ means, and any other prior by Adam.
+    A `GaussianMixture` or `FullGaussianMixture` is fitted by expectation maximisation from k-means++ means, and any
+    other prior by Adam.
 
         mixture_vae, mixture_variables = vj.fit_prior(key, vae, state.variables, data.train)
         draws = mixture_vae.sample(sample_key, mixture_variables, 64).px_z.mean
@@ -84,8 +86,8 @@ def fit_prior(
     keys, numbers = (transform_key, draw_key), jnp.arange(draws)
     encode = partial(_encoded, keys, numbers, variables, model, as_transform(transform, data))
     z = in_blocks(encode, *inputs_of(data)).reshape(-1, model.latent_dim)
-    if isinstance(prior, GaussianMixture):
-        own = _mixture_of(prior_key, z, prior.components)
+    if isinstance(prior, GaussianMixture | FullGaussianMixture):
+        own = _mixture_of(prior_key, z, prior)
     else:
         own = _trained(prior_key, fitted, variables, z, steps, progress)
     return fitted, _with_prior(variables, own)
@@ -117,13 +119,31 @@ def _with_prior(variables: Variables, prior: Variables) -> Variables:
     return others | {collection: others.get(collection, {}) | {"prior": tree} for collection, tree in prior.items()}
 
 
-def _mixture_of(key: Key[Array, ""], z: Float[np.ndarray, "n latent"], components: int) -> Variables:
+def _mixture_of(
+    key: Key[Array, ""], z: Float[np.ndarray, "n latent"], prior: GaussianMixture | FullGaussianMixture
+) -> Variables:
     """The variables of a mixture of Gaussians, fitted to points by expectation maximisation."""
-    if len(z) < components:
-        raise InputError(f"{len(z)} samples of z can't be fitted by {components} components; give more examples")
+    if len(z) < prior.components:
+        raise InputError(f"{len(z)} samples of z can't be fitted by {prior.components} components; give more examples")
+    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    fitted = _diagonal_mixture_of if isinstance(prior, GaussianMixture) else _full_mixture_of
+    return fitted(seed, z, prior.components)
+
+
+def _full_mixture_of(seed: int, z: Float[np.ndarray, "n latent"], components: int) -> Variables:
+    from sklearn.exceptions import ConvergenceWarning  # imported here, because it takes a second to load
+    from sklearn.mixture import GaussianMixture as Fitted
+
+    floor = LEAST_VARIANCE * float(z.var(axis=0).mean())
+    of = Fitted(components, reg_covar=floor, max_iter=_ITERATIONS, init_params="k-means++", random_state=seed)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        of.fit(z)
+    return FullGaussianMixture.variables(of.means_, of.covariances_, of.weights_)
+
+
+def _diagonal_mixture_of(seed: int, z: Float[np.ndarray, "n latent"], components: int) -> Variables:
     from sklearn.cluster import kmeans_plusplus  # imported here, because it takes a second to load
 
-    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
     means = jnp.asarray(kmeans_plusplus(z, components, random_state=seed)[0], z.dtype)
     spread = jnp.broadcast_to(jnp.log(jnp.var(z, axis=0) + jnp.finfo(z.dtype).tiny), means.shape)
     start = GaussianMixtureDistribution(means, spread, jnp.zeros(components, z.dtype))
