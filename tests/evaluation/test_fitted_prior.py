@@ -11,7 +11,7 @@ import vae_jax as vj
 from vae_jax.evaluation.fitted_prior import _with_prior
 from vae_jax.networks import MLP
 
-FLOW = vj.FlowPrior(vj.Coupling(layers=4, hidden=(16,)))
+FLOW = vj.FlowPrior(vj.Coupling(layers=2, hidden=(16,)))
 
 
 def two_clusters(count=400):

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from celeba_losses import Config, main
+from conftest import drawn
 from harness.options import CheckpointOptions, DataOptions, TrainingOptions
 from test_experiments import write_celeba
 
@@ -116,7 +117,7 @@ def test_features_of_the_encoder_are_those_of_the_plain_model(tmp_path, monkeypa
 
 def test_the_perceptual_distance_of_two_faces_is_about_one():
     network = vj.ConvFeatures((4, 4))
-    variables = network.init(jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3)))
+    variables = drawn(network.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
     images = np.random.default_rng(0).random((40, 64, 64, 3)).astype(np.float32)
     split = vj.Split(np.round(255 * images).astype(np.uint8))
     run = type("Run", (), {"data": type("Data", (), {"train": split})})

@@ -22,7 +22,7 @@ def smooth(count, seed):
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """Two scales of 40 images."""
-    monkeypatch.setitem(cifar_deep.PRIORS, "flow", vj.FlowPrior(vj.Coupling(2, (4,))))
+    monkeypatch.setitem(cifar_deep.PRIORS, "flow", vj.FlowPrior(vj.Coupling(1, (4,))))
     train, test = smooth(40, 0), smooth(10, 1)
     return Config(
         channels=(2, 3),

@@ -10,7 +10,7 @@ import lossless_compression
 import lossy_compression
 import numpy as np
 import pytest
-from conftest import small_split, write_idx
+from conftest import drawn, small_split, write_idx
 from harness.options import DataOptions, TrainingOptions
 from harness.run import Run
 from PIL import Image
@@ -81,7 +81,7 @@ def test_images_that_do_not_come_back_stop_the_script(options, monkeypatch):
 
 def test_the_cost_of_pixels_is_their_log_probability():
     vae = vj.mlp_vae((6, 6, 1), 2, (8,))
-    variables = vae.init(jax.random.key(0))
+    variables = drawn(vae.init, jax.random.key(0))
     trained = lossless_compression.Trained(vae, variables, [])
     images = RNG.integers(0, 2, (3, 6, 6, 1), dtype=np.uint8)
     x, bits, kl = lossless_compression.cost_of_pixels(jax.random.key(1), trained, images)

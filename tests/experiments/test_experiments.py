@@ -49,7 +49,7 @@ def refused(monkeypatch, capsys, script, *options):
 PICTURES = {f"{model}_{part}" for model in ("ae", "vae") for part in ("encodings", "lattice", "digits")}
 TRAINED = {}  # classifiers
 CLASSIFIER_STEPS = Run.classifier_steps  # before a test replaces it
-COUPLING = vj.Coupling(2, (4,))  # in place of the larger flows of scripts
+COUPLING = vj.Coupling(1, (4,))  # in place of the larger flows of scripts
 
 
 @pytest.fixture(autouse=True)
@@ -130,9 +130,11 @@ def test_mnist_lattice_on_the_stand_in_says_so_everywhere(tmp_path, monkeypatch,
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     digits = load_digits()
-    few = dataclasses.replace(digits, train=digits.train[:64], test=digits.test[:32])
+    shown = np.flatnonzero(digits.train.labels < 3)  # with the shapes of `tiny`, whose programs serve again
+    few = vj.Split(digits.train.images[shown[:136], :6, :6], digits.train.labels[shown[:136]])
+    few = dataclasses.replace(digits, train=few[:96], test=few[96:])
     monkeypatch.setattr("vae_jax.data.synthetic.digits.load", lambda: few)
-    run(monkeypatch, "mnist_lattice", "--out", tmp_path, "--epochs", 1, "--batch-size", 32)
+    run(monkeypatch, "mnist_lattice", "--out", tmp_path, "--epochs", 1)
     assert json.loads((tmp_path / "mnist_lattice_digits.json").read_text())["dataset"] == "digits"
     assert all(path.name.startswith("mnist_lattice_digits") for path in tmp_path.iterdir())
     assert "scikit-learn" in capsys.readouterr().out
@@ -195,10 +197,11 @@ def test_checkpoints_of_another_model_are_refused_and_those_of_the_same_gone_on_
             history(**changes)
 
 
-def test_checkpoints_of_each_epoch_and_the_best_on_what_is_held_out(tiny, tmp_path, monkeypatch):
-    keeping = ("--checkpoint-minutes", 0, "--checkpoints-kept", 2, "--hold-out", 16)
+def test_checkpoints_of_each_epoch_and_the_best_on_what_is_held_out(tmp_path, monkeypatch):
+    data = write_idx(tmp_path / "data", small_split(96 + 40), small_split(1, seed=1))  # the shapes of `tiny`
+    keeping = ("--checkpoint-minutes", 0, "--checkpoints-kept", 2, "--hold-out", 40)
     kept = tmp_path / "kept"
-    options = ("--data-dir", tiny, "--out", tmp_path, "--epochs", 3, "--batch-size", 40, "--checkpoint-dir", kept)
+    options = ("--data-dir", data, "--out", tmp_path, "--epochs", 3, "--batch-size", 48, "--checkpoint-dir", kept)
     run(monkeypatch, "mnist_samples", *options, *keeping)
     folder = kept / "20-D_VAE"
     assert {path.name for path in folder.iterdir()} == {".lock", "4", "6", "best"}

@@ -18,7 +18,7 @@ import vae_jax as vj
 @pytest.fixture
 def config(tiny, tmp_path, monkeypatch):
     """Two small layers on 96 images, two steps an epoch."""
-    monkeypatch.setitem(mnist_deep.PRIORS, "flow", vj.FlowPrior(vj.Coupling(2, (4,))))
+    monkeypatch.setitem(mnist_deep.PRIORS, "flow", vj.FlowPrior(vj.Coupling(1, (4,))))
     return Config(
         latent_dims=(2, 3),
         hidden=(4,),
