@@ -285,7 +285,7 @@ def _as_stored(there: Mapping[str, str], expected: Mapping[str, Any], members: i
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    return jnp.asarray(np.zeros(shape, dtype))  # jnp.zeros compiles a program for each shape
+    return jax.device_put(np.zeros(shape, dtype))  # jnp.zeros compiles a program for each shape
 
 
 def _is_real(dtype: Any) -> bool:
