@@ -28,7 +28,6 @@ import typing
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -114,7 +113,7 @@ def drawn(init, *arguments, seed=0):
             entries = generator.normal(0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
         else:
             entries = np.full(leaf.shape, path[-1].key in ("scale", "var"))
-        return jnp.asarray(entries.astype(leaf.dtype))
+        return jax.device_put(entries.astype(leaf.dtype))  # jnp.asarray compiles a program for each shape
 
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(init, *arguments))
 

@@ -1,7 +1,7 @@
 """Networks that compute in bfloat16, with parameters, densities and gradients in float32."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ MAKE = {
 }
 
 
+@cache
 def step_of(model):
     return vj.make_train_step(model, vj.ELBO(), OPTIMIZER)
 
@@ -109,7 +110,7 @@ def test_in_float64_the_terms_are_in_float64():
         for name in ("mlp", "ladder"):
             model = MAKE[name](compute_dtype="bfloat16")
             variables, batch = jax.tree.map(
-                lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf,
+                lambda leaf: jax.device_put(np.float64(leaf)) if leaf.dtype == jnp.float32 else leaf,
                 (drawn(model.init, jax.random.key(0)), BATCH),
             )
             terms = jax.make_jaxpr(lambda key, v, m=model, b=batch: m.terms(key, v, b).log_px_z)
@@ -117,27 +118,38 @@ def test_in_float64_the_terms_are_in_float64():
 
 
 def fit(model, epochs=1, state=None, **settings):
-    state = vj.init(jax.random.key(0), model, OPTIMIZER) if state is None else state
+    state = fresh(model, jax.random.key(0)) if state is None else state
     return vj.fit(state, step_of(model), DATA, epochs=epochs, batch_size=16, progress=False, **settings)
+
+
+@partial(jax.jit, static_argnums=0)
+def fresh(model, key):
+    return vj.init(key, model, OPTIMIZER)
+
+
+@jax.jit
+def mean_of(model, variables, x):
+    return model.encode(variables, x).mean
 
 
 def test_models_are_saved_resumed_exported_and_members(tmp_path):
     model = vj.mlp_vae(SHAPE, 2, (8,), compute_dtype="bfloat16")
-    state, _ = fit(model, store=vj.Checkpoints(tmp_path / "run", {}, model=model))
+    keys = jax.random.split(jax.random.key(0), 1)
+    state, _ = fit(model, state=fresh(model, keys[0]), store=vj.Checkpoints(tmp_path / "run", {}, model=model))
     vj.save(tmp_path / "saved", model, state.variables)
     loaded = vj.load_model(tmp_path / "saved")
     assert loaded.model == model == vj.restore_model(tmp_path / "run")[0]
     assert "compute_dtype='bfloat16'" in repr(loaded.model)
-    expected = model.encode(state.variables, BATCH.x).mean
-    np.testing.assert_array_equal(loaded.model.encode(loaded.variables, BATCH.x).mean, expected)
+    expected = mean_of(model, state.variables, BATCH.x)
+    np.testing.assert_array_equal(mean_of(loaded.model, loaded.variables, BATCH.x), expected)
     vj.export(model, state.variables, tmp_path / "exported", platforms=["cpu"])
     exported = jax.export.deserialize((tmp_path / "exported" / "encoder.bin").read_bytes())
     np.testing.assert_allclose(exported.call(BATCH.x)[0], expected, rtol=2e-2, atol=2e-2)
+    other = replace(model, compute_dtype=None)
     with pytest.raises(vj.InputError, match=r"\(model\.compute_dtype is 'bfloat16' there and None here\)"):
-        fit(replace(model, compute_dtype=None), 2, store=vj.Checkpoints(tmp_path / "run", {}))
-    members, _ = fit(model, state=vj.init_members(jax.random.split(jax.random.key(0), 1), model, OPTIMIZER))
-    alone, _ = fit(model, state=vj.init(jax.random.split(jax.random.key(0), 1)[0], model, OPTIMIZER))
-    pairs = zip(*map(jax.tree.leaves, (vj.member(members, 0).variables, alone.variables)), strict=True)
+        fit(other, 2, fresh(other, keys[0]), store=vj.Checkpoints(tmp_path / "run", {}))
+    members, _ = fit(model, state=jax.jit(lambda keys: vj.init_members(keys, model, OPTIMIZER))(keys))
+    pairs = zip(*map(jax.tree.leaves, (vj.member(members, 0).variables, state.variables)), strict=True)
     for one, other in pairs:
         np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-4)
 

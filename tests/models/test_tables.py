@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
+from conftest import drawn
 from flax import linen as nn
 
 import vae_jax as vj
@@ -14,9 +16,14 @@ GENERATOR = np.random.default_rng(0)
 ROWS = (GENERATOR.normal(size=(64, 2)) @ GENERATOR.normal(size=(2, COLUMNS))).astype(np.float32)
 KNOWN = GENERATOR.random(ROWS.shape) < 0.7
 VAE = vj.mlp_vae((COLUMNS,), latent_dim=2, hidden=(8,), likelihood=vj.LearnedGaussian(per_element=True))
-VARIABLES = VAE.init(jax.random.key(0))
+VARIABLES = drawn(VAE.init, jax.random.key(0))
 OPTIMIZER = optax.adam(1e-2)
 STEP = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
+
+
+@jax.jit
+def fresh():
+    return vj.init(jax.random.key(0), VAE, OPTIMIZER, variables=VARIABLES)
 
 
 def with_missing():
@@ -26,9 +33,7 @@ def with_missing():
 
 
 def test_training_and_evaluation_take_arrays():
-    state, history = vj.fit(
-        vj.init(jax.random.key(0), VAE, OPTIMIZER), STEP, ROWS, epochs=3, batch_size=16, progress=False
-    )
+    state, history = vj.fit(fresh(), STEP, ROWS, epochs=3, batch_size=16, progress=False)
     assert history[-1]["loss"] < history[0]["loss"]
     assert state.variables["params"]["likelihood"]["log_scale"].shape == (COLUMNS,)
     terms = vj.evaluate(jax.random.key(1), VAE, state.variables, ROWS)
@@ -45,30 +50,34 @@ def test_only_observed_entries_count():
     data = with_missing()
     terms = vj.evaluate(jax.random.key(1), VAE, VARIABLES, data.train)
     zeros = np.where(KNOWN, ROWS, 0)
-    posterior = VAE.encode(VARIABLES, jnp.asarray(zeros))
-    np.testing.assert_allclose(terms.kl, posterior.kl().sum(-1), rtol=1e-5)
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 1), i))(jnp.arange(64))
-    px_z = VAE.decode(VARIABLES, VAE.draw(keys, posterior, jnp.arange(1))[0])
-    variance = np.asarray(px_z.variance)
-    by_entry = -0.5 * ((zeros - np.asarray(px_z.mean)) ** 2 / variance + np.log(2 * np.pi * variance))
+
+    @jax.jit
+    def expected_and_weights(zeros, images):
+        posterior = VAE.encode(VARIABLES, zeros)
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 1), i))(jnp.arange(64))
+        px_z = VAE.decode(VARIABLES, VAE.draw(keys, posterior, jnp.arange(1))[0])
+        batch = vj.Raw(missing=True)(keys, images)
+        log_w = vj.log_weights(jax.random.key(2), VAE, VARIABLES, batch, 50)
+        return posterior.kl(), px_z.mean, px_z.variance, batch, log_w
+
+    kl, mean, variance, batch, log_w = expected_and_weights(zeros, data.train.images)
+    np.testing.assert_allclose(terms.kl, kl.sum(-1), rtol=1e-5)
+    mean, variance = np.asarray(mean), np.asarray(variance)
+    by_entry = -0.5 * ((zeros - mean) ** 2 / variance + np.log(2 * np.pi * variance))
     np.testing.assert_allclose(terms.log_px_z, np.sum(by_entry * KNOWN, axis=1), rtol=1e-5)
-    batch = vj.Raw(missing=True)(keys, jnp.asarray(data.train.images))
     found = vj.importance_estimate(jax.random.key(2), VAE, VARIABLES, batch, 50)
-    log_w = vj.log_weights(jax.random.key(2), VAE, VARIABLES, batch, 50)
-    np.testing.assert_allclose(found.log_px, jax.nn.logsumexp(log_w, axis=0) - np.log(50), rtol=1e-5)
+    np.testing.assert_allclose(found.log_px, scipy.special.logsumexp(log_w, axis=0) - np.log(50), rtol=1e-5)
 
 
 def test_gradients_are_finite_if_missing_entries_are_nan():
-    state, history = vj.fit(
-        vj.init(jax.random.key(0), VAE, OPTIMIZER), STEP, with_missing().train, epochs=2, batch_size=16, progress=False
-    )
+    state, history = vj.fit(fresh(), STEP, with_missing().train, epochs=2, batch_size=16, progress=False)
     assert all(np.isfinite(record["loss"]) for record in history)
-    batch = vj.Batch(jnp.where(KNOWN, ROWS, jnp.nan), observed=jnp.asarray(KNOWN))
+    batch = vj.Batch(jnp.asarray(np.where(KNOWN, ROWS, np.float32(np.nan))), observed=jnp.asarray(KNOWN))
 
     def loss(variables):
         return vj.ELBO()(jax.random.key(1), VAE, variables, batch, jnp.int32(0)).per_example.sum()
 
-    gradient = jax.grad(loss)(state.variables)
+    gradient = jax.jit(jax.grad(loss))(state.variables)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -83,20 +92,20 @@ class MaskedEncoder(nn.Module):
 
 def test_an_encoder_with_the_argument_observed_gets_the_mask():
     vae = vj.VAE(MaskedEncoder(), VAE.decoder, (COLUMNS,), 2, likelihood=VAE.likelihood)
-    variables = vae.init(jax.random.key(0))
-    x = jnp.zeros((2, COLUMNS))
-    some = vae.code(variables, vj.Batch(x, observed=jnp.arange(COLUMNS)[None].repeat(2, 0) < 2)).posterior
-    assert not np.allclose(some.mean, vae.encode(variables, x).mean)
+    variables = drawn(vae.init, jax.random.key(0))
+    x, known = np.zeros((2, COLUMNS), np.float32), np.tile(np.arange(COLUMNS) < 2, (2, 1))
+    of_some = jax.jit(lambda x, known: vae.code(variables, vj.Batch(x, observed=known)).posterior.mean)
+    of_all = jax.jit(lambda x: vae.encode(variables, x).mean)
+    assert not np.allclose(of_some(x, known), of_all(x))
 
 
 def test_the_optimal_variance_is_that_of_the_observed_entries():
     likelihood = vj.OptimalGaussian()
-    means, x = jnp.zeros((3, 64, COLUMNS)), jnp.asarray(ROWS)
-    mask = jnp.arange(64) < 50
-    batch = vj.Batch(jnp.where(KNOWN, x, 1e3), observed=jnp.asarray(KNOWN), mask=mask.astype(jnp.float32))
-    px_z, _ = likelihood.in_training(means, likelihood.init(), batch, 1)
-    expected = np.mean(ROWS[:50][KNOWN[:50]] ** 2)
-    np.testing.assert_allclose(px_z.variance, expected, rtol=1e-5)
+    means = np.zeros((3, 64, COLUMNS), np.float32)
+    x, mask = np.where(KNOWN, ROWS, np.float32(1e3)), np.float32(np.arange(64) < 50)
+    batch = vj.Batch(jnp.asarray(x), observed=jnp.asarray(KNOWN), mask=jnp.asarray(mask))
+    variance = jax.jit(lambda means: likelihood.in_training(means, likelihood.init(), batch, 1)[0].variance)
+    np.testing.assert_allclose(variance(means), np.mean(ROWS[:50][KNOWN[:50]] ** 2), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

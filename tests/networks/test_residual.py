@@ -28,7 +28,7 @@ def draws(batch, height, width, channels, features):
     x = generator.normal(size=(batch, height, width, channels))
     kernel = generator.normal(size=(3, 3, channels, features)) / (3 * channels**0.5)
     y = generator.normal(size=(batch, height, width, features))
-    return tuple(jnp.asarray(np.float32(array)) for array in (x, kernel, y))
+    return tuple(jax.device_put(np.float32(array)) for array in (x, kernel, y))
 
 
 def native(x, kernel):
@@ -258,7 +258,7 @@ def test_a_model_of_any_parts_trains_evaluates_and_draws(settings, likelihood):
 
 
 def uniform(count, event_shape):
-    return jnp.asarray(np.float32(np.random.default_rng(3).uniform(size=(count, *event_shape))))
+    return jax.device_put(np.float32(np.random.default_rng(3).uniform(size=(count, *event_shape))))
 
 
 def trained_once(vae, batch):

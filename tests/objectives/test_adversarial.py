@@ -1,6 +1,7 @@
 """Adversarial training: the losses of each part, through `fit`."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import drawn
 from flax import linen as nn
 from small_run import assert_close, assert_same
 
@@ -25,13 +27,17 @@ OPTIMIZER = optax.partition(RATES, vj.Adversarial.labels)
 STEP = vj.make_train_step(VAE, OBJECTIVE, OPTIMIZER)
 
 
-@partial(jax.jit, static_argnames=("objective", "model"))
-def made(key, objective, model):
-    return vj.init(key, model, OPTIMIZER, objective=objective)
+@jax.jit
+def made(key):
+    return vj.init(key, VAE, OPTIMIZER, objective=OBJECTIVE)
 
 
-def fresh(seed=0, objective=OBJECTIVE, model=VAE):
-    return made(jax.random.key(seed), objective, model)
+def fresh():
+    return made(jax.random.key(0))
+
+
+def variables_of(objective=OBJECTIVE, model=VAE):
+    return drawn(lambda key: vj.init(key, model, OPTIMIZER, objective=objective).variables, jax.random.key(0))
 
 
 def fit(state, epochs, step=STEP, **settings):
@@ -42,10 +48,14 @@ def keys_of(count=8):
     return example_keys(jax.random.key(1), count)
 
 
+@partial(jax.jit, static_argnames=("objective", "model"))
+def loss_of_keys(keys, variables, batch, objective, model):
+    return objective(keys, model, variables, batch, jnp.int32(0))
+
+
 def loss_of(objective, batch=BATCH, model=VAE, variables=None):
-    variables = fresh(objective=objective, model=model).variables if variables is None else variables
-    of = jax.jit(lambda key, variables: objective(key, model, variables, batch, jnp.int32(0)))
-    return of(keys_of(len(batch.x)), variables)
+    variables = variables_of(objective, model) if variables is None else variables
+    return loss_of_keys(keys_of(len(batch.x)), variables, batch, objective=objective, model=model)
 
 
 def softplus(a):
@@ -53,43 +63,46 @@ def softplus(a):
 
 
 def test_the_losses_are_those_of_larsen():
-    variables = fresh().variables
+    variables = variables_of()
     loss, plain = loss_of(OBJECTIVE), loss_of(vj.ELBO(), variables=variables)
     judge = jax.jit(partial(DISCRIMINATOR.apply, {"params": variables["params"]["discriminator"]}))
     draw = jax.jit(lambda key: VAE.sample(jax.random.fold_in(key, 2**31 - 3), variables, 1).px_z.mean[0])
-    z = [draw(key) for key in keys_of()]
-    (real, of_real), (again, of_again), (drawn, _) = map(judge, (BATCH.x, plain.px_z.mean[0], jnp.stack(z)))
-    error = 0.15 * np.sum(np.asarray(of_real - of_again) ** 2, axis=(1, 2, 3))
-    adversarial = softplus(-again) + softplus(-drawn)  # twice the mean
+    images = BATCH.x, np.asarray(plain.px_z.mean)[0], np.stack([draw(key) for key in keys_of()])
+    (real, of_real), (again, of_again), (fake, _) = (map(np.asarray, judge(x)) for x in images)
+    error = 0.15 * np.sum((of_real - of_again) ** 2, axis=(1, 2, 3))
+    adversarial = softplus(-again) + softplus(-fake)  # twice the mean
     np.testing.assert_allclose(loss.per_example["encoder"], plain.per_example + error, rtol=1e-5)
     np.testing.assert_allclose(loss.per_example["model"], plain.per_example + error + adversarial, rtol=1e-5)
-    expected = softplus(-real) + 0.5 * (softplus(again) + softplus(drawn))
+    expected = softplus(-real) + 0.5 * (softplus(again) + softplus(fake))
     np.testing.assert_allclose(loss.per_example["discriminator"], expected, rtol=1e-5)
-    told = 0.5 * (np.asarray(real) > 0) + 0.25 * (np.asarray(again) < 0) + 0.25 * (np.asarray(drawn) < 0)
+    told = 0.5 * (real > 0) + 0.25 * (again < 0) + 0.25 * (fake < 0)
     np.testing.assert_allclose(loss.terms["discriminator_accuracy"], told)
     assert of_real.shape == (8, 4, 4, 4)
 
 
 def test_each_part_is_updated_by_its_own_loss():
     """The encoder is not changed by the weight of the adversarial loss, and the decoder is."""
-    after = {}
-    for weight in (0.0, 50.0):
-        step = vj.make_train_step(VAE, vj.Adversarial(DISCRIMINATOR, weight=weight, noise=0.0), optax.sgd(1e-3))
-        init = jax.jit(lambda key: vj.init(key, VAE, optax.sgd(1e-3), objective=OBJECTIVE))
-        after[weight] = jax.jit(step)(init(jax.random.key(0)), BATCH)[0].variables["params"]
+    state = vj.init(jax.random.key(0), VAE, optax.sgd(1e-3), variables=variables_of())
+
+    @jax.jit
+    def params_after_a_step(weight):
+        objective = vj.Adversarial(DISCRIMINATOR, weight=weight, noise=0.0)
+        return vj.make_train_step(VAE, objective, optax.sgd(1e-3))(state, BATCH)[0].variables["params"]
+
+    without, after = (params_after_a_step(np.float32(weight)) for weight in (0.0, 50.0))
     for part in ("encoder", "discriminator"):
-        assert_close(after[0.0][part], after[50.0][part], rtol=1e-5, atol=1e-7)
-    difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), after[0.0]["decoder"], after[50.0]["decoder"])
+        assert_close(without[part], after[part], rtol=1e-5, atol=1e-7)
+    difference = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), without["decoder"], after["decoder"])
     assert max(jax.tree.leaves(difference)) > 1e-4
 
 
 def test_the_penalty_is_half_the_squared_gradient_at_the_examples():
-    plain, penalised = (loss_of(vj.Adversarial(DISCRIMINATOR, noise=0.0, penalty=p)) for p in (0.0, 6.0))
-    params = fresh().variables["params"]["discriminator"]
+    plain, penalised = loss_of(OBJECTIVE), loss_of(replace(OBJECTIVE, penalty=6.0))
+    params = variables_of()["params"]["discriminator"]
     logit = lambda x: DISCRIMINATOR.apply({"params": params}, x[None])[0][0]  # noqa: E731
     slopes = np.asarray(jax.jit(jax.vmap(jax.grad(logit)))(BATCH.x))
     expected = 3.0 * np.sum(slopes**2, axis=(1, 2, 3))
-    added = penalised.per_example["discriminator"] - plain.per_example["discriminator"]
+    added = np.asarray(penalised.per_example["discriminator"]) - plain.per_example["discriminator"]
     np.testing.assert_allclose(added, expected, rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(penalised.per_example["model"], plain.per_example["model"])
     step = vj.make_train_step(VAE, vj.Adversarial(DISCRIMINATOR, penalty=jnp.float32(2.0)), OPTIMIZER)
@@ -99,11 +112,10 @@ def test_the_penalty_is_half_the_squared_gradient_at_the_examples():
 def test_noise_and_draws_belong_to_the_example():
     """The losses of an example are the same in another batch, if its key is."""
     noisy = vj.Adversarial(DISCRIMINATOR, noise=0.5)
-    variables, keys = fresh().variables, keys_of()
-    of = jax.jit(lambda keys, batch: noisy(keys, VAE, variables, batch, jnp.int32(0)).per_example)
-    whole, part = of(keys, BATCH), of(keys_of()[4:], vj.Batch(BATCH.x[4:]))
+    of = jax.jit(lambda keys, batch: noisy(keys, VAE, variables_of(), batch, jnp.int32(0)).per_example)
+    whole, part = of(keys_of(), BATCH), of(keys_of()[4:], vj.Batch(BATCH.x[4:]))
     for name in whole:
-        np.testing.assert_allclose(whole[name][4:], part[name], rtol=1e-5)
+        np.testing.assert_allclose(np.asarray(whole[name])[4:], part[name], rtol=1e-5)
     assert not np.allclose(whole["discriminator"], loss_of(OBJECTIVE).per_example["discriminator"])
 
 
@@ -125,7 +137,8 @@ def test_a_run_is_resumed_to_the_same_bits_and_its_model_restored(tmp_path):
     assert again[-1]["discriminator_accuracy"] == history[-1]["discriminator_accuracy"]
     vae, variables = vj.restore_model(tmp_path)
     assert variables["params"].keys() == {"encoder", "decoder"}
-    assert vae.sample(jax.random.key(0), variables, 3).px_z.mean.shape == (3, *SHAPE)
+    draw = jax.eval_shape(lambda key: vae.sample(key, variables, 3).px_z.mean, jax.random.key(0))
+    assert draw.shape == (3, *SHAPE)
     other = vj.make_train_step(VAE, vj.Adversarial(DISCRIMINATOR, weight=3.0), OPTIMIZER)
     with pytest.raises(vj.InputError, match="objective"):
         fit(fresh(), 5, other, store=store())
@@ -144,7 +157,7 @@ def test_members_and_devices():
 
 def test_a_loss_that_is_not_finite_stops_the_run():
     make = lambda weight: vj.make_train_step(VAE, vj.Adversarial(DISCRIMINATOR, feature_weight=weight), OPTIMIZER)  # noqa: E731
-    state = vj.init(jax.random.key(0), VAE, OPTIMIZER, jnp.float32(3e38), objective=OBJECTIVE)
+    state = replace(fresh(), settings=jnp.float32(3e38))
     with pytest.raises(vj.NotFiniteError, match="step 1: the feature_error, "):
         fit(state, 1, vj.with_settings(make))
 
@@ -152,11 +165,11 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 def test_other_models_and_objectives():
     perceptual = vj.Perceptual(vj.ConvFeatures((3,)), ("conv1",), (2.0,))
     both = vj.Adversarial(DISCRIMINATOR, objective=perceptual)
-    frozen = {"features": perceptual.features.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))}
-    loss = loss_of(both, variables=fresh(objective=both).variables | {"frozen": frozen})
+    frozen = {"features": drawn(perceptual.features.init, jax.random.key(0), jnp.zeros((1, *SHAPE)))}
+    loss = loss_of(both, variables=variables_of(both) | {"frozen": frozen})
     assert "perceptual" in loss.terms
     conditional = vj.mlp_vae(SHAPE, 2, (4,), vj.Bernoulli(), classes=3)
-    batch = vj.Batch(jnp.round(BATCH.x), label=jnp.arange(8) % 3)
+    batch = vj.Batch(jnp.asarray(np.round(BATCH.x)), label=jnp.asarray(np.arange(8) % 3))
     assert np.isfinite(loss_of(OBJECTIVE, batch, conditional).per_example["model"]).all()
     autoencoder = vj.mlp_vae(SHAPE, 2, (4,), posterior=vj.Delta, prior=vj.GaussianMixture(2))
     labelled = vj.Batch(BATCH.x, label=jnp.arange(8))  # labels that the model does not take
@@ -164,7 +177,7 @@ def test_other_models_and_objectives():
     assert np.isfinite(loss_of(adversarial, labelled, autoencoder).per_example["model"]).all()
     in_wrong_order = vj.Perceptual(vj.ConvFeatures((3,)), ("conv1",), (2.0,), OBJECTIVE)
     with pytest.raises(vj.InputError, match="put the adversarial loss outside"):
-        loss_of(in_wrong_order, variables=fresh().variables | {"frozen": frozen})
+        loss_of(in_wrong_order, variables=variables_of() | {"frozen": frozen})
 
 
 class Normalised(nn.Module):
@@ -191,9 +204,9 @@ def test_bad_arguments(settings, message):
 
 def test_a_missing_or_normalised_discriminator_is_refused():
     with pytest.raises(vj.InputError, match="the state has no discriminator"):
-        loss_of(OBJECTIVE, variables=VAE.init(jax.random.key(0)))
+        loss_of(OBJECTIVE, variables=drawn(VAE.init, jax.random.key(0)))
     with pytest.raises(vj.InputError, match="has the collection batch_stats; expected params only"):
-        fresh(objective=vj.Adversarial(Normalised()))
+        variables_of(vj.Adversarial(Normalised()))
     with pytest.raises(vj.InputError, match="returns no p"):
         loss_of(vj.Adversarial(DISCRIMINATOR, objective=vj.IWAE(2)))
 

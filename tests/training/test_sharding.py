@@ -69,7 +69,8 @@ def chunk(state, count, layout):
     placed = layout.place(state)
     before = [leaf.sharding for leaf in jax.tree.leaves(placed)]
     feed, _ = ResidentFeeder(DATA, 16, layout, members=False).at(0)
-    state, metrics = run_chunk(placed, feed, count, step=STEP, transform=Scale(), batch_size=16, layout=layout)
+    settings = {"step": STEP, "transform": Scale(), "batch_size": 16, "layout": layout, "length": None}
+    state, metrics = run_chunk(placed, feed, count, **settings)  # the program of `fit`
     return before, [leaf.sharding for leaf in jax.tree.leaves(state)], layout.fetch((state, metrics))
 
 

@@ -1,13 +1,14 @@
 """The step, the compiled chunk and `fit`: same bits however they are cut up, mapped or spread over devices."""
 
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import small_split
+from conftest import drawn, small_split
 
 import vae_jax as vj
 from vae_jax.data.transforms import Scale
@@ -15,6 +16,7 @@ from vae_jax.distributions import example_keys
 from vae_jax.objectives import Loss
 from vae_jax.training.feeding import Resident
 from vae_jax.training.loop import run_chunk
+from vae_jax.training.sharding import ONE_DEVICE
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(16, 8))
 OPTIMIZER = optax.adam(1e-2)
@@ -26,8 +28,18 @@ PLAIN_JITTED = jax.jit(PLAIN_STEP)
 DATA = small_split()
 
 
+@partial(jax.jit, static_argnames=("model", "optimizer"))
+def init(key, model=VAE, optimizer=OPTIMIZER):
+    return vj.init(key, model, optimizer)
+
+
 def fresh(seed=0, optimizer=OPTIMIZER):
-    return vj.init(jax.random.key(seed), VAE, optimizer)
+    return init(jax.random.key(seed), optimizer=optimizer)
+
+
+@cache
+def jitted_step(model, objective):
+    return jax.jit(vj.make_train_step(model, objective, PLAIN))
 
 
 def batch(count=16, seed=9):
@@ -36,8 +48,9 @@ def batch(count=16, seed=9):
 
 def chunk(state, count, step=STEP, transform=Scale(), batch_size=16):
     state = jax.tree.map(jnp.copy, state)
-    feed = Resident(jnp.asarray(DATA.images), None, len(DATA))
-    return run_chunk(state, feed, count, step=step, transform=transform, batch_size=batch_size)
+    feed = Resident(jnp.asarray(DATA.images), jnp.asarray(DATA.labels), len(DATA))
+    settings = {"step": step, "transform": transform, "batch_size": batch_size, "layout": ONE_DEVICE, "length": None}
+    return run_chunk(state, feed, count, **settings)  # the program of `fit`
 
 
 def leaves(state):
@@ -84,14 +97,14 @@ def test_loss_is_the_negative_elbo_of_the_batch():
 def test_the_key_of_a_run_is_not_the_key_of_its_variables():
     state = fresh()
     variables_key, run_key = jax.random.split(jax.random.key(0))
-    assert_same(state.variables, VAE.init(variables_key))
+    assert_same(state.variables, jax.jit(VAE.init)(variables_key))
     assert_same(state.key, run_key)
 
 
 def test_changed_batch_statistics_are_kept():
-    vae = vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8,))
-    state = vj.init(jax.random.key(0), vae, PLAIN)
-    after, _ = jax.jit(vj.make_train_step(vae, vj.ELBO(), PLAIN))(state, batch())
+    vae, objective = normalised(None)
+    state = init(jax.random.key(0), vae, PLAIN)
+    after, _ = jitted_step(vae, objective)(state, batch(32, seed=3))
     pairs = zip(*(jax.tree.leaves(s.variables["batch_stats"]) for s in (state, after)), strict=True)
     assert not any(np.array_equal(a, b) for a, b in pairs)
 
@@ -113,9 +126,8 @@ def test_a_chunk_is_a_python_loop_over_the_step():
     together, totals = chunk(state, 6)
     order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 1), 0), len(DATA))
     losses = []
-    for start in range(0, len(DATA), 16):
-        x = jnp.asarray(DATA.images)[order[start : start + 16]] / 255.0
-        state, metrics = JITTED(state, vj.Batch(x.astype(jnp.float32)))
+    for rows in np.split(np.asarray(order), 6):
+        state, metrics = JITTED(state, vj.Batch(jnp.asarray(DATA.images[rows] / np.float32(255))))
         losses.append(metrics["loss"])
     assert_close(together, state)
     np.testing.assert_allclose(totals["loss"], sum(losses), rtol=1e-6)
@@ -215,6 +227,11 @@ def test_a_measured_state_may_be_kept():
     assert_same(kept[1], state)
 
 
+@jax.jit
+def binarized(key, images):
+    return vj.Batch(vj.Binarize()(example_keys(key, len(images)), images).x)
+
+
 def test_fit_is_a_python_loop_over_epochs_and_batches():
     """Each step observes with keys of its own, from another stream than its noise."""
     together, history = fit(fresh(), 2, transform=vj.Binarize())
@@ -222,11 +239,10 @@ def test_fit_is_a_python_loop_over_epochs_and_batches():
     order, observation = (jax.random.fold_in(state.key, stream) for stream in (1, 2))  # 0 is the noise of the step
     losses = []
     for epoch in range(2):
-        permutation = jax.random.permutation(jax.random.fold_in(order, epoch), len(DATA))
+        permutation = np.asarray(jax.random.permutation(jax.random.fold_in(order, epoch), len(DATA)))
         for number in range(6):
-            images = jnp.asarray(DATA.images)[permutation[16 * number : 16 * number + 16]]
-            keys = example_keys(jax.random.fold_in(observation, 6 * epoch + number), 16)
-            state, metrics = JITTED(state, vj.Batch(vj.Binarize()(keys, images).x))
+            images = jnp.asarray(DATA.images[permutation[16 * number : 16 * number + 16]])
+            state, metrics = JITTED(state, binarized(jax.random.fold_in(observation, 6 * epoch + number), images))
             losses.append(float(metrics["loss"]))
     assert_close(together, state)
     means = np.mean(np.reshape(losses, (2, 6)), axis=1)
@@ -247,23 +263,23 @@ def test_the_step_follows_the_gradient_of_the_mean():
 
 
 def test_vmapped_step_is_the_steps_one_by_one():
-    states = jax.jit(jax.vmap(lambda key: vj.init(key, VAE, PLAIN)))(jax.random.split(jax.random.key(5), 3))
+    keys = jax.random.split(jax.random.key(5), 3)
+    states = jax.jit(jax.vmap(lambda key: vj.init(key, VAE, PLAIN)))(keys)
     together, metrics = jax.jit(jax.vmap(PLAIN_STEP, in_axes=(0, None)))(states, batch())
-    for member in range(3):
-        alone, alone_metrics = PLAIN_JITTED(jax.tree.map(lambda leaf, m=member: leaf[m], states), batch())
+    for member, key in enumerate(keys):
+        alone, alone_metrics = PLAIN_JITTED(init(key, optimizer=PLAIN), batch())
         assert_close([np.asarray(leaf)[member] for leaf in leaves(together)], leaves(alone))
-        np.testing.assert_allclose(metrics["loss"][member], alone_metrics["loss"], rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(metrics["loss"])[member], alone_metrics["loss"], rtol=1e-6)
 
 
 def test_vmap_carries_an_axis_of_betas():
-    betas = jnp.array([0.0, 1.0, 4.0])
+    betas, state = np.float32([0.0, 1.0, 4.0]), fresh()
 
-    @jax.jit
     def loss(beta):
-        return vj.make_train_step(VAE, vj.ELBO(beta), OPTIMIZER)(fresh(), batch())[1]["loss"]
+        return vj.make_train_step(VAE, vj.ELBO(beta), OPTIMIZER)(state, batch())[1]["loss"]
 
-    expected = [loss(float(beta)) for beta in betas]
-    np.testing.assert_allclose(jax.vmap(loss)(betas), expected, rtol=1e-6)
+    expected = list(map(jax.jit(loss), betas))
+    np.testing.assert_allclose(jax.jit(jax.vmap(loss))(betas), expected, rtol=1e-6)
 
 
 def test_pmapped_step_is_one_device_on_the_whole_batch():
@@ -307,7 +323,7 @@ def test_masked_examples_have_no_influence():
     x = jnp.asarray(np.where(mask.reshape(16, 1, 1, 1), padded.x, np.float32(0.9)))
     padded = replace(padded, x=x, mask=jnp.asarray(mask))
     with_padding, metrics = PLAIN_JITTED(fresh(optimizer=PLAIN), padded)
-    without, expected = PLAIN_JITTED(fresh(optimizer=PLAIN), vj.Batch(padded.x[:10]))
+    without, expected = PLAIN_JITTED(fresh(optimizer=PLAIN), vj.Batch(jnp.asarray(np.asarray(x)[:10])))
     assert_close(with_padding, without)
     np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-6)
 
@@ -394,8 +410,8 @@ def optimal_with_free_bits(axis_name):
 def test_what_is_taken_over_the_batch_is_taken_over_the_whole_batch_under_pmap(make):
     (model, objective), (spread_model, spread_objective) = make(None), make("devices")
     whole = batch(32, seed=3)
-    state = vj.init(jax.random.key(0), model, PLAIN)
-    alone, _ = jax.jit(vj.make_train_step(model, objective, PLAIN))(state, whole)
+    state = init(jax.random.key(0), model, PLAIN)
+    alone, _ = jitted_step(model, objective)(state, whole)
     step = vj.make_train_step(spread_model, spread_objective, PLAIN, axis_name="devices")
     together, _ = jax.pmap(step, axis_name="devices", in_axes=(None, 0))(state, of_devices(whole))
     for device in (0, 7):
@@ -406,9 +422,9 @@ def test_what_is_taken_over_the_batch_is_taken_over_the_whole_batch_under_pmap(m
 def test_a_conditional_model_trains_by_its_labels():
     vae = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(16,), classes=3)
     step = vj.make_train_step(vae, vj.ELBO(), OPTIMIZER)
-    state, _ = vj.fit(vj.init(jax.random.key(0), vae, OPTIMIZER), step, DATA, epochs=40, batch_size=16, progress=False)
-    drawn = vj.decode_all(vae, state.variables, np.zeros((3, 2), np.float32), np.arange(3))
-    rows = drawn[..., 0].mean(axis=2).reshape(3, 3, 2).mean(axis=2)  # each class has its own two bright rows
+    state, _ = vj.fit(init(jax.random.key(0), vae), step, DATA, epochs=40, batch_size=16, progress=False)
+    means = vj.decode_all(vae, state.variables, np.zeros((3, 2), np.float32), np.arange(3))
+    rows = means[..., 0].mean(axis=2).reshape(3, 3, 2).mean(axis=2)  # each class has its own two bright rows
     np.testing.assert_array_equal(rows.argmax(axis=1), [0, 1, 2])
 
 
@@ -429,9 +445,11 @@ def test_data_that_the_model_does_not_take_are_refused_before_anything_is_compil
 
     step = vj.make_train_step(vae, uncompiled, optimizer)
     settings = {"transform": transform, "epochs": 1, "batch_size": 16, "progress": False}
+    variables = drawn(vae.init, jax.random.key(0))
     with pytest.raises(vj.InputError, match=message):
-        vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data, **settings)
-    members = vj.init_members(jax.random.split(jax.random.key(0)), vae, optimizer, settings=jnp.array([0.5, 1.0]))
+        vj.fit(vj.init(jax.random.key(0), vae, optimizer, variables=variables), step, data, **settings)
+    make = jax.vmap(lambda key, beta: vj.init(key, vae, optimizer, beta, variables=variables))
+    members = jax.jit(make)(jax.random.split(jax.random.key(0)), np.float32([0.5, 1.0]))
     of_settings = vj.with_settings(lambda beta: vj.make_train_step(vae, uncompiled, optimizer))
     with pytest.raises(vj.InputError, match=message):
         vj.fit(members, of_settings, data, **settings)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from vae_jax.checkpoints.description import build, describe, own_packages, plain
@@ -277,10 +278,14 @@ def _as_stored(there: Mapping[str, str], expected: Mapping[str, Any], members: i
             dtype = stored[1]
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:
             raise InputError(f'the variable {name} is {dtype}; load it after jax.config.update("jax_enable_x64", True)')
-        like[name] = jnp.zeros(shape, dtype)
+        like[name] = _zeros(shape, dtype)
     parts = set(map(_part, expected))
     others = {name: _parsed(text) for name, text in there.items() if _part(name) not in parts}
-    return like | {name: jnp.zeros(*stored) for name, stored in others.items() if stored is not None}
+    return like | {name: _zeros(*stored) for name, stored in others.items() if stored is not None}
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return jax.device_put(np.zeros(shape, dtype))  # jnp.zeros compiles a program for each shape
 
 
 def _is_real(dtype: Any) -> bool:
