@@ -114,6 +114,7 @@ VALUES = [
     (vj.NegativeBinomial(0.5, per_element=True), likelihood_of),
     (vj.StandardNormal(), prior_density),
     (vj.GaussianMixture(3, spread=2.0), prior_density),
+    (vj.FullGaussianMixture(2, spread=2.0), prior_density),
     (vj.VampPrior(2), prior_density),
     (vj.FlowPrior(FLOW), prior_density),
     (FLOW, forward),

@@ -157,6 +157,7 @@ def small(prior, **settings):
 PRIORS = {
     "normal": vj.StandardNormal(),
     "mixture": vj.GaussianMixture(3, spread=2.0),
+    "full_mixture": vj.FullGaussianMixture(3, spread=2.0),
     "vamp": vj.VampPrior(4),
     "flow": vj.FlowPrior(vj.Coupling(layers=2, hidden=(4,))),
 }
