@@ -497,7 +497,7 @@ def test_benchmark_accelerator(tmp_path, monkeypatch, capsys):
 PEER = """
 import json, sys
 batch, steps, repeats, pixels = map(int, sys.argv[2::2])
-assert sys.argv[1::2] == ["--batch", "--steps", "--repeats", "--pixels"] and (batch, repeats, pixels) == (16, 2, 96)
+assert sys.argv[1::2] == ["--batch", "--steps", "--repeats", "--pixels"] and (batch, repeats, pixels) == (16, 2, 36)
 for seconds in (2.0, 4.0):
     print(json.dumps({"images_per_s": batch * steps / seconds}))
 """
