@@ -3,9 +3,9 @@
 k-means and a mixture of Gaussians (scikit-learn) are fitted to principal components and to the encodings of an
 autoencoder and of a VAE, and k-means to the pixels as well. The last model is that of Jiang et al. (2017, VaDE): a VAE
 with a mixture of Gaussians as its prior, which starts from the autoencoder and from the mixture of its encodings, and
-is trained end to end. As theirs, the network has layers of 500, 500 and 2,000, and the autoencoder is a denoising one
-(Vincent et al., 2010): in training, a fifth of its input pixels are 0. Their Gaussians are diagonal; these have full
-covariances, so that the prior starts as the very mixture that was fitted.
+is trained end to end. The layers of 500, 500 and 2,000 are theirs. The autoencoder is a denoising one (Vincent et al.,
+2010): in training, a fifth of its input pixels are 0, as in Xie et al. (2016). The Gaussians of Jiang et al. are
+diagonal; these have full covariances, so that the prior starts as the very mixture that was fitted.
 
 The label of an image serves for the scores alone: clusters are matched to classes one to one such that the accuracy is
 greatest (Hungarian assignment), and NMI and ARI need no match. All scores are those of the test split.
