@@ -62,6 +62,8 @@ LINES = [
                 "for part, tree in parts.items()",
                 "test_fitted_prior earlier",
             ),
+            ("of.fit((z - middle) / scale)", "of.fit(z - middle)", "test_full_mixture scales"),
+            ("covariances_ * scale * scale[:, None]", "covariances_", "test_full_mixture scales"),
         ],
         "vae_jax/networks/wavelets.py": [
             ("return 64 / 2**level", "return 64.0", "test_wavelets noise"),

@@ -135,6 +135,24 @@ def test_the_variables_of_a_given_mixture():
     np.testing.assert_allclose(found.log_prob(z), given.log_prob(z), rtol=1e-4, atol=1e-4)
 
 
+PAIR = {"means": np.zeros((2, 2)), "covariances": [np.eye(2)] * 2, "weights": [0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"means": [0.0, 0.0]}, r"have shapes \(2,\), \(2, 2, 2\) and \(2,\); expected \[components, latent\]"),
+        ({"covariances": np.eye(2)}, r"have shapes \(2, 2\), \(2, 2\) and \(2,\)"),
+        ({"weights": [1.0]}, r"have shapes \(2, 2\), \(2, 2, 2\) and \(1,\)"),
+        ({"weights": [1.0, 0.0]}, r"weights is array\(\[1., 0.\]\); expected a finite number above 0"),
+        ({"covariances": [[[1.0, 2.0], [2.0, 1.0]]] * 2}, "a covariance is not positive definite"),
+    ],
+)
+def test_bad_mixtures_are_refused(given, message):
+    with pytest.raises(vj.InputError, match=message):
+        vj.FullGaussianMixture.variables(**(PAIR | given))
+
+
 def test_fit_prior_finds_the_components_of_the_encodings():
     """An encoder that is the identity, and correlated latents around two means."""
     generator = np.random.default_rng(0)
@@ -151,6 +169,18 @@ def test_fit_prior_finds_the_components_of_the_encodings():
     np.testing.assert_allclose(found, best, atol=0.05)
     with pytest.raises(vj.InputError, match="600 samples of z can't be fitted by 601 components"):
         vj.fit_prior(jax.random.key(1), model, variables, x, vj.FullGaussianMixture(601), draws=1)
+
+
+def test_fit_prior_takes_encodings_of_very_different_scales_and_one_that_is_constant():
+    x = np.random.default_rng(0).normal(size=(400, 3)) * [1e3, 1e-3, 0] + [0, 0, 7]
+    model = vj.mlp_vae((3,), 3, (), posterior=vj.Delta, likelihood=vj.Gaussian(1.0))
+    encoder = {"Dense_0": {"kernel": np.eye(3, dtype=np.float32), "bias": np.zeros(3, np.float32)}}
+    variables = {"params": {**drawn(model.init, jax.random.key(0))["params"], "encoder": encoder}}
+    prior = vj.FullGaussianMixture(1)
+    fitted, variables = vj.fit_prior(jax.random.key(1), model, variables, np.float32(x), prior, draws=1)
+    found = fitted.prior_distribution(variables)
+    np.testing.assert_allclose(found.means[0], x.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(np.exp(0.5 * found.log_variances[0])[:2], x.std(axis=0)[:2], rtol=0.01)
 
 
 def moments(rows):

@@ -39,13 +39,8 @@ class StandardNormal:
 
 
 @value
-class GaussianMixture:
-    """Mixture of diagonal Gaussians with learned means, variances and weights.
-
-    Attributes:
-      components: Number of Gaussians.
-      spread: Standard deviation of the initial means.
-    """
+class _MixtureOfGaussians:
+    """What the mixtures share: their number of components, and where these start."""
 
     components: int = 10
     spread: float | Float[Array, "..."] = parameter(default=1.0)
@@ -54,11 +49,25 @@ class GaussianMixture:
         require_positive_int(components=self.components)
         require_positive(spread=self.spread)
 
-    def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
-        """Initial variables: means sampled from N(0, spread^2), variances of 1, and equal weights."""
+    def _init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Array]:
+        """Means sampled from N(0, spread^2), variances of 1, and equal weights."""
         shape = (self.components, latent_dim)
         means = self.spread * jax.random.normal(key, shape)
-        return {"params": {"means": means, "log_variances": jnp.zeros(shape), "logits": jnp.zeros(self.components)}}
+        return {"means": means, "log_variances": jnp.zeros(shape), "logits": jnp.zeros(self.components)}
+
+
+@value
+class GaussianMixture(_MixtureOfGaussians):
+    """Mixture of diagonal Gaussians with learned means, variances and weights.
+
+    Attributes:
+      components: Number of Gaussians.
+      spread: Standard deviation of the initial means.
+    """
+
+    def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
+        """Initial variables: means sampled from N(0, spread^2), variances of 1, and equal weights."""
+        return {"params": self._init(key, latent_dim)}
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
         """The mixture of these variables; log-variances are soft-clipped to -20 and 20."""
@@ -68,7 +77,7 @@ class GaussianMixture:
 
 
 @value
-class FullGaussianMixture:
+class FullGaussianMixture(_MixtureOfGaussians):
     """Mixture of Gaussians with full covariances; means, covariances and weights are learned.
 
     Attributes:
@@ -76,18 +85,10 @@ class FullGaussianMixture:
       spread: Standard deviation of the initial means.
     """
 
-    components: int = 10
-    spread: float | Float[Array, "..."] = parameter(default=1.0)
-
-    def __post_init__(self) -> None:
-        require_positive_int(components=self.components)
-        require_positive(spread=self.spread)
-
     def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
         """Initial variables: those of `GaussianMixture`, and coefficients of 0, so that the covariances are I."""
-        diagonal = GaussianMixture(self.components, self.spread).init(key, latent_dim, event_shape, data)
         coefficients = jnp.zeros((self.components, latent_dim, latent_dim))
-        return {"params": {**diagonal["params"], "coefficients": coefficients}}
+        return {"params": self._init(key, latent_dim) | {"coefficients": coefficients}}
 
     @staticmethod
     def variables(means: Any, covariances: Any, weights: Any) -> Variables:
@@ -97,8 +98,22 @@ class FullGaussianMixture:
           means: Means of the components, [components, latent].
           covariances: Covariance matrices, [components, latent, latent].
           weights: Weights, [components].
+
+        Raises:
+          InputError: The shapes do not fit each other, a covariance is not positive definite, or a weight is not
+            positive.
         """
-        cholesky = np.linalg.cholesky(covariances)
+        means, covariances, weights = map(np.asarray, (means, covariances, weights))
+        if means.ndim != 2 or covariances.shape != (*means.shape, means.shape[1]) or weights.shape != means.shape[:1]:
+            raise InputError(
+                f"means, covariances and weights have shapes {means.shape}, {covariances.shape} and {weights.shape}; "
+                "expected [components, latent], [components, latent, latent] and [components]"
+            )
+        require_positive(weights=weights)
+        try:
+            cholesky = np.linalg.cholesky(covariances)
+        except np.linalg.LinAlgError as error:
+            raise InputError("a covariance is not positive definite; add a small number to its diagonal") from error
         deviations = np.diagonal(cholesky, axis1=1, axis2=2)
         params = {
             "means": means,

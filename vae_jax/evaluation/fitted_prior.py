@@ -131,17 +131,20 @@ def _mixture_of(
 
 
 def _full_mixture_of(seed: int, z: Float[np.ndarray, "n latent"], components: int) -> Variables:
+    """By scikit-learn, with full covariances of points that are scaled to a variance of 1 in each dimension."""
     from sklearn.exceptions import ConvergenceWarning  # imported here, because it takes a second to load
     from sklearn.mixture import GaussianMixture as Fitted
 
-    floor = LEAST_VARIANCE * float(z.var(axis=0).mean())
-    of = Fitted(components, reg_covar=floor, max_iter=_ITERATIONS, init_params="k-means++", random_state=seed)
+    middle, scale = z.mean(axis=0, dtype=float), z.std(axis=0, dtype=float) + np.finfo(np.float32).tiny
+    of = Fitted(components, reg_covar=LEAST_VARIANCE, max_iter=_ITERATIONS, init_params="k-means++", random_state=seed)
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        of.fit(z)
-    return FullGaussianMixture.variables(of.means_, of.covariances_, of.weights_)
+        of.fit((z - middle) / scale)
+    covariances = of.covariances_ * scale * scale[:, None]
+    return FullGaussianMixture.variables(middle + scale * of.means_, covariances, of.weights_)
 
 
 def _diagonal_mixture_of(seed: int, z: Float[np.ndarray, "n latent"], components: int) -> Variables:
+    """With diagonal covariances."""
     from sklearn.cluster import kmeans_plusplus  # imported here, because it takes a second to load
 
     means = jnp.asarray(kmeans_plusplus(z, components, random_state=seed)[0], z.dtype)
