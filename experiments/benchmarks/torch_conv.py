@@ -5,17 +5,15 @@ usage: python torch_conv.py [--batch 64] [--steps 20] [--repeats 3] [--latent 10
 
 Encoder: 4 x 4 convolutions of stride 2 with 32, 64, 128 and 256 channels; decoder: its mirror image in transposed
 convolutions. Gaussian likelihood (squared error / 2), closed-form KL, Adam 1e-3 (fused), channels last. The images are
-random. It prints a JSON line with "images_per_s" for each repetition. It needs PyTorch alone.
+random. It prints a JSON line with "images_per_s" for each repetition. It needs PyTorch, and torch_speed.py beside it.
 """
 
-import argparse
 import itertools
-import json
-import time
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch_speed import options_of, train
 
 CHANNELS, CORNER = (3, 32, 64, 128, 256), 4  # channels of each layer, and height and width of the last one
 
@@ -52,35 +50,8 @@ class VAE(nn.Module):
 
 def main() -> None:
     """Train on random images and print the speed of each repetition."""
-    parser = argparse.ArgumentParser()
-    for name, default in (("batch", 64), ("steps", 20), ("repeats", 3), ("latent", 100)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as in JAX
-    net = VAE(options.latent).to(options.device, memory_format=torch.channels_last)
-    images = torch.rand(1024 + options.batch, 3, 64, 64).to(options.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
-    loss_of = torch.compile(net) if options.mode == "compile" else net
-
-    def run(steps: int) -> None:
-        for step in range(steps):
-            start = (step * options.batch) % 1024
-            optimizer.zero_grad(set_to_none=True)
-            loss_of(images[start : start + options.batch]).backward()
-            optimizer.step()
-        if options.device != "cpu":
-            torch.cuda.synchronize()
-
-    run(3)
-    for repeat in range(options.repeats):
-        start = time.perf_counter()
-        run(options.steps)
-        speed = options.steps * options.batch / (time.perf_counter() - start)
-        peer = f"torch-conv-{options.mode}"
-        print(json.dumps({"peer": peer, "repeat": repeat, "images_per_s": round(speed, 1)}), flush=True)
+    options = options_of(latent=100)
+    train("conv", VAE(options.latent), 64, 1e-3, options)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,16 @@ usage: python torch_resnet.py [--batch 64] [--steps 20] [--repeats 3] [--width 6
 
 Encoder: ResNet-18 (He et al., 2016) with a 3 x 3 convolution and no pooling before the blocks; decoder: its mirror
 image with nearest-neighbour upsampling. 256 latents, one learned scale, sampled KL, Adam 1e-4 (fused), channels last.
-The images are random. It prints a JSON line with "images_per_s" for each repetition. It needs PyTorch alone.
+The images are random. It prints a JSON line with "images_per_s" for each repetition. It needs PyTorch, and
+torch_speed.py beside it.
 """
 
-import argparse
-import json
 import math
-import time
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch_speed import options_of, train
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Module:
@@ -77,35 +76,8 @@ class VAE(nn.Module):
 
 def main() -> None:
     """Train on random images and print the speed of each repetition."""
-    parser = argparse.ArgumentParser()
-    for name, default in (("batch", 64), ("steps", 20), ("repeats", 3), ("width", 64)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as in JAX
-    net = VAE(options.width).to(options.device, memory_format=torch.channels_last)
-    images = torch.rand(1024 + options.batch, 3, 32, 32).to(options.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(net.parameters(), 1e-4, fused=True)
-    loss_of = torch.compile(net) if options.mode == "compile" else net
-
-    def run(steps: int) -> None:
-        for step in range(steps):
-            start = (step * options.batch) % 1024
-            optimizer.zero_grad(set_to_none=True)
-            loss_of(images[start : start + options.batch]).backward()
-            optimizer.step()
-        if options.device != "cpu":
-            torch.cuda.synchronize()
-
-    run(3)
-    for repeat in range(options.repeats):
-        start = time.perf_counter()
-        run(options.steps)
-        speed = options.steps * options.batch / (time.perf_counter() - start)
-        peer = f"torch-resnet-{options.mode}"
-        print(json.dumps({"peer": peer, "repeat": repeat, "images_per_s": round(speed, 1)}), flush=True)
+    options = options_of(width=64)
+    train("resnet", VAE(options.width), 32, 1e-4, options)
 
 
 if __name__ == "__main__":
