@@ -183,6 +183,31 @@ def test_a_convolutional_vae_and_its_mirror_image():
     assert decoded.shape == (7, 2, 16, 8, 3)
 
 
+@pytest.mark.parametrize("make", [vj.conv_vae, vj.batch_norm_vae])
+def test_priors_posteriors_and_labels_are_arguments_of_each_network(make):
+    vae = make((4, 4, 1), 2, (3,), posterior=vj.FullGaussian, prior=vj.GaussianMixture(2), classes=3)
+    variables = drawn(vae.init, jax.random.key(0))
+    batch = vj.Batch(uniform(1, (6, 4, 4, 1)), label=jnp.asarray(np.arange(6) % 3))
+
+    @jax.jit
+    def gradients_and_means(variables, label):
+        def loss(params):
+            given = variables | {"params": params}
+            return vj.ELBO()(jax.random.key(2), vae, given, batch, jnp.int32(0)).per_example.mean()
+
+        means = vae.sample(jax.random.key(3), variables, 6, condition=label).px_z.mean
+        return jax.grad(loss)(variables["params"]), means
+
+    gradients, zeros = gradients_and_means(variables, np.zeros(6, np.int32))
+    assert gradients.keys() == {"encoder", "decoder", "prior"}
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients["prior"]["means"]))
+    assert np.abs(zeros - gradients_and_means(variables, np.full(6, 2, np.int32))[1]).max() > 1e-3
+    assert vae.encoder.output_shape == (4, 2)  # mean, log-variances, two rows of N
+    assert make((4, 4, 1), 2, (3,), condition_shape=(5,)).condition_shape == (5,)
+    with pytest.raises(vj.InputError, match="prior is"):
+        make((4, 4, 1), 2, (3,), prior="flow")
+
+
 def test_the_activation_follows_each_hidden_layer():
     vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8, 4), activation=jnp.tanh)
     variables = drawn(vae.init, jax.random.key(0))

@@ -154,6 +154,10 @@ def batch_norm_vae(
     hidden: Any = (196, 49),
     likelihood: Any = Gaussian(),
     momentum: float = 0.3,
+    posterior: Any = DiagonalGaussian,
+    classes: int | None = None,
+    prior: Any = StandardNormal(),
+    condition_shape: tuple[Any, ...] | None = None,
     axis_name: str | None = None,
     compute_dtype: Any = None,
 ) -> VAE:
@@ -167,6 +171,10 @@ def batch_norm_vae(
       hidden: Widths of the encoder's hidden layers; the decoder has them in reverse order.
       likelihood: Likelihood p(x|z) of the decoder's outputs, which are in [-1, 1].
       momentum: Weight of the old running statistics in an update (PyTorch's momentum is 1 minus this).
+      posterior: Family of q(z|x).
+      classes: Number of classes if the model is conditional on labels (see `VAE`).
+      prior: Prior p(z).
+      condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
       axis_name: Axis of `pmap` over which the batch is distributed.
       compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
 
@@ -174,21 +182,26 @@ def batch_norm_vae(
       The model, without variables; `init` creates them.
 
     Raises:
-      InputError: A size is not a positive integer, or the momentum is outside [0, 1).
+      InputError: A size is not a positive integer, the momentum is outside [0, 1), or a distribution is not of the
+        expected kind.
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
     _require_widths(hidden=hidden)
-    require_parts(likelihood=likelihood)
+    require_parts(likelihood=likelihood, prior=prior, posterior=posterior)
     if not 0 <= momentum < 1:
         raise InputError(f"momentum is {momentum}; expected a share of the old statistics, from 0 to below 1")
     layers = functools.partial(MLP, batch_norm=momentum, axis_name=axis_name)
     return VAE(
-        encoder=layers(tuple(hidden), DiagonalGaussian.output_shape(latent_dim)),
+        encoder=layers(tuple(hidden), posterior.output_shape(latent_dim)),
         decoder=layers(tuple(reversed(hidden)), event_shape, output_activation=jnp.tanh),
         event_shape=event_shape,
         latent_dim=latent_dim,
+        posterior=posterior,
         likelihood=likelihood,
+        classes=classes,
+        prior=prior,
+        condition_shape=condition_shape,
         compute_dtype=compute_dtype,
     )
 
@@ -201,6 +214,9 @@ def conv_vae(
     likelihood: Any = Gaussian(),
     posterior: Any = DiagonalGaussian,
     linear: bool = False,
+    classes: int | None = None,
+    prior: Any = StandardNormal(),
+    condition_shape: tuple[Any, ...] | None = None,
     compute_dtype: Any = None,
 ) -> VAE:
     """VAE with 4 x 4 convolutions of stride 2 as encoder and transposed convolutions as decoder.
@@ -213,6 +229,9 @@ def conv_vae(
       posterior: Family of q(z|x); `Delta` gives a plain autoencoder.
       linear: Whether linear maps from the pixels to the parameters of q(z|x), and from the latents to the pixels, are
         added to the networks. They quickly learn the principal components.
+      classes: Number of classes if the model is conditional on labels (see `VAE`).
+      prior: Prior p(z).
+      condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
       compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
 
     Returns:
@@ -220,12 +239,12 @@ def conv_vae(
 
     Raises:
       InputError: A size is not a positive integer, height or width is not a multiple of 2**len(features), there are no
-        convolutions, or `linear` is set with a likelihood without locations (`Likelihood.with_locations`).
+        convolutions, a distribution is not of the expected kind, or `linear` is set with a likelihood without locations (`Likelihood.with_locations`).
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
     _require_widths(features=features)
-    require_parts(likelihood=likelihood, posterior=posterior)
+    require_parts(likelihood=likelihood, prior=prior, posterior=posterior)
     _require_halvings(event_shape, len(features))
     outputs = likelihood.output_shape(event_shape)
     path = _linear_path(linear, likelihood, event_shape)
@@ -236,6 +255,9 @@ def conv_vae(
         latent_dim=latent_dim,
         posterior=posterior,
         likelihood=likelihood,
+        classes=classes,
+        prior=prior,
+        condition_shape=condition_shape,
         compute_dtype=compute_dtype,
     )
 
