@@ -4,7 +4,7 @@ The ladder VAE has three layers of 20, 30 and 40 latents, from the top, with top
 of width 256; each prior and each posterior has layers of its own, as in the two-layered model of Tomczak and Welling
 (2018). The prior of the top layer is N(0, I) transformed by a coupling flow. The script times a few steps, and sets the
 number of epochs so that the training takes `--minutes`. It estimates log p(x) of each test image with 5,000 importance
-samples, and shows what each layer decides: rows of samples with the upper layers held fixed.
+samples, and draws rows of samples with the upper layers held fixed.
 
 With `--checkpoint-dir`, a run that was interrupted is resumed, with the number of epochs that it started with.
 """

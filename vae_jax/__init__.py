@@ -1,7 +1,7 @@
-"""Variational autoencoders in JAX: pure functions, exact numbers, whole epochs compiled.
+"""Variational autoencoders in JAX: pure functions, compiled epochs, comparable likelihoods, resumable training.
 
-Names are grouped by stage: data -> distributions -> networks -> models -> objectives -> training -> evaluation ->
-plotting -> pages. `latents`, `attributes`, `sharding` and `plot` are modules.
+Names are grouped by stage: data -> distributions -> networks -> models -> objectives -> checkpoints -> training ->
+evaluation -> compression -> plotting -> pages. `latents`, `attributes`, `sharding` and `plot` are modules.
 """
 
 import warnings
@@ -103,6 +103,7 @@ from vae_jax.evaluation import (
     train_classifier,
     train_legibility_classifier,
     transform_all,
+    warn_if_collapsed,
 )
 from vae_jax.models import (
     VAE,
@@ -308,6 +309,7 @@ __all__ = [
     "transform_all",
     "value",
     "warm_up_then_cosine",
+    "warn_if_collapsed",
     "warn_if_one_sided",
     "wavelet_ladder_vae",
     "with_settings",
