@@ -98,7 +98,7 @@ LINES = [
             ("folded(keys, _DRAW)", "_folded(keys, 0)", "test_adversarial larsen"),
             ("0.5 * self.penalty", "self.penalty", "test_adversarial penalty"),
         ],
-        "vae_jax/checkpoints/published.py": [
+        "vae_jax/checkpoints/vgg19.py": [
             ("kernel.transpose(2, 3, 1, 0)", "kernel.transpose(3, 2, 1, 0)", "test_perceptual independent"),
             ("        layer += _POOLS\n", "", "test_perceptual independent"),
             ("allow_pickle=False", "allow_pickle=True", "test_perceptual refused"),
@@ -168,7 +168,7 @@ LINES = [
             ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", "test_checkpoint runs_of_a_process"),
             ("return os.path.samestat(", "return True or os.path.samestat(", "test_checkpoint made_anew"),
         ],
-        "vae_jax/checkpoints/sealed.py": [
+        "vae_jax/checkpoints/numbered.py": [
             ("step = max(untried)", "step = min(untried)", "test_checkpoint young"),
             ('_digest(leaves) != content["trees"][tree]["sha256"]', "not leaves", "test_checkpoint own_digest"),
             ('notes["sha256"] != _seal(content)', "not content", "test_checkpoint own_digest"),
@@ -437,7 +437,7 @@ LINES = [
             ),
             ("values[before] + way", "values[after] + way", "test_attributes share"),
         ],
-        "vae_jax/evaluation/bounds.py": [
+        "vae_jax/evaluation/log_px.py": [
             (
                 "return elbo_terms(noise_keys, model",
                 "return elbo_terms(observation_keys, model",
@@ -595,7 +595,7 @@ LINES = [
             ("inputs.reshape(len(inputs), -1) - 0.5", "inputs.reshape(len(inputs), -1)", "test_model linear_path"),
             ("/ math.sqrt(inputs.shape[1])", "/ inputs.shape[1]", "test_model linear_path"),
         ],
-        "vae_jax/networks/convolution.py": [
+        "vae_jax/networks/conv4x4.py": [
             ("x.shape[1] % 2 or x.shape[2] % 2", "x.shape[1] % 2", "test_convolution odd"),
             (
                 "jnp.pad(x, ((0, 0), (1, 1), (1, 1),",

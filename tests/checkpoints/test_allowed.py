@@ -17,7 +17,7 @@ import pytest
 import vae_jax as vj
 from vae_jax.checkpoints.allowed import find
 from vae_jax.checkpoints.description import build, describe
-from vae_jax.checkpoints.sealed import SealedFolder, by_name
+from vae_jax.checkpoints.numbered import SealedFolder, by_name
 from vae_jax.errors import InputError
 from vae_jax.networks import MLP
 
@@ -95,7 +95,7 @@ def partial(address, *args, **keywords):
         # a module that acts when it is imported
         {"import": "mine:jitted"}, {"class": "mine:Net"}, {"class": "mine.nets:Net"}, {"class": "conftest:Path"},
         # what an allowed module has imported, or an allowed object leads to
-        {"import": "jax:os.system"}, {"import": "vae_jax.checkpoints.sealed:shutil.rmtree"},
+        {"import": "jax:os.system"}, {"import": "vae_jax.checkpoints.numbered:shutil.rmtree"},
         {"import": "vae_jax.training.loop:json"}, partial("vae_jax.checkpoints.store:Path.touch", "touched"),
         {"import": "vae_jax.checkpoints.description:functools.reduce"},
         {"class": "vae_jax.networks.conv:nn.Dense", "features": 2}, {"import": "vae_jax.networks.dense:math"},
@@ -108,7 +108,7 @@ def partial(address, *args, **keywords):
         # classes and functions of these packages that touch files, run code or keep a state
         {"class": "vae_jax:Checkpoints", "folder": "touched", "config": {}},
         partial("vae_jax:restore_model", "touched"),
-        {"class": "vae_jax.checkpoints.sealed:SealedFolder", "path": "touched"}, {"class": "harness.options:Options"},
+        {"class": "vae_jax.checkpoints.numbered:SealedFolder", "path": "touched"}, {"class": "harness.options:Options"},
         {"class": "vae_jax.data.cache:Parts", "folder": "touched"}, partial("vae_jax:load", "digits"),
         {"class": "harness.run:Run"}, {"class": "vae_jax:TrainedClassifier"},
         {"import": "vae_jax.checkpoints.description:build"},

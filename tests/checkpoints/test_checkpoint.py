@@ -139,7 +139,7 @@ def test_another_state_is_refused_by_its_first_leaf(tmp_path):
     [(1, "take the older"), (2, "take the older version that wrote it"), (4, "this version reads 3; take a newer")],
 )
 def test_another_format_is_a_sentence(tmp_path, monkeypatch, found, remedy):
-    monkeypatch.setattr("vae_jax.checkpoints.sealed._FORMAT", found)
+    monkeypatch.setattr("vae_jax.checkpoints.numbered._FORMAT", found)
     store_of(tmp_path).save(0, fresh(), NOTES)
     monkeypatch.undo()
     if found == 1:  # which had no seals
@@ -303,7 +303,7 @@ def test_writes_that_fail_give_one_warning_and_leave_no_files(tmp_path, monkeypa
     store.save(1, fresh(1), NOTES, record={"loss": 4.0})
     assert store.failure is None
     with monkeypatch.context() as patch:
-        patch.setattr("vae_jax.checkpoints.sealed._seal_files", half_written)
+        patch.setattr("vae_jax.checkpoints.numbered._seal_files", half_written)
         newest = (
             rf"checkpoint 2 can't be written to {tmp_path} \(No space left on device\); checkpoint 1 is still there"
         )
@@ -322,7 +322,7 @@ def test_writes_that_fail_give_one_warning_and_leave_no_files(tmp_path, monkeypa
     assert same(store_of(tmp_path).restore(fresh())[0], fresh(4))
     store.save(5, fresh(5), NOTES, record={"loss": 5.0})
     assert store.failure is None
-    monkeypatch.setattr("vae_jax.checkpoints.sealed._seal_files", no_space)
+    monkeypatch.setattr("vae_jax.checkpoints.numbered._seal_files", no_space)
     with pytest.warns(vj.CheckpointWarning, match="checkpoint 6 can't be written"):
         store.save(6, fresh(), NOTES)
 
@@ -349,7 +349,7 @@ def test_a_file_system_that_is_full_for_a_while(tmp_path, capfd, limit):
 
 
 def test_training_goes_on_without_its_checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_jax.checkpoints.sealed._seal_files", no_space)
+    monkeypatch.setattr("vae_jax.checkpoints.numbered._seal_files", no_space)
     store = store_of(tmp_path)
     with pytest.warns(vj.CheckpointWarning, match=r"checkpoint 4 .*No space left on device") as caught:
         state, history = run(fresh(), 3, store=store)
@@ -360,7 +360,7 @@ def test_training_goes_on_without_its_checkpoints(tmp_path, monkeypatch):
 
 
 def test_a_stopped_run_whose_state_is_not_kept_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_jax.checkpoints.sealed._seal_files", no_space)
+    monkeypatch.setattr("vae_jax.checkpoints.numbered._seal_files", no_space)
 
     def stop(state):
         if int(state.step) == 4:

@@ -17,7 +17,7 @@ import vae_jax as vj
 from vae_jax.checkpoints import export, load_model, restore_model, save
 from vae_jax.checkpoints.description import describe
 from vae_jax.checkpoints.lock import FolderLock
-from vae_jax.checkpoints.sealed import SealedFolder, by_name
+from vae_jax.checkpoints.numbered import SealedFolder, by_name
 from vae_jax.networks import MLP
 
 VAE = vj.mlp_vae((6, 6, 1), latent_dim=2, hidden=(32,))
@@ -104,7 +104,7 @@ def test_a_model_that_is_saved_again_replaces_the_first(tmp_path, monkeypatch):
     def no_space(folder):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vae_jax.checkpoints.sealed._seal_files", no_space)
+    monkeypatch.setattr("vae_jax.checkpoints.numbered._seal_files", no_space)
     with pytest.raises(vj.CheckpointError, match=r"can't be written to .* \(No space left on device\); .* still there"):
         save(tmp_path, VAE, variables_of(seed=3))
     assert_same(load_model(tmp_path).variables, variables_of(seed=2))

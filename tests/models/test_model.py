@@ -11,7 +11,7 @@ from conftest import drawn
 from flax import linen as nn
 
 import vae_jax as vj
-from vae_jax.networks.convolution import downsample, upsample
+from vae_jax.networks.conv4x4 import downsample, upsample
 
 
 def uniform(seed, shape):

@@ -3,8 +3,8 @@
 from vae_jax.checkpoints.description import build, describe
 from vae_jax.checkpoints.export import export
 from vae_jax.checkpoints.models import SavedModel, load_model, restore_model, save
-from vae_jax.checkpoints.published import load_vgg19
 from vae_jax.checkpoints.store import Checkpoints, NoCheckpoints
+from vae_jax.checkpoints.vgg19 import load_vgg19
 
 __all__ = [
     "Checkpoints",

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from vae_jax.checkpoints.description import build, describe, own_packages, plain
 from vae_jax.checkpoints.differences import difference
 from vae_jax.checkpoints.lock import FolderLock
-from vae_jax.checkpoints.sealed import SealedFolder, by_name, newest_whole, refuse_broken
+from vae_jax.checkpoints.numbered import SealedFolder, by_name, newest_whole, refuse_broken
 from vae_jax.distributions.likelihoods.base import Variables
 from vae_jax.errors import CheckpointError, CheckpointWarning, InputError, named, require_variables
 

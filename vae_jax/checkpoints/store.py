@@ -18,7 +18,7 @@ from vae_jax.checkpoints.description import describe, plain
 from vae_jax.checkpoints.differences import difference
 from vae_jax.checkpoints.lock import FolderLock
 from vae_jax.checkpoints.models import BEST, warn_unless_built
-from vae_jax.checkpoints.sealed import SealedFolder, broken_reasons, by_name, newest_whole, refuse_broken
+from vae_jax.checkpoints.numbered import SealedFolder, broken_reasons, by_name, newest_whole, refuse_broken
 from vae_jax.distributions.likelihoods.base import Variables
 from vae_jax.errors import CheckpointWarning, InputError, require_not_negative, require_positive_int
 

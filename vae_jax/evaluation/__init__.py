@@ -8,7 +8,6 @@ from vae_jax.evaluation.attributes import (
     edit,
     train_attribute_classifier,
 )
-from vae_jax.evaluation.bounds import ImportanceEstimate, bits_per_dim, evaluate, importance_estimate, log_likelihood
 from vae_jax.evaluation.classifier import Classifier, CrossEntropy, TrainedClassifier, train_classifier
 from vae_jax.evaluation.distances import (
     Neighbourhoods,
@@ -21,6 +20,7 @@ from vae_jax.evaluation.distances import (
 from vae_jax.evaluation.estimate import Estimate, mean_and_stderr
 from vae_jax.evaluation.fitted_prior import fit_prior
 from vae_jax.evaluation.legibility import LegibilityClassifier, train_legibility_classifier
+from vae_jax.evaluation.log_px import ImportanceEstimate, bits_per_dim, evaluate, importance_estimate, log_likelihood
 from vae_jax.evaluation.passes import decode_all, encode_all, transform_all
 from vae_jax.evaluation.units import PosteriorCollapseWarning, active_units, kl_by_unit, warn_if_collapsed
 

@@ -10,8 +10,8 @@ from vae_jax.models.constructors import (
     wavelet_ladder_vae,
 )
 from vae_jax.models.ladder import LadderVAE
+from vae_jax.models.parameters import parameter_table
 from vae_jax.models.protocol import Draws, LatentVariableModel, Terms, Variables, merged
-from vae_jax.models.table import parameter_table
 from vae_jax.models.vae import VAE
 
 __all__ = [

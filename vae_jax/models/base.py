@@ -22,8 +22,8 @@ from vae_jax.distributions import DiagonalGaussian, Posterior, Prior, StandardNo
 from vae_jax.distributions.likelihoods import Bernoulli, Distribution
 from vae_jax.errors import InputError, is_traced, renamed, require_positive_int
 from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, require_compute_dtype
+from vae_jax.models.parameters import parameter_count
 from vae_jax.models.protocol import Variables, as_condition
-from vae_jax.models.table import parameter_count
 from vae_jax.networks import takes
 from vae_jax.values import jit, parameter, shape_repr, value
 

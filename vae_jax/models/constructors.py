@@ -238,8 +238,9 @@ def conv_vae(
       The model, without variables; `init` creates them.
 
     Raises:
-      InputError: A size is not a positive integer, height or width is not a multiple of 2**len(features), there are no
-        convolutions, a distribution is not of the expected kind, or `linear` is set with a likelihood without locations (`Likelihood.with_locations`).
+      InputError: A size is not a positive integer, or a distribution is not of the expected kind. There are no
+        convolutions, or height or width is not a multiple of 2**len(features). `linear` is set with a likelihood
+        without locations (`Likelihood.with_locations`).
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)

@@ -9,7 +9,7 @@ example. In networks with batch statistics, the noise of the whole batch is samp
 """
 
 from vae_jax.networks.conv import ConvDecoder, ConvEncoder
-from vae_jax.networks.convolution import Downsample, Upsample
+from vae_jax.networks.conv4x4 import Downsample, Upsample
 from vae_jax.networks.dense import MLP, Gated, identity
 from vae_jax.networks.features import VGG19, ConvFeatures, Discriminator
 from vae_jax.networks.ladder import ConvBottomUp, ConvTopDown, DenseBottomUp, DenseTopDown

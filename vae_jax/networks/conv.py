@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
 from vae_jax.distributions.likelihoods import Likelihood
-from vae_jax.networks.convolution import Downsample, Upsample
+from vae_jax.networks.conv4x4 import Downsample, Upsample
 from vae_jax.networks.dense import joined
 
 LINEAR_SCALE = 4.0  # see `_scaled`

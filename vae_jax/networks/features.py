@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from vae_jax.errors import InputError
-from vae_jax.networks.convolution import Downsample
+from vae_jax.networks.conv4x4 import Downsample
 from vae_jax.networks.residual import Conv3x3
 
 Images = Float[Array, "batch height width channels"]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from vae_jax.networks.convolution import Downsample, Upsample
+from vae_jax.networks.conv4x4 import Downsample, Upsample
 from vae_jax.networks.dense import Gated, gated, joined
 from vae_jax.networks.residual import Conv3x3
 

@@ -13,7 +13,7 @@ from vae_jax.distributions.likelihoods import Likelihood
 from vae_jax.errors import InputError
 from vae_jax.networks.conv import linear_outputs, with_linear_path
 from vae_jax.networks.conv3x3 import Image, conv3x3
-from vae_jax.networks.convolution import downsample, upsample
+from vae_jax.networks.conv4x4 import downsample, upsample
 from vae_jax.networks.dense import batch_normalised, joined
 
 _CHANNELS_PER_GROUP = 16  # Wu and He (2018), table 3

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
 from vae_jax.distributions.likelihoods import Likelihood
-from vae_jax.networks.convolution import Upsample
+from vae_jax.networks.conv4x4 import Upsample
 from vae_jax.networks.dense import joined
 from vae_jax.networks.ladder import Latent, ResidualBlock, parameters_of_maps
 from vae_jax.networks.residual import Conv3x3

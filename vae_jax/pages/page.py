@@ -23,7 +23,7 @@ from vae_jax.evaluation import encode_all
 from vae_jax.evaluation.attributes import AttributeClassifier
 from vae_jax.evaluation.latents import circle, inscribed_lattice
 from vae_jax.models import VAE, Variables
-from vae_jax.models.table import parameter_count
+from vae_jax.models.parameters import parameter_count
 from vae_jax.pages.networks import classifier_network, decoder_network, encoded
 
 POINTS = 10_000

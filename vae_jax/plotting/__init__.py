@@ -4,8 +4,9 @@ Every function returns a `Figure` that is created without pyplot, so no global s
 figure, and a script saves it.
 """
 
-from vae_jax.plotting.latent_plane import CLASS_COLOURS, clouds, draw_encodings, encodings, paths, title_with_classes
-from vae_jax.plotting.lines import COLOURS, curves, single_axes, training_curves
+from vae_jax.plotting.colours import CLASS_COLOURS, COLOURS
+from vae_jax.plotting.latent_plane import clouds, draw_encodings, encodings, paths, title_with_classes
+from vae_jax.plotting.lines import curves, single_axes, training_curves
 from vae_jax.plotting.pixels import draw_images, images, rows, sheets, tile
 
 __all__ = [

@@ -13,12 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from vae_jax.evaluation.latents import Sphere, circle
+from vae_jax.plotting.colours import CLASS_COLOURS
 from vae_jax.plotting.notebook_figure import NotebookFigure
-
-# Ten colours for colour-blind readers (Paul Tol's muted scheme, with a darker grey).
-CLASS_COLOURS = (
-    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
-)  # fmt: skip
 
 
 def encodings(

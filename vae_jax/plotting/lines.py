@@ -8,10 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vae_jax.plotting.colours import COLOURS
 from vae_jax.plotting.notebook_figure import NotebookFigure
-
-# Colours of Okabe and Ito for colour-blind readers.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def training_curves(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str, title: str) -> Figure:

@@ -27,7 +27,7 @@ from vae_jax.errors import (
     require_positive_int,
 )
 from vae_jax.models import Variables, merged
-from vae_jax.models.table import parameter_count
+from vae_jax.models.parameters import parameter_count
 from vae_jax.objectives import Loss, Objective, require_schedules
 from vae_jax.training.arguments import (
     INIT,

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import export
 
 from vae_jax.errors import InputError
-from vae_jax.networks.convolution import Downsample, Upsample, correlate, downsample, upsample
+from vae_jax.networks.conv4x4 import Downsample, Upsample, correlate, downsample, upsample
 
 SIZES = [(3, 8, 8, 3, 5), (1, 2, 6, 4, 2), (5, 16, 4, 2, 7)]  # batch, height, width, channels, features
 
