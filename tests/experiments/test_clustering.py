@@ -64,6 +64,31 @@ def test_an_image_belongs_to_the_component_of_highest_probability(started):
     assert len(np.unique(found)) > 1
 
 
+def test_the_mixture_is_the_start_of_smallest_normalised_entropy():
+    generator = np.random.default_rng(1)
+    centres = 3 * generator.normal(size=(6, 2))
+    rows = np.concatenate([of + generator.uniform(0.3, 1.2) * generator.normal(size=(60, 2)) for of in centres])
+    floor = 1e-3 * rows.var(axis=0).mean()
+    random = np.random.RandomState(1)
+    single = GaussianMixture(1, reg_covar=floor, random_state=random).fit(rows).score(rows)
+    starts = [GaussianMixture(4, reg_covar=floor, random_state=random).fit(rows) for _ in range(10)]
+    entropies, log_densities = [], []
+    for start in starts:
+        gaussians = zip(start.weights_, start.means_, start.covariances_, strict=True)
+        joint = [np.log(weight) + scipy.stats.multivariate_normal(*of).logpdf(rows) for weight, *of in gaussians]
+        log_density = np.logaddexp.reduce(joint)
+        posterior = np.exp(joint - log_density)
+        entropy = -np.sum(posterior * (joint - log_density), axis=0).mean()
+        entropies.append(entropy / (log_density.mean() - single))
+        log_densities.append(log_density.mean())
+    best = np.argmin(entropies)
+    found = clustering.mixture(rows, 4, Config(seed=1))
+    np.testing.assert_allclose(found.means_, starts[best].means_)
+    others = np.delete(np.stack([start.means_ for start in starts]), best, axis=0)
+    assert np.abs(others - found.means_).max(axis=(1, 2)).min() > 0.01
+    assert best != np.argmax(log_densities)
+
+
 def test_a_component_is_one_gaussian_of_the_mixture(started):
     _, codes, mixture, trained = started
     gaussian = clustering.component(trained.model.prior_distribution(trained.variables), 2)
