@@ -874,11 +874,7 @@ LINES = [
             ("len(b) * (variance + ridge)", "(variance + ridge)", "test_denoising least_squares"),
             ("np.diag(ridge / variances)", "np.diag(ridge * variances)", "test_denoising conditional"),
             ("np.where(noisy == GREY, clipped, noisy) if", "clipped if", "test_denoising clipped"),
-            (
-                "name for name in outputs if name not in MODELS",
-                "name for name in outputs",
-                "test_denoising best_baseline",
-            ),
+            ("noise, tuning, scaled(held_out))", "noise, noisy, scaled(test))", "test_denoising best_baseline"),
         ],
         "experiments/memorising.py": [
             ("noise[index] * jax", "0 * noise[index] * jax", "test_memorising noise"),
