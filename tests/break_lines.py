@@ -888,6 +888,7 @@ LINES = [
         ],
         "experiments/harness/recipe.py": [
             ("leaf.ndim > 1", "leaf.ndim > 0", "test_averaging decay"),
+            ("int(share * steps)", "int(share)", "test_run share_of_the_steps"),
         ],
         "experiments/harness/run.py": [
             ("vj.averaged_variables(state), self.data.test", "state.variables, self.data.test", "test_run averaged"),
