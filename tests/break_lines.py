@@ -880,6 +880,7 @@ LINES = [
             ("noise[index] * jax", "0 * noise[index] * jax", "test_memorising noise"),
             (" + jnp.sum(z**2) / 2", "", "test_memorising prior"),
             ("distances[path] = np.inf", "distances[path[-1]] = np.inf", "test_memorising chain"),
+            ("if config.devices.mesh() is not None:", "if False:", "test_memorising refused"),
             ("[jnp.sin(angles), jnp.cos(angles)]", "[angles, jnp.cos(angles)]", "test_memorising period"),
         ],
         "experiments/harness/options.py": [
