@@ -11,7 +11,7 @@ Labels are used for the scores alone: clusters are matched to classes one to one
 (Hungarian assignment), and NMI and ARI need no match. All scores are those of the test split.
 
 `--epochs` is the number for the autoencoder and the VAE with the prior N(0, I), 30 by default; the VAE with the mixture
-prior gets three times as many, after the autoencoder's.
+prior gets twice as many, after the autoencoder's.
 """
 
 from collections.abc import Mapping
