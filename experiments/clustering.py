@@ -267,9 +267,8 @@ def draws_of_clusters(key: jax.Array, trained: Trained, assigned: np.ndarray, la
         f"{counts[:, k].argmax()}: {counts[:, k].max() / counts[:, k].sum():.0%}" if counts[:, k].any() else "empty"
         for k in order
     ]
-    text = "Labels: most frequent class among the images of the component, and its share"
-    title = f"E[x|z] of draws from each component of the prior. {text}\n{label}"
-    return vj.plot.sheets([("", images)], DRAWS, 1, title, shares)
+    text = "E[x|z] of draws from each component; labels: most frequent class of its images, and its share"
+    return vj.plot.sheets([("", images)], DRAWS, 1, f"{text}\n{label}", shares)
 
 
 if __name__ == "__main__":
