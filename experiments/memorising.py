@@ -422,7 +422,6 @@ def draw_line(memories: Mapping[str, Memory], images: vj.Split, title: str) -> F
     x, unit = pixels(images), np.sqrt(np.prod(images.event_shape))
     labels = np.full(len(x), 9) if images.labels is None else images.labels % len(vj.plot.CLASS_COLOURS)
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-    figure.supylabel("RMS distance to the nearest stored image", fontsize="medium")
     grid = figure.subplots(2, 2, sharey="col", width_ratios=(1, 1.2))
     for name, (left, right) in zip(ENCODERS, grid, strict=True):
         memory = memories[f"{name} on a line"]
@@ -430,6 +429,7 @@ def draw_line(memories: Mapping[str, Memory], images: vj.Split, title: str) -> F
         left.plot(path, vj.nearest_distance(memory(path), x) / unit, color="black", linewidth=1)
         left.scatter(memory.codes, errors, c=np.array(vj.plot.CLASS_COLOURS)[labels], s=28, zorder=3)
         left.set_title(name, fontsize="medium")
+        left.set_ylabel("RMS distance to the\nnearest stored image", fontsize="small")
         sheet = shown(memory, images)
         vj.plot.draw_images(right, sheet, len(sheet) // 2)
         right.set_yticks(sheet.shape[1] * np.array([0.5, 1.5]), ("stored", "decoded"))
