@@ -2,8 +2,8 @@
 
 One class: a model is trained on the images of one digit, and the other nine digits of the test split are the anomalies.
 `--leave-one-out`: a model is trained on nine digits, and the tenth is the anomaly. This is harder, because the usual
-images vary more. Each digit has a turn. A score orders the test images from usual to unusual, and its AUROC is the
-probability that an anomaly is less usual than a usual image. The scores of the VAE are
+images vary more. This is repeated for each digit. A score orders the test images from usual to unusual, and its AUROC
+is the probability that an anomaly is less usual than a usual image. The scores of the VAE are
 
 * the squared error of the reconstruction at the posterior mean;
 * the negative ELBO, and -log p(x) by importance sampling (Burda et al., 2016), minus the entropy of the grey pixels,
@@ -11,7 +11,8 @@ probability that an anomaly is less usual than a usual image. The scores of the 
 * the likelihood ratio (Ren et al., 2019): -log p(x) minus that of a background model, trained on perturbed images.
 
 Images with little ink have small errors whatever they show, so that a 1 looks usual to each model. Three scores are
-therefore also divided by a power of the ink, the sum of the pixels in [0, 1]: both of the VAE, and the error of PCA.
+therefore also divided by a power of the ink, the sum of the pixels in [0, 1]: the squared error and -log p(x) of the
+VAE, and the squared error of PCA.
 
 All digits have the same latent size, number of steps, rate of the perturbation, correction for the ink, default score
 and settings of the baselines. These were chosen by the AUROC of some digits on part of the last 10,000 training images,
@@ -60,7 +61,7 @@ class Config(Options):
     leave_one_out: bool = False
     """Train on all digits but one, which is the anomaly, instead of training on one digit."""
     digits: tuple[int, ...] | None = None
-    """Digits that have a turn. The default is each label of the data set."""
+    """Digits for which the experiment is repeated. The default is all labels of the data set."""
     latent_dim: int = 16
     """Number of latent dimensions."""
     hidden: tuple[int, ...] = (256, 128)
@@ -76,7 +77,8 @@ class Config(Options):
     svm_images: int = 2_000
     """Largest number of training images of the one-class SVM, whose time grows with their square."""
     score: str = "log_px_by_ink"
-    """Score that selects the images of the picture."""
+    """Score that selects the images of the picture: error, error_by_ink, elbo, log_px, log_px_by_ink, ratio, pca,
+    pca_by_ink, forest or svm."""
     out: Path = Path("runs/anomaly_detection")
     """Folder for the report and the pictures."""
     training: TrainingOptions = TrainingOptions(learning_rate=2e-3)
@@ -117,7 +119,7 @@ def main(config: Config) -> Report:
     run = Run.start(name, config, epochs=epochs, batch_size=128, stand_in_steps=stand_in_steps)
     digits = checked_digits(run.data, config)
     usual = usual_images(run.data.train, digits, config.leave_one_out)
-    training = Training.of(run, config, len(usual[digits[0]]))
+    training = make_training(run, config, len(usual[digits[0]]))
     task = "one digit left out" if config.leave_one_out else "one class"
     test, label = run.data.test, f"{task}, {run.where}"
     scores: dict[int, Scores] = {}
@@ -129,12 +131,13 @@ def main(config: Config) -> Report:
         for name, score in scores[digit].items():
             auroc[name][digit] = area(score, is_anomaly(test, digit, config.leave_one_out))
         print(f"{task} {digit}: " + ", ".join(f"{name} {of_digit[digit]:.3f}" for name, of_digit in auroc.items()))
-    found = {name: summary(of_digit) for name, of_digit in auroc.items()}
-    print("\n".join(row(SCORES[name], numbers) for name, numbers in found.items()))
-    run.save("scores", dot_chart(found, f"AUROC of each digit (the lowest is named) and their mean\n{label}"))
-    run.save("images", extremes(scores, test, config, f"A row for each model, by {SCORES[config.score]}; {label}"))
+    results = {name: summary(of_digit) for name, of_digit in auroc.items()}
+    print("\n".join(table_line(SCORES[name], numbers) for name, numbers in results.items()))
+    run.save("scores", dot_chart(results, f"AUROC; small: digits, the lowest one numbered; large: mean\n{label}"))
+    text = f"Test images ranked by {SCORES[config.score]}; one row per digit of the training images"
+    run.save("images", extremes(scores, test, config, f"{text}\n{label}"))
     sizes = {"training_images_of_a_model": len(usual[digits[0]]), "steps_of_a_model": training.steps}
-    return run.report({"label": f"AUROC, {label}", "samples": config.samples, **sizes, "auroc": found})
+    return run.report({"label": f"AUROC, {label}", "samples": config.samples, **sizes, "auroc": results})
 
 
 def completed(config: Config) -> Config:
@@ -156,7 +159,7 @@ def completed(config: Config) -> Config:
 
 
 def checked_digits(data: vj.Dataset, config: Config) -> tuple[int, ...]:
-    """The digits that have a turn; raises `InputError` unless both splits have images of them and of others."""
+    """The digits of the experiment; raises `InputError` unless both splits have images of them and of others."""
     splits = {"training": data.train.labels, "test": data.test.labels}
     if any(labels is None for labels in splits.values()):
         raise vj.InputError(f"the images of {data.name} have no labels; expected one label per image, as MNIST has")
@@ -196,15 +199,6 @@ class Training:
     batch_size: int
     steps: int
 
-    @classmethod
-    def of(cls, run: Run, config: Config, images: int) -> "Training":
-        """The training on this number of images."""
-        batch_size = min(run.batch_size, images)
-        steps = run.epochs * (images // batch_size)
-        vae = vj.mlp_vae(run.data.event_shape, config.latent_dim, config.hidden)
-        optimizer = averaged_adamw(config.training.learning_rate, config.training.weight_decay, steps)
-        return cls(run, vae, optimizer, vj.make_train_step(vae, vj.ELBO(), optimizer), batch_size, steps)
-
     def __call__(self, key: jax.Array, images: vj.Split, transform: Any, title: str) -> Variables:
         """Train a model, and return its variables with averaged parameters."""
         self.vae.require_data(images, transform)
@@ -222,6 +216,15 @@ class Training:
         return vj.averaged_variables(state)
 
 
+def make_training(run: Run, config: Config, images: int) -> Training:
+    """The training on this number of images."""
+    batch_size = min(run.batch_size, images)
+    steps = run.epochs * (images // batch_size)
+    vae = vj.mlp_vae(run.data.event_shape, config.latent_dim, config.hidden)
+    optimizer = averaged_adamw(config.training.learning_rate, config.training.weight_decay, steps)
+    return Training(run, vae, optimizer, vj.make_train_step(vae, vj.ELBO(), optimizer), batch_size, steps)
+
+
 def vae_scores(
     key: jax.Array, training: Training, usual: vj.Split, test: vj.Split, config: Config, title: str
 ) -> Scores:
@@ -232,8 +235,8 @@ def vae_scores(
     x = vj.transform_all(keys[2], test, transform=vj.Scale())
     terms = vj.evaluate(keys[3], vae, variables, test, transform=vj.Scale())
     log_px, of_background = (
-        np.asarray(vj.log_likelihood(own, vae, of, x, config.samples), np.float64)
-        for own, of in ((keys[4], variables), (keys[5], background))
+        np.asarray(vj.log_likelihood(own_key, vae, trained, x, config.samples), np.float64)
+        for own_key, trained in ((keys[4], variables), (keys[5], background))
     )
     mean = vj.encode_all(keys[6], vae, variables, test, transform=vj.Scale()).mean
     error = squared_error(x, vj.decode_all(vae, variables, mean))
@@ -301,7 +304,7 @@ def summary(of_digit: Mapping[int, float]) -> dict[str, Any]:
     return {"mean": float(np.mean(values)), "deviation_of_digits": deviation, "of_digit": dict(of_digit)}
 
 
-def row(name: str, numbers: Mapping[str, Any]) -> str:
+def table_line(name: str, numbers: Mapping[str, Any]) -> str:
     """The line of a score in the printed table."""
     lowest = min(numbers["of_digit"], key=numbers["of_digit"].get)
     return (
@@ -310,19 +313,19 @@ def row(name: str, numbers: Mapping[str, Any]) -> str:
     )
 
 
-def dot_chart(found: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+def dot_chart(results: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     """Plot the AUROC of each digit, and the mean, by score; the baselines have another colour."""
-    figure = Figure(figsize=(6.8, 0.36 * len(found) + 1.2), layout="constrained")
+    figure = Figure(figsize=(6.8, 0.36 * len(results) + 1.2), layout="constrained")
     axes = figure.subplots()
-    for place, (name, numbers) in enumerate(found.items()):
+    for place, (name, numbers) in enumerate(results.items()):
         of_digit, colour = numbers["of_digit"], vj.plot.COLOURS[1 if "VAE" in SCORES[name] else 0]
         axes.plot(list(of_digit.values()), [place] * len(of_digit), "o", color=colour, alpha=0.4, markersize=4)
         axes.plot(numbers["mean"], place, "o", color=colour, markersize=9, markeredgecolor="white")
         lowest = min(of_digit, key=lambda digit: of_digit[digit])
         axes.annotate(f"{lowest} ", (of_digit[lowest], place), ha="right", va="center", size=8)
         axes.annotate(f"{numbers['mean']:.3f}", (1.02, place), xycoords=("axes fraction", "data"), va="center")
-    axes.set_yticks(range(len(found)), [SCORES[name] for name in found])
-    axes.set(xlabel="AUROC", ylim=(len(found) - 0.5, -0.5))
+    axes.set_yticks(range(len(results)), [SCORES[name] for name in results])
+    axes.set(xlabel="AUROC", ylim=(len(results) - 0.5, -0.5))
     axes.grid(axis="x", alpha=0.3)
     axes.text(1.02, 1.01, "mean", transform=axes.transAxes, va="bottom")
     figure.suptitle(title, fontsize="medium")

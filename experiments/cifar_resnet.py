@@ -26,6 +26,7 @@ from harness.run import Report, Run, run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
+from vae_jax.errors import require_different
 
 GAUSSIAN = {
     "shared": vj.LearnedGaussian(0.1),
@@ -73,10 +74,9 @@ class Config(Options):
 
 def main(config: Config) -> Report:
     """Train a model with each likelihood, fit probabilistic PCA, and write the pictures and the report."""
-    if not config.models or set(config.models) - LIKELIHOODS.keys():
-        raise vj.InputError(
-            f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(LIKELIHOODS)}"
-        )
+    require_different(models=config.models)
+    if set(config.models) - LIKELIHOODS.keys():
+        raise vj.InputError(f"models are {', '.join(config.models)}; expected some of {', '.join(LIKELIHOODS)}")
     run = Run.start("cifar_resnet", config, native="cifar10", epochs=3, batch_size=64, small=0, stand_in_steps=500)
     most = min(len(run.data.train), int(np.prod(run.data.event_shape))) - 1
     if config.latent_dim > most:

@@ -5,10 +5,13 @@ autoencoder and of a VAE, and k-means to the pixels as well. The last model is t
 with a mixture of Gaussians as its prior, which starts from the autoencoder and from the mixture of its encodings, and
 is trained end to end. The layers of 500, 500 and 2,000 are theirs. The autoencoder is a denoising one (Vincent et al.,
 2010): in training, a fifth of its input pixels are 0, as in Xie et al. (2016). The Gaussians of Jiang et al. are
-diagonal; these have full covariances, so that the prior starts as the very mixture that was fitted.
+diagonal; these have full covariances, as the fitted mixture does, so that the prior starts as that mixture.
 
-The label of an image serves for the scores alone: clusters are matched to classes one to one such that the accuracy is
-greatest (Hungarian assignment), and NMI and ARI need no match. All scores are those of the test split.
+Labels are used for the scores alone: clusters are matched to classes one to one such that the accuracy is greatest
+(Hungarian assignment), and NMI and ARI need no match. All scores are those of the test split.
+
+`--epochs` is the number for the autoencoder and the VAE with the prior N(0, I), 30 by default; the VAE with the mixture
+prior gets twice as many, after the autoencoder's.
 """
 
 from collections.abc import Mapping
@@ -74,7 +77,7 @@ def main(config: Config) -> Report:
     """Train the models, cluster the images in each space, and write the picture and the report."""
     run = Run.start("clustering", config, epochs=30, stand_in_steps=1_000)
     clusters, labels = clusters_and_labels(run.data, config)
-    keys = jax.random.split(run.key, 6)
+    keys = jax.random.split(run.key, 7)
     shape = run.data.event_shape
     autoencoder = run.train(
         keys[0],
@@ -103,7 +106,7 @@ def main(config: Config) -> Report:
     numbers["mixture_vae"] = {"prior": scores(labels, assigned)}
     label = f"{run.where}, {clusters} clusters, {config.latent_dim} latents, {len(labels):,} test images"
     print(table(numbers, label))
-    run.save("draws", draws_of_clusters(jax.random.fold_in(run.key, 6), trained, assigned, labels, label))
+    run.save("draws", draws_of_clusters(keys[6], trained, assigned, labels, label))
     curve = [record["test_negative_elbo"] for record in trained.history]
     bound = {"label": run.label(), "test_negative_elbo": curve}
     return run.report({"label": label, "scores": numbers, "mixture_vae": bound})
@@ -279,8 +282,8 @@ def draws_of_clusters(key: jax.Array, trained: Trained, assigned: np.ndarray, la
         f"{counts[:, k].argmax()}: {counts[:, k].max() / counts[:, k].sum():.0%}" if counts[:, k].any() else "empty"
         for k in order
     ]
-    title = f"E[x|z] of draws from each component of the prior; left, the most frequent class among its images\n{label}"
-    return vj.plot.sheets([("", images)], DRAWS, 1, title, shares)
+    text = "E[x|z] of draws from each component; labels: most frequent class of its images, and its share"
+    return vj.plot.sheets([("", images)], DRAWS, 1, f"{text}\n{label}", shares)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 A denoising autoencoder (Vincent et al., 2008) and a denoising VAE (Im et al., 2017) are trained to return clean images,
 one model for all kinds of noise; a VAE (Kingma and Welling, 2014) is trained on clean images alone. The VAEs are
-trained for a quarter of the epochs. The outputs, E[x|z] at the mean of q(z|noisy image), are compared with
+trained for a quarter of the epochs, which takes less time, so they are not to be compared with the autoencoder. The
+outputs, E[x|z] at the mean of q(z|noisy image), are compared with
 
 * the best linear denoiser: for Gaussian noise the Wiener filter with the full covariance of the training images, for
   salt and pepper least squares on noisy and clean training images, for a missing block the conditional mean of a
@@ -10,9 +11,9 @@ trained for a quarter of the epochs. The outputs, E[x|z] at the mean of q(z|nois
 * the projection on principal components, a median filter, non-local means (Buades et al., 2005), and total variation
   (Chambolle, 2004).
 
-The strength of each of these is chosen for each kind of noise on training images that no model is fitted to. All
-methods are measured on the same test images by PSNR (peak 1, outputs clipped to [0, 1], mean over the images) and SSIM
-(Wang et al., 2004). The place of a missing block is known, so every method keeps the other pixels.
+The strength of each of these, and the best of them, are chosen for each kind of noise on training images that no model
+is fitted to. All methods are measured on the same test images by PSNR (peak 1, outputs clipped to [0, 1], mean over the
+images) and SSIM (Wang et al., 2004). The place of a missing block is known, so every method keeps the other pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,10 +37,10 @@ MODELS = {
     "denoising VAE": vj.DiagonalGaussian,
     "denoising autoencoder": vj.Delta,
 }
-CLEAN, _, BEST = MODELS  # the model of clean images, and the one that is compared with the best baseline
+CLEAN, _, COMPARED = MODELS  # the model of clean images, and the one that is compared with the best baseline
 VAE_SHARE = 0.25  # number of epochs of each VAE, as a share of those of the autoencoder
 FEATURES = (32, 64, 128)  # numbers of channels of the encoders of colour images
-HELD_OUT = 200  # largest number of training images on which the strength of a baseline is chosen
+HELD_OUT = 200  # largest number of training images on which the baselines are tuned
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # variances that a linear denoiser adds in each direction
 DIMENSIONS = (4, 8, 12, 16, 20, 25, 30, 40, 50, 60, 80, 100, 125, 150, 200, 250, 300)  # of PCA
 SIZES = (3, 5, 7)  # sides of a median filter, in pixels
@@ -137,23 +138,16 @@ def main(config: Config) -> Report:
     test = run.data.test[np.linspace(0, len(run.data.test) - 1, count).astype(int)]
     label = f"{run.where}, {count:,} test images"
     print(f"{label}: PSNR in dB, SSIM, strength")
-    pca, found, sheets = fit_pca(run), {}, []
+    pca, results, sheets = fit_pca(run), {}, []
     for key, noise in zip(jax.random.split(noise_key, len(kinds)), kinds, strict=True):
-        test_key, held_out_key, train_key = jax.random.split(key, 3)
-        noisy, noisy_held_out = noisy_images(test_key, test, noise), noisy_images(held_out_key, held_out, noise)
-        outputs, strengths = {"noisy image": restored(noise, noisy, noisy)}, {}
-        for name, (denoise, grid) in baselines(train_key, noise, run.data.train, pca).items():
-            strengths[name] = best_strength(denoise, grid, noise, noisy_held_out, scaled(held_out))
-            outputs[name] = restored(noise, noisy, denoise(noisy, strengths[name]))
-        for name, (vae, variables) in models.items():
-            outputs[name] = restored(noise, noisy, vae.reconstruct(variables, noisy).mean)
-        numbers = found[str(noise)] = measure(outputs, scaled(test), strengths)
+        outputs, strengths, best = denoise_all(key, noise, run.data.train, held_out, test, models, pca)
+        numbers = results[str(noise)] = measure(outputs, scaled(test), strengths, best)
         print_table(str(noise), numbers)
-        rows = (scaled(test), outputs["noisy image"], outputs[numbers["best_baseline"]], outputs[BEST])
-        sheets.append((headline(str(noise), numbers), np.concatenate([row[:SHOWN] for row in rows])))
+        shown = (scaled(test), outputs["noisy image"], outputs[best], outputs[COMPARED])
+        sheets.append((headline(str(noise), numbers), np.concatenate([images[:SHOWN] for images in shown])))
     run.save("images", pictures(sheets, f"Test images, the best baseline and the denoising autoencoder; {run.where}"))
-    run.save("psnr", chart(found, f"PSNR of denoised images, mean and standard error; {label}"))
-    return run.report({"label": f"{label}, PSNR in dB", "images": count, "tuned_on": len(held_out), "noise": found})
+    run.save("psnr", chart(results, f"PSNR of denoised images, mean and standard error; {label}"))
+    return run.report({"label": f"{label}, PSNR in dB", "images": count, "tuned_on": len(held_out), "noise": results})
 
 
 def require_levels(config: Config) -> None:
@@ -214,6 +208,31 @@ def train(
         **run.devices,
     )
     return vae, vj.averaged_variables(state)
+
+
+def denoise_all(
+    key: jax.Array,
+    noise: Noise,
+    train: vj.Split,
+    held_out: vj.Split,
+    test: vj.Split,
+    models: Mapping[str, tuple[vj.VAE, dict[str, Any]]],
+    pca: Any,
+) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+    """Denoise the test images by every method.
+
+    Returns:
+      The outputs of each method, the strength of each baseline, and the baseline that is best on the held-out images.
+    """
+    test_key, held_out_key, train_key = jax.random.split(key, 3)
+    noisy, tuning = noisy_images(test_key, test, noise), noisy_images(held_out_key, held_out, noise)
+    outputs, strengths, scores = {"noisy image": restored(noise, noisy, noisy)}, {}, {}
+    for name, (denoise, grid) in baselines(train_key, noise, train, pca).items():
+        strengths[name], scores[name] = best_strength(denoise, grid, noise, tuning, scaled(held_out))
+        outputs[name] = restored(noise, noisy, denoise(noisy, strengths[name]))
+    for name, (vae, variables) in models.items():
+        outputs[name] = restored(noise, noisy, vae.reconstruct(variables, noisy).mean)
+    return outputs, strengths, max(scores, key=scores.__getitem__)
 
 
 def noisy_images(key: jax.Array, split: vj.Split, noise: Noise) -> np.ndarray:
@@ -307,9 +326,12 @@ def projection(pca: Any) -> Denoiser:
     return denoise
 
 
-def best_strength(denoise: Denoiser, grid: Sequence[Any], noise: Noise, noisy: np.ndarray, clean: np.ndarray) -> Any:
-    """The strength with the highest mean PSNR of the restored images."""
-    return max(grid, key=lambda strength: psnr(restored(noise, noisy, denoise(noisy, strength)), clean).mean())
+def best_strength(
+    denoise: Denoiser, grid: Sequence[Any], noise: Noise, noisy: np.ndarray, clean: np.ndarray
+) -> tuple[Any, float]:
+    """The strength with the highest mean PSNR of the restored images, and this mean."""
+    means = {strength: psnr(restored(noise, noisy, denoise(noisy, strength)), clean).mean() for strength in grid}
+    return max(means.items(), key=lambda pair: pair[1])
 
 
 def restored(noise: Noise, noisy: np.ndarray, outputs: Any) -> np.ndarray:
@@ -348,17 +370,18 @@ def ssim(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return similarity.reshape(clean.shape)[:, edge:-edge, edge:-edge].mean(axis=(1, 2, 3))
 
 
-def measure(outputs: Mapping[str, np.ndarray], clean: np.ndarray, strengths: Mapping[str, Any]) -> dict[str, Any]:
+def measure(
+    outputs: Mapping[str, np.ndarray], clean: np.ndarray, strengths: Mapping[str, Any], best: str
+) -> dict[str, Any]:
     """PSNR, SSIM and strength of each method, the best baseline, and the gain of the autoencoder over it."""
     of_images = {name: psnr(images, clean) for name, images in outputs.items()}
-    best = max((name for name in outputs if name not in MODELS), key=lambda name: of_images[name].mean())
     methods = {
         name: with_error("psnr", of_images[name]) | with_error("ssim", ssim(images, clean))
         for name, images in outputs.items()
     }
     for name, strength in strengths.items():
         methods[name]["strength"] = strength
-    return {"best_baseline": best, **with_error("gain", of_images[BEST] - of_images[best]), "methods": methods}
+    return {"best_baseline": best, **with_error("gain", of_images[COMPARED] - of_images[best]), "methods": methods}
 
 
 def with_error(name: str, values: np.ndarray) -> dict[str, Any]:
@@ -370,7 +393,7 @@ def with_error(name: str, values: np.ndarray) -> dict[str, Any]:
 def headline(noise: str, numbers: Mapping[str, Any]) -> str:
     """The kind of noise, the PSNR of the best baseline and of the autoencoder, and the difference."""
     best = numbers["best_baseline"]
-    one, other = (numbers["methods"][name]["psnr"] for name in (best, BEST))
+    one, other = (numbers["methods"][name]["psnr"] for name in (best, COMPARED))
     gain = f"{numbers['gain']:+.2f} \N{PLUS-MINUS SIGN} {numbers['gain_standard_error']:.2f}"
     return f"{noise}: {best} {one:.2f} dB, autoencoder {other:.2f} dB ({gain})"
 
@@ -378,10 +401,10 @@ def headline(noise: str, numbers: Mapping[str, Any]) -> str:
 def print_table(noise: str, numbers: Mapping[str, Any]) -> None:
     """Print the numbers of a kind of noise, a line for each method."""
     print(headline(noise, numbers))
-    for name, row in numbers["methods"].items():
+    for name, method in numbers["methods"].items():
         print(
-            f"  {name:22} {row['psnr']:6.2f} +- {row['psnr_standard_error']:.2f}   {row['ssim']:.3f} +- "
-            f"{row['ssim_standard_error']:.3f}   {row.get('strength', '')}"
+            f"  {name:22} {method['psnr']:6.2f} +- {method['psnr_standard_error']:.2f}   {method['ssim']:.3f} +- "
+            f"{method['ssim_standard_error']:.3f}   {method.get('strength', '')}"
         )
 
 
@@ -395,14 +418,14 @@ def pictures(sheets: Sequence[tuple[str, np.ndarray]], title: str) -> Figure:
     return figure
 
 
-def chart(found: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+def chart(results: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     """The PSNR of each method as points, in a panel for each kind of noise."""
-    figure = Figure(figsize=(1.6 + 1.9 * len(found), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for (noise, numbers), axes in zip(found.items(), panels, strict=True):
-        for place, (name, row) in enumerate(numbers["methods"].items()):
+    figure = Figure(figsize=(1.6 + 1.9 * len(results), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    for (noise, numbers), axes in zip(results.items(), panels, strict=True):
+        for place, (name, method) in enumerate(numbers["methods"].items()):
             colour = vj.plot.COLOURS[0 if name in MODELS else 1]
-            axes.errorbar(row["psnr"], place, xerr=row["psnr_standard_error"], fmt="o", color=colour)
+            axes.errorbar(method["psnr"], place, xerr=method["psnr_standard_error"], fmt="o", color=colour)
         axes.set_title(noise, fontsize="medium")
         axes.set(yticks=range(len(numbers["methods"])), yticklabels=numbers["methods"], xlabel="PSNR (dB)")
         axes.margins(x=0.1)

@@ -3,8 +3,8 @@
 Two VAEs are trained: one of binary pixels (p(x|z) is Bernoulli) on dynamically binarised images, and one of grey bytes
 (p(x|z) is a mixture of discretised logistics). `vj.compress` writes the test images to a file by bits-back coding
 (Townsend et al., 2019), once statically binarised and once grey, and `vj.decompress` reads them back. The length of the
-file, with its header and the initial bits, is compared with the negative ELBO, which it cannot be much shorter or
-longer than, and with -log p(x), which it would have without the gap of the bound.
+file, with its header and the initial bits, is compared with the negative ELBO, which is its expected length up to
+rounding, and with -log p(x), the length of an ideal code.
 
 The general compressors get the pixels of all images in one piece; binary pixels as one bit each or one byte each,
 whichever is shorter. The image formats get one image at a time, or mosaics of 100 images.
@@ -24,9 +24,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from harness.options import Options, TrainingOptions
-from harness.recipe import Trained
+from harness.recipe import Trained, kl_warm_up
 from harness.run import Report, Run, run_script
 from matplotlib.figure import Figure
 from PIL import Image
@@ -82,16 +81,17 @@ def main(config: Config) -> Report:
         "binary": Kind(vj.Bernoulli(), vj.StaticBinarize(0), vj.Binarize(), 1),
         "grey": Kind(vj.MixtureOfLogistics(config.components), vj.Scale(), vj.Scale(), 1 / 4),
     }
-    found, costs = {}, {}
+    results, costs = {}, {}
     for key, (name, kind) in zip(jax.random.split(run.key, len(kinds)), kinds.items(), strict=True):
         train_key, measure_key, pixel_key = jax.random.split(key, 3)
         trained = train(train_key, kind, run, config, name)
-        found[name] = measure(measure_key, name, kind, trained, run, config)
+        results[name] = measure(measure_key, name, kind, trained, run, config)
         costs[name] = cost_of_pixels(pixel_key, trained, levels_of(run.data.test, kind)[:SHOWN])
-        print(table(name, found[name]))
-    run.save("rates", bars(found, f"The test images of {run.where}, in bits per pixel"))
-    run.save("bits", maps(costs, f"Bits of each pixel given z, and of z, of test images; {run.where}"))
-    return run.report({"label": f"bits per pixel, {run.where}", "samples": config.samples, "kinds": found})
+        print(table(name, results[name]))
+    run.save("rates", bars(results, f"The test images of {run.where}, in bits per pixel"))
+    text = "Cost of test images: -log2 p(x|z) of each pixel; below, the sum over pixels + KL of z"
+    run.save("bits", maps(costs, f"{text}; {run.where}"))
+    return run.report({"label": f"bits per pixel, {run.where}", "samples": config.samples, "kinds": results})
 
 
 def train(key: jax.Array, kind: Kind, run: Run, config: Config, title: str) -> Trained:
@@ -105,11 +105,10 @@ def train(key: jax.Array, kind: Kind, run: Run, config: Config, title: str) -> T
         likelihood=kind.likelihood,
     )
     run = replace(run, epochs=max(1, int(kind.share * run.epochs)))
-    warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(KL_WARM_UP * run.steps)))
     return run.train(
         key,
         vae,
-        vj.ELBO(beta=warm_up),
+        vj.ELBO(beta=kl_warm_up(KL_WARM_UP, run.steps)),
         transform=kind.transform,
         train_transform=kind.train_transform,
         title=title,
@@ -225,25 +224,25 @@ def cost_of_pixels(key: jax.Array, trained: Trained, images: np.ndarray) -> tupl
     return x, np.asarray(of_pixels[..., 0, 0]) / np.log(2), np.asarray(kl) / np.log(2)
 
 
-def table(name: str, found: dict[str, Any]) -> str:
+def table(name: str, numbers: dict[str, Any]) -> str:
     """The numbers of one kind of pixels, as text."""
-    speed = found["images_per_second"]
+    speed = numbers["images_per_second"]
     rates = {
-        "vj.compress": found["bits_per_pixel"],
-        "-ELBO": found["negative_elbo"]["mean"],
-        "-log p(x)": found["negative_log_px"]["mean"],
-    } | found["others"]
+        "vj.compress": numbers["bits_per_pixel"],
+        "-ELBO": numbers["negative_elbo"]["mean"],
+        "-log p(x)": numbers["negative_log_px"]["mean"],
+    } | numbers["others"]
     lines = [
-        f"{name} pixels, bits per pixel: {found['bytes']:,} bytes, {found['rate_over_negative_elbo']:.4f} of -ELBO"
+        f"{name} pixels, bits per pixel: {numbers['bytes']:,} bytes, {numbers['rate_over_negative_elbo']:.4f} of -ELBO"
     ]
     lines += [f"  {method:<14} {rate:.4f}" for method, rate in rates.items()]
     return "\n".join([*lines, f"  {speed['compress']:.0f} images/s compressed, {speed['decompress']:.0f} decompressed"])
 
 
-def bars(found: dict[str, dict[str, Any]], title: str) -> Figure:
+def bars(results: dict[str, dict[str, Any]], title: str) -> Figure:
     """A bar for each compressor, with -ELBO as a line."""
     figure = Figure(figsize=(9.2, 3.6), layout="constrained")
-    for axes, (name, numbers) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+    for axes, (name, numbers) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
         rates = dict(sorted(numbers["others"].items(), key=lambda item: -item[1])) | {"VAE": numbers["bits_per_pixel"]}
         colours = [vj.plot.COLOURS[5]] * (len(rates) - 1) + [vj.plot.COLOURS[0]]
         shown = axes.barh(list(rates), list(rates.values()), color=colours)
@@ -269,7 +268,7 @@ def maps(costs: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], title: str
         for column in range(len(x)):
             above[column].imshow(x[column, ..., 0], cmap="gray_r", vmin=0, vmax=1)
             shown = below[column].imshow(bits[column], cmap="magma_r", vmin=0, vmax=most)
-            below[column].set_xlabel(f"{bits[column].sum():.0f} + {kl[column]:.0f}", fontsize="small")
+            below[column].set_xlabel(f"{bits[column].sum():.0f} + {kl[column]:.0f} bits", fontsize="small")
         above[0].set_ylabel(name)
         below[0].set_ylabel("bits")
         figure.colorbar(shown, ax=list(below), label="bits per pixel", pad=0.01)

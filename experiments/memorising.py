@@ -7,11 +7,11 @@
 4. An encoder computes the codes, also those of new images: an autoencoder, or a VAE (Kingma and Welling, 2014).
 
 The stored images do not determine what a decoder returns half-way between two codes: two decoders that store the same
-images at the same codes, from different initial weights, disagree there. Noise that is added to the code in training
-determines it as far as it reaches. The optimal decoder then returns the mean of the images, weighted by the density of
-their noise at the code, at the cost of a larger error of the stored images. A VAE learns the amount of noise for each
-image. At last the code is a single number, and the decoder receives sines and cosines of it (Tancik et al., 2020), so
-that it can store many images on a line: capacity against regularity.
+images at the same codes, from different initial weights, disagree there. Noise added to the code in training decides
+what is decoded near the code: the optimal decoder returns the mean of the images, weighted by the density of their
+noise there. The price is a larger error of the stored images. A VAE learns the amount of noise for each image. In the
+last part the code is one number, and the decoder receives its sines and cosines (Tancik et al., 2020), so that many
+images fit on a line.
 
 All errors are root mean squares, over the pixels, of the difference of two images in [0, 1].
 """
@@ -33,7 +33,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.errors import require_not_negative, require_positive_int
+from vae_jax.errors import require_different, require_positive, require_positive_int
 
 HIDDEN = (128, 256)  # widths of the decoders; the encoders have them in reverse order
 FREQUENCIES = 16  # number of sines and of cosines of a one-dimensional code
@@ -62,8 +62,8 @@ class Config(Options):
     code_dim: int = 2
     """Length of the codes that are learned or encoded."""
     noise: tuple[float, ...] = (0.1, 0.3, 1.0)
-    """Standard deviations of the noise that is added to learned codes in training, beside codes without noise. The
-    codes have the prior N(0, I)."""
+    """Standard deviations of the noise that is added to learned codes in training, all above 0; codes without noise are
+    learned in any case. The codes have the prior N(0, I)."""
     out: Path = Path("runs/memorising")
     """Folder for the report and the pictures."""
     training: TrainingOptions = TrainingOptions(learning_rate=2e-3)
@@ -142,18 +142,20 @@ def main(config: Config) -> Report:
     print("\n".join([label, *table(growth, between)]))
     levels = {"0": between[LEARNED]} | {f"{sigma:g}": between[noisy(sigma)] for sigma in config.noise}
     run.save("numbers", draw_numbers(growth, levels, f"{run.where}; bands: one standard error"))
-    ones = {str(count): (pixels(images[:count]).mean(axis=0), each_way[count][ONES]) for count in counts}
-    run.save("steps", draw_steps(ones, memories, few, config, f"Codes of {len(few)} stored images, {run.where}"))
-    run.save("line", draw_line(memories, few, f"{len(few)} images stored on a line, {run.where}"))
+    text = f"{run.where}; decoded at the codes and half-way between them"
+    sigma = config.noise[-2:][0]  # the last level leaves little of the images
+    run.save("steps", draw_steps(memories, few, noisy(sigma), f"{len(few)} stored images, {text}"))
+    run.save("line", draw_line(memories, few, f"{len(few)} images stored on a line, {text}"))
     return run.report({"label": label, "growth": growth, "between": between})
 
 
 def require_options(config: Config) -> None:
     """Raise `InputError` unless the options can be used with some data."""
-    if not config.noise:
-        raise vj.InputError("noise is empty; expected at least one standard deviation")
+    if config.devices.mesh() is not None:
+        raise vj.InputError("memorising uses one device, because some decoders store one image; leave out --devices")
+    require_different(noise=config.noise)
     require_positive_int(code_dim=config.code_dim, **{f"stored[{i}]": count for i, count in enumerate(config.stored)})
-    require_not_negative(**{f"noise[{i}]": sigma for i, sigma in enumerate(config.noise)})
+    require_positive(**{f"noise[{i}]": sigma for i, sigma in enumerate(config.noise)})
     if config.images < 2:
         raise vj.InputError(f"images is {config.images}; expected at least 2, because neighbouring codes are compared")
 
@@ -185,9 +187,9 @@ def noisy(sigma: float) -> str:
     return f"{LEARNED}, noise {sigma:g}"
 
 
-@partial(jax.jit, static_argnames=("decoder", "recipe"))
+@partial(jax.jit, static_argnames=("decoder", "recipe", "learn_codes"))
 def memorise(
-    key: jax.Array, decoder: nn.Module, codes: Any, images: Any, noise: Any, recipe: Recipe, learn_codes: Any = False
+    key: jax.Array, decoder: nn.Module, codes: Any, images: Any, noise: Any, recipe: Recipe, learn_codes: bool = False
 ) -> tuple[Any, jax.Array]:
     """Train a decoder to return each image at its code, by the cross-entropy of the pixels.
 
@@ -208,7 +210,7 @@ def memorise(
 
     def loss(trained: tuple[Any, jax.Array], key: jax.Array, index: jax.Array) -> jax.Array:
         weights, codes = trained
-        z = jnp.where(learn_codes, codes[index], jax.lax.stop_gradient(codes[index]))
+        z = codes[index] if learn_codes else jax.lax.stop_gradient(codes[index])
         logits = decoder.apply(weights, z + noise[index] * jax.random.normal(key, z.shape))
         nats = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, images[index])) + jnp.sum(z**2) / 2
         return nats / batch
@@ -256,7 +258,7 @@ def store_by_encoder(
         latent_dim=code_dim,
         posterior=posterior,
     )
-    batch, title = min(len(images), recipe.batch_size), f"{name} of {len(images)} images{line * ' on a line'}"
+    batch, title = min(len(images), recipe.batch_size), f"{name} of {len(images)} images{' on a line' if line else ''}"
     optimizer = recipe.optimizer
     state, _ = vj.fit(
         vj.init(init_key, vae, optimizer),
@@ -296,17 +298,17 @@ def errors(memories: Mapping[str, Memory], images: vj.Split, test: vj.Split) -> 
 def store_with_noise(key: jax.Array, run: Run, recipe: Recipe, images: vj.Split, config: Config) -> dict[str, Memory]:
     """Store the images at learned codes with each noise level, by a VAE, and on a line by an autoencoder and a VAE."""
     code_key, learned_key, encoder_key = jax.random.split(key, 3)
+    vae_key, line_key, vae_line_key = jax.random.split(encoder_key, 3)
     x, memories = pixels(images), {}
     codes = jax.random.normal(code_key, (len(x), config.code_dim))
     for sigma in config.noise:  # from the same weights and codes
         own_key = jax.random.clone(learned_key)
         memories[noisy(sigma)] = store(own_key, images.event_shape, codes, x, recipe, sigma, learn=True)
-    kinds: dict[str, Any] = {"VAE": ("VAE", config.code_dim)} | {
-        f"{name} on a line": (name, 1, True) for name in ENCODERS
+    return memories | {
+        "VAE": store_by_encoder(vae_key, run, recipe, images, "VAE", config.code_dim),
+        f"{AUTOENCODER} on a line": store_by_encoder(line_key, run, recipe, images, AUTOENCODER, 1, line=True),
+        "VAE on a line": store_by_encoder(vae_line_key, run, recipe, images, "VAE", 1, line=True),
     }
-    for own_key, (title, kind) in zip(jax.random.split(encoder_key, len(kinds)), kinds.items(), strict=True):
-        memories[title] = store_by_encoder(own_key, run, recipe, images, *kind)
-    return memories
 
 
 def measure(key: jax.Array, memory: Memory, images: np.ndarray, recipe: Recipe) -> dict[str, float]:
@@ -370,14 +372,14 @@ def path_ratio(memory: Memory) -> float:
 def table(growth: Mapping[str, Any], between: Mapping[str, Mapping[str, float]]) -> list[str]:
     """The lines of the printed table."""
     lines = ["error of the stored images, and of the test images for the autoencoder:"]
-    for count, row in growth.items():
-        lines.append(f"  {count} images: " + ", ".join(f"{name} {found['error']:.3f}" for name, found in row.items()))
+    for count, ways in growth.items():
+        lines.append(f"  {count} images: " + ", ".join(f"{name} {means['error']:.3f}" for name, means in ways.items()))
     lines.append(
         "error; half-way distance from the average of the neighbours, and of two decoders; length of the path:"
     )
-    for name, row in between.items():
-        means = (f"{row[part]:.3f} +- {row[f'{part}_standard_error']:.3f}" for part in PARTS)
-        lines.append(f"  {name}: {'; '.join(means)}; {row['path_ratio']:.2f} times the straight one")
+    for name, numbers in between.items():
+        means = (f"{numbers[part]:.3f} +- {numbers[f'{part}_standard_error']:.3f}" for part in PARTS)
+        lines.append(f"  {name}: {'; '.join(means)}; {numbers['path_ratio']:.2f} times the straight one")
     return lines
 
 
@@ -408,29 +410,11 @@ def curve(axes: Axes, rows: Sequence[Mapping[str, float]], part: str, label: str
     axes.fill_between(range(len(rows)), mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
 
 
-def draw_steps(
-    ones: Mapping[str, Any], memories: Mapping[str, Memory], images: vj.Split, config: Config, title: str
-) -> Figure:
+def draw_steps(memories: Mapping[str, Memory], images: vj.Split, noisy_codes: str, title: str) -> Figure:
     """Draw the four steps: images, and what is decoded at their codes and half-way between them."""
-    figure = Figure(figsize=(9.2, 3.9), layout="constrained")
-    first, *others = figure.subplots(2, 2, height_ratios=(2, 4.3)).flat
-    rows = [
-        ("mean", with_gaps([mean for mean, _ in ones.values()])),
-        ("decoded", with_gaps([memory(memory.codes[:1])[0] for _, memory in ones.values()])),
-    ]
-    draw_rows(first, "1. A vector of ones, with 1 and with more images", rows, list(ones), 0)
-    first.set_xlim(right=images.images.shape[2] * max(2 * SHOWN - 1, 2 * len(ones) - 1))
-    sigma = config.noise[-2:][0]  # the last level leaves little of the images
-    panels = {
-        "2. One-hot codes": {ONE_HOT: "decoded"},
-        "3. Codes learned with the decoder": {LEARNED: "no noise", noisy(sigma): f"noise {sigma:g}"},
-        "4. Codes of an encoder": {AUTOENCODER: AUTOENCODER, "VAE": "VAE"},
-    }
-    for axes, (text, names) in zip(others, panels.items(), strict=True):
-        rows = [row for name, label in names.items() for row in shown(memories[name], images, label)]
-        draw_rows(axes, text, rows, ["half-way"] * (len(rows[0][1]) // 2), 1)
-    figure.suptitle(title)
-    return figure
+    names = (ONES, ONE_HOT, LEARNED, noisy_codes, AUTOENCODER, "VAE")
+    sheets = [(name, shown(memories[name], images)) for name in names]
+    return vj.plot.sheets(sheets, len(sheets[0][1]) // 2, 2, title, ("stored", "decoded"))
 
 
 def draw_line(memories: Mapping[str, Memory], images: vj.Split, title: str) -> Figure:
@@ -445,39 +429,25 @@ def draw_line(memories: Mapping[str, Memory], images: vj.Split, title: str) -> F
         left.plot(path, vj.nearest_distance(memory(path), x) / unit, color="black", linewidth=1)
         left.scatter(memory.codes, errors, c=np.array(vj.plot.CLASS_COLOURS)[labels], s=28, zorder=3)
         left.set_title(name, fontsize="medium")
-        left.set_ylabel("distance")
-        rows = shown(memory, images, "decoded")
-        draw_rows(right, "", rows, ["half-way"] * (len(rows[0][1]) // 2), 1)
+        left.set_ylabel("RMS distance to the\nnearest stored image", fontsize="small")
+        sheet = shown(memory, images)
+        vj.plot.draw_images(right, sheet, len(sheet) // 2)
+        right.set_yticks(sheet.shape[1] * np.array([0.5, 1.5]), ("stored", "decoded"))
+        right.tick_params(length=0)
     grid[-1, 0].set_xlabel("code")
-    text = f"{title}\nDistance of the decoded image from the nearest stored image; dots: codes of stored images"
-    vj.plot.title_with_classes(figure, text, images.labels)
+    vj.plot.title_with_classes(figure, f"{title}\nDots: codes of the stored images", images.labels)
     return figure
 
 
-def shown(memory: Memory, images: vj.Split, label: str) -> list[tuple[str, np.ndarray]]:
-    """Two rows of a picture: stored images from the middle of the chain, and what is decoded there and half-way."""
+def shown(memory: Memory, images: vj.Split) -> np.ndarray:
+    """Stored images from the middle of the chain, with gaps, and then what is decoded at their codes and half-way."""
     path = chain(memory.codes)[max(0, (len(images) - SHOWN) // 2) :][:SHOWN]
     z = np.repeat(memory.codes[path], 2, axis=0)[:-1]
     z[1::2] = halfway(memory.codes[path])
-    return [("stored", with_gaps(pixels(images)[path])), (label, memory(z))]
-
-
-def with_gaps(images: Any) -> np.ndarray:
-    """The images with an empty one between each two."""
-    row = np.zeros((2 * len(images) - 1, *np.shape(images)[1:]), np.float32)
-    row[::2] = images
-    return row
-
-
-def draw_rows(axes: Axes, title: str, rows: Sequence[Any], headings: Sequence[str], first: int) -> None:
-    """Draw rows of images with their labels, and headings above every second column from the column `first` on."""
-    columns, height, width, _ = rows[0][1].shape
-    vj.plot.draw_images(axes, np.concatenate([images for _, images in rows]), columns)
-    axes.set_title(title, fontsize="medium")
-    axes.set_xticks(width * (first + 2 * np.arange(len(headings)) + 0.5), headings, fontsize="x-small")
-    axes.set_yticks(height * (np.arange(len(rows)) + 0.5), [name for name, _ in rows], fontsize="small")
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
+    decoded = memory(z)
+    stored = np.zeros_like(decoded)
+    stored[::2] = pixels(images)[path]
+    return np.concatenate([stored, decoded])
 
 
 if __name__ == "__main__":

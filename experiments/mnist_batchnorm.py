@@ -19,7 +19,7 @@ from harness.run import Report, Run, run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.errors import require_positive
+from vae_jax.errors import require_different, require_positive
 
 TRANSFORM = vj.Scale(-1.0, 1.0)
 COLUMNS = 16  # number of images of each kind in the picture
@@ -37,6 +37,7 @@ class Config(Options):
 
 def main(config: Config) -> Report:
     """Train the sweep as one program, measure each member, and write the pictures and the report."""
+    require_different(c=config.c)
     require_positive(**{f"c[{i}]": c for i, c in enumerate(config.c)})
     run = Run.start("mnist_batchnorm", config, epochs=20)
     train_key, test_key, draw_key = jax.random.split(run.key, 3)

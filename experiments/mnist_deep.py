@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import optax
 from harness.budget import number_of_epochs
 from harness.layers import bound_by_minutes, samples_by_given_layers, samples_by_temperature
 from harness.options import Options, TrainingOptions
+from harness.recipe import kl_warm_up
 from harness.run import Report, Run, run_script
 
 import vae_jax as vj
@@ -65,8 +65,8 @@ def main(config: Config) -> Report:
     run = replace(run, epochs=number_of_epochs(run, model, TRANSFORM, minutes))
     train_key, test_key, weight_key, kl_key, draw_key, layers_key = jax.random.split(run.key, 6)
 
-    warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * run.steps)))
-    trained = run.train(train_key, model, vj.ELBO(beta=warm_up), transform=TRANSFORM, title="ladder VAE")
+    objective = vj.ELBO(beta=kl_warm_up(config.kl_warm_up, run.steps))
+    trained = run.train(train_key, model, objective, transform=TRANSFORM, title="ladder VAE")
     x = vj.transform_all(test_key, run.data.test, transform=TRANSFORM)
     estimates = vj.importance_estimate(weight_key, model, trained.variables, x, config.samples)
     kl = vj.kl_by_unit(kl_key, model, trained.variables, run.data.test, transform=TRANSFORM)

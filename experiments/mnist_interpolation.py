@@ -80,10 +80,10 @@ def pairs_of(key: jax.Array, data: vj.Split, config: Config) -> tuple[np.ndarray
     """
     positions = []
     for number, digit in enumerate((config.start, config.end)):
-        found = np.flatnonzero(data.labels == digit)
-        if not len(found):
+        images = np.flatnonzero(data.labels == digit)
+        if not len(images):
             raise vj.InputError(f"there is no test image of a {digit}; choose another digit")
-        positions.append(np.asarray(jax.random.choice(jax.random.fold_in(key, number), found, (config.pairs,))))
+        positions.append(np.asarray(jax.random.choice(jax.random.fold_in(key, number), images, (config.pairs,))))
     return positions[0], positions[1]
 
 

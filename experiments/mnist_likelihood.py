@@ -4,7 +4,7 @@ The script trains the network of Burda et al. (2016), 784-200-200-50 and a mirro
 (k = 1) and by the bounds of k importance samples. It estimates log p(x) of each test image with 5,000 importance
 samples, and prints the published values as a reference.
 
-The short schedule takes half an hour on two CPU cores. `--schedule paper` is the schedule of Burda et al. (2016), 3,280
+The short schedule takes 25 minutes on two CPU cores. `--schedule paper` is the schedule of Burda et al. (2016), 3,280
 epochs with batch size 20; with `--epochs 328` each of its stages is a tenth as long. With `--checkpoint-dir`, a run
 that was interrupted can be resumed.
 """
@@ -22,12 +22,12 @@ import numpy as np
 import optax
 from flax import linen as nn
 from harness.options import Options
-from harness.recipe import averaged_adamw
+from harness.recipe import averaged_adamw, kl_warm_up
 from harness.run import Report, Run, run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.errors import require_positive_int
+from vae_jax.errors import require_different, require_positive_int
 from vae_jax.evaluation.units import warn_if_collapsed
 
 TRANSFORM = vj.Binarize()
@@ -72,6 +72,7 @@ def main(config: Config) -> Report:
     """Train each model, estimate log p(x), and write the pictures and the report."""
     if config.kl_warm_up is not None and not 0 <= config.kl_warm_up <= 1:
         raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, from 0 to 1")
+    require_different(k=config.k)
     require_positive_int(samples=config.samples, **{f"k[{i}]": k for i, k in enumerate(config.k)})
     epochs, batch_size = (200, 100) if config.schedule == "short" else (sum(PAPER_STAGES), PAPER_BATCH)
     run = Run.start("mnist_likelihood", config, epochs=epochs, batch_size=batch_size)
@@ -81,12 +82,12 @@ def main(config: Config) -> Report:
     published = {k: PUBLISHED[k] for k in config.k if k in PUBLISHED and run.data.name == "mnist"}
     models, sheets = [], []
     for k, train_key in zip(config.k, train_keys, strict=True):
-        how = plan(k, run, config)
-        variables, history = train(train_key, vae, k, how, run, config, x)
-        models.append(measure(measure_key, vae, variables, k, run, config, x) | course(how, history))
+        plan = make_plan(k, run, config)
+        variables, history = train(train_key, vae, k, plan, run, config, x)
+        models.append(measure(measure_key, vae, variables, k, run, config, x) | training_record(plan, history))
         draws = vae.sample(jax.random.clone(draw_key), variables, DRAWS).px_z.mean  # the same latents for each model
         sheets.append((models[-1]["name"], np.asarray(draws)))
-        print(row(models[-1], published))
+        print(table_line(models[-1], published))
     label = f"{run.data.name}, {TRANSFORM.label}, seed {config.seed}"
     run.save("samples", vj.plot.sheets(sheets, 8, len(sheets), f"{DRAWS} draws from the prior, E[x|z]; {label}"))
     references = {f"Burda et al. (2016), k = {k}": value for k, value in published.items()}
@@ -96,7 +97,7 @@ def main(config: Config) -> Report:
     return run.report({"label": label, "schedule": config.schedule, "binarised_test_sha256": digest, "models": models})
 
 
-def plan(k: int, run: Run, config: Config) -> Plan:
+def make_plan(k: int, run: Run, config: Config) -> Plan:
     """The short schedule, or the published one with its stages scaled to the total number of epochs.
 
     In the short schedule, all models take about the same number of steps. The number of epochs and the batch size are
@@ -124,11 +125,11 @@ def bound(k: int, steps: int, warm_up: float) -> vj.ELBO | vj.IWAE:
     """The bound of k importance samples. At k = 1 the weight of the KL may warm up, so that more units stay active."""
     if k > 1:
         return vj.IWAE(k)
-    return vj.ELBO(beta=optax.linear_schedule(0.0, 1.0, max(1, int(warm_up * steps))) if warm_up else 1.0)
+    return vj.ELBO(beta=kl_warm_up(warm_up, steps) if warm_up else 1.0)
 
 
 def train(
-    key: jax.Array, vae: vj.VAE, k: int, how: Plan, run: Run, config: Config, x: np.ndarray
+    key: jax.Array, vae: vj.VAE, k: int, plan: Plan, run: Run, config: Config, x: np.ndarray
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Train a model.
 
@@ -136,7 +137,7 @@ def train(
       The variables, and the history with the bound on the binarised test images after each epoch.
     """
     train_key, bound_key = jax.random.split(key)
-    step = vj.make_train_step(vae, how.objective, how.optimizer)
+    step = vj.make_train_step(vae, plan.objective, plan.optimizer)
     store = run.checkpoints(
         f"k{k}",
         model=vae,
@@ -144,19 +145,19 @@ def train(
         k=k,
         schedule=config.schedule,
         kl_warm_up=config.kl_warm_up,
-        epochs=how.epochs,
+        epochs=plan.epochs,
     )
 
     def test_bound(state: vj.TrainState) -> dict[str, float]:
         return {"test_bound": float(vj.log_likelihood(bound_key, vae, vj.averaged_variables(state), x, k).mean())}
 
     state, history = vj.fit(
-        vj.init(train_key, vae, how.optimizer),
+        vj.init(train_key, vae, plan.optimizer),
         step,
         run.data.train,
         transform=TRANSFORM,
-        epochs=how.epochs,
-        batch_size=how.batch_size,
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
         eval_fn=test_bound,
         store=store,
         title=name(k),
@@ -188,18 +189,18 @@ def measure(
         "standard_error": log_px.standard_error,
         "effective_samples_median": float(np.median(estimates[config.samples].effective_samples)),
         "test_bound": vj.mean_and_stderr(estimates[k].log_px).mean,
-        "bounds": {str(samples): vj.mean_and_stderr(found.log_px).mean for samples, found in estimates.items()},
+        "bounds": {str(samples): vj.mean_and_stderr(estimate.log_px).mean for samples, estimate in estimates.items()},
         "active_units": int(vj.active_units(posterior).sum()),
         "rate": vj.mean_and_stderr(terms.kl).mean,
         "distortion": vj.mean_and_stderr(-terms.log_px_z).mean,
     }
 
 
-def course(how: Plan, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The course of the training, for the report."""
+def training_record(plan: Plan, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The length of the training, and the bound after each epoch, for the report."""
     return {
-        "epochs": how.epochs,
-        "batch_size": how.batch_size,
+        "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
         "minutes": (np.cumsum([record["seconds"] for record in history]) / 60).tolist(),
         "test_bound_by_epoch": [record["test_bound"] for record in history],
     }
@@ -210,13 +211,13 @@ def name(k: int) -> str:
     return "VAE, k = 1" if k == 1 else f"IWAE, k = {k}"
 
 
-def row(model: dict[str, Any], published: dict[int, float]) -> str:
+def table_line(model: dict[str, Any], published: dict[int, float]) -> str:
     """The line of a model in the printed table."""
-    beside = f"; published {published[model['k']]:.2f} after 3,280" if model["k"] in published else ""
+    reference = f"; published {published[model['k']]:.2f} after 3,280" if model["k"] in published else ""
     return (
         f"{model['name']}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
         f"({model['samples']:,} samples, {TRANSFORM.label}), bound at its k {-model['test_bound']:.2f}, "
-        f"{model['active_units']} active units, {model['epochs']} epochs, {model['minutes'][-1]:.1f} min{beside}"
+        f"{model['active_units']} active units, {model['epochs']} epochs, {model['minutes'][-1]:.1f} min{reference}"
     )
 
 
@@ -238,9 +239,10 @@ def bounds_by_samples(
         samples, values = [int(key) for key in bounds], [-value for value in bounds.values()]
         axes.plot(samples, values, "-o", color=colour, markersize=3, label=name)
         axes.plot(own, -bounds[str(own)], "*", color=colour, markersize=14)
+    axes.plot([], [], "*", color="black", markersize=10, label="training bound")
     for (name, value), colour in zip(references.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
         axes.axhline(value, color=colour, linestyle=":", linewidth=1.2, label=f"{name}: {value:g}")
-    axes.set(xscale="log", xlabel="importance samples (star: the bound it was trained by)")
+    axes.set(xscale="log", xlabel="number of importance samples k")
     axes.set(ylabel="bound on -log p(x), nats per test image")
     axes.legend(frameon=False, ncols=2)
     return figure
@@ -252,7 +254,7 @@ def bounds_by_minutes(models: Mapping[str, tuple[Sequence[float], Sequence[float
     for (name, (minutes, bounds)), colour in zip(models.items(), itertools.cycle(vj.plot.COLOURS), strict=False):
         axes.plot(minutes, -np.asarray(bounds), color=colour, label=name)
     late = [-bound for _, bounds in models.values() for bound in bounds[len(bounds) // 10 :]]
-    axes.set(xlabel="minutes of training", ylabel="its own bound on -log p(x), nats per test image")
+    axes.set(xlabel="minutes of training", ylabel="training bound on -log p(x), nats per test image")
     axes.set_ylim(min(late) - 0.5, max(late) + 0.5)
     axes.legend(frameon=False)
     return figure

@@ -13,13 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from harness.options import Options, TrainingOptions
-from harness.recipe import averaged_adamw
+from harness.recipe import averaged_adamw, kl_warm_up
 from harness.run import Report, Run, run_script
 
 import vae_jax as vj
-from vae_jax.errors import require_positive_int
+from vae_jax.errors import require_different, require_positive_int
 from vae_jax.evaluation import ImportanceEstimate
 
 TRANSFORM = vj.Binarize()
@@ -54,8 +53,9 @@ class Config(Options):
 
 def main(config: Config) -> Report:
     """Train each model, estimate log p(x), and write the picture and the report."""
-    if not config.models or set(config.models) - NAMES.keys():
-        raise vj.InputError(f"models are {', '.join(config.models) or 'none'}; expected some of {', '.join(NAMES)}")
+    require_different(models=config.models)
+    if set(config.models) - NAMES.keys():
+        raise vj.InputError(f"models are {', '.join(config.models)}; expected some of {', '.join(NAMES)}")
     if not 0 < config.kl_warm_up <= 1:
         raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, above 0 and up to 1")
     require_positive_int(samples=config.samples, components=config.components)
@@ -75,7 +75,7 @@ def main(config: Config) -> Report:
             "minutes": sum(record["seconds"] for record in history) / 60,
             "training_loss": history[-1]["loss"],
         }
-        print(row(name, models[name], config))
+        print(table_line(name, models[name], config))
         z = vae.prior_distribution(variables).sample(jax.random.clone(draw_key), DRAWS)
         sheets.append((NAMES[name], vj.decode_all(vae, variables, z)))
         if name == "vamp":
@@ -114,11 +114,10 @@ def train(
     """
     init_key, data_key = jax.random.split(key)
     optimizer = averaged_adamw(config.training.learning_rate, config.training.weight_decay, run.steps)
-    warm_up = optax.linear_schedule(0.0, 1.0, max(1, int(config.kl_warm_up * run.steps)))
     start = vj.transform_all(data_key, run.data.train, transform=TRANSFORM) if name == "vamp" else None
     state, history = vj.fit(
         vj.init(init_key, vae, optimizer, data=start),
-        vj.make_train_step(vae, vj.ELBO(beta=warm_up), optimizer),
+        vj.make_train_step(vae, vj.ELBO(beta=kl_warm_up(config.kl_warm_up, run.steps)), optimizer),
         run.data.train,
         transform=TRANSFORM,
         epochs=run.epochs,
@@ -137,19 +136,19 @@ def numbers(estimates: ImportanceEstimate, of_first: np.ndarray) -> dict[str, fl
         "test_log_px": log_px.mean,
         "standard_error": log_px.standard_error,
         "gain": gain.mean,
-        "standard_error_of_gain": gain.standard_error if gain.mean else 0.0,
+        "standard_error_of_gain": gain.standard_error,
         "effective_samples_median": float(np.median(estimates.effective_samples)),
     }
 
 
-def row(name: str, model: Mapping[str, Any], config: Config) -> str:
+def table_line(name: str, model: Mapping[str, Any], config: Config) -> str:
     """The line of a model in the printed table."""
     first = NAMES[config.models[0]]
-    gain = f"{model['gain']:+.2f} +- {model['standard_error_of_gain']:.2f} beside {first}"
-    beside = "" if NAMES[name] == first else f", {gain}"
+    gain = f", {model['gain']:+.2f} +- {model['standard_error_of_gain']:.2f} beside {first}"
+    gain_text = "" if NAMES[name] == first else gain
     return (
         f"{NAMES[name]}: -log p(x) {-model['test_log_px']:.2f} +- {model['standard_error']:.2f} nats "
-        f"({config.samples:,} samples, {TRANSFORM.label}){beside}; {model['minutes']:.1f} min"
+        f"({config.samples:,} samples, {TRANSFORM.label}){gain_text}; {model['minutes']:.1f} min"
     )
 
 

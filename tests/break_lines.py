@@ -874,16 +874,13 @@ LINES = [
             ("len(b) * (variance + ridge)", "(variance + ridge)", "test_denoising least_squares"),
             ("np.diag(ridge / variances)", "np.diag(ridge * variances)", "test_denoising conditional"),
             ("np.where(noisy == GREY, clipped, noisy) if", "clipped if", "test_denoising clipped"),
-            (
-                "name for name in outputs if name not in MODELS",
-                "name for name in outputs",
-                "test_denoising best_baseline",
-            ),
+            ("noise, tuning, scaled(held_out))", "noise, noisy, scaled(test))", "test_denoising best_baseline"),
         ],
         "experiments/memorising.py": [
             ("noise[index] * jax", "0 * noise[index] * jax", "test_memorising noise"),
             (" + jnp.sum(z**2) / 2", "", "test_memorising prior"),
             ("distances[path] = np.inf", "distances[path[-1]] = np.inf", "test_memorising chain"),
+            ("if config.devices.mesh() is not None:", "if False:", "test_memorising refused"),
             ("[jnp.sin(angles), jnp.cos(angles)]", "[angles, jnp.cos(angles)]", "test_memorising period"),
         ],
         "experiments/harness/options.py": [
@@ -892,6 +889,7 @@ LINES = [
         ],
         "experiments/harness/recipe.py": [
             ("leaf.ndim > 1", "leaf.ndim > 0", "test_averaging decay"),
+            ("int(share * steps)", "int(share)", "test_run share_of_the_steps"),
         ],
         "experiments/harness/run.py": [
             ("vj.averaged_variables(state), self.data.test", "state.variables, self.data.test", "test_run averaged"),

@@ -54,6 +54,11 @@ def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e
     return vj.averaged(optax.adamw(schedule, eps=eps, weight_decay=weight_decay, mask=is_matrix))
 
 
+def kl_warm_up(share: float, steps: int) -> optax.Schedule:
+    """Weight of the KL: from 0 to 1, linearly, in this share of the training steps (Bowman et al., 2016)."""
+    return optax.linear_schedule(0.0, 1.0, max(1, int(share * steps)))
+
+
 def elbo_numbers(
     key: Key[Array, ""], model: Any, variables: Variables, data: Split, transform: Transform, split: str
 ) -> Record:

@@ -288,6 +288,8 @@ def test_mnist_batchnorm(tiny, tmp_path, monkeypatch, capsys):
     assert pictures_in(tmp_path, "mnist_batchnorm") == {"images", "trade_off"}
     given = ("--data-dir", tiny, "--out", tmp_path)
     assert "c[1] is -1.0" in refused(monkeypatch, capsys, "mnist_batchnorm", *given, "--c", 1, -1)
+    assert "c is []; expected one value or more" in refused(monkeypatch, capsys, "mnist_batchnorm", *given, "--c")
+    assert "c is [1.0, 1.0]; expected" in refused(monkeypatch, capsys, "mnist_batchnorm", *given, "--c", 1, 1)
 
     again = report_of(monkeypatch, "mnist_batchnorm", tiny, tmp_path, *options)
     for name in ("sweep", "seconds_per_epoch_of_all"):  # the first run's seconds: nothing was trained a second time
@@ -414,6 +416,8 @@ def test_cifar_resnet_starts_at_probabilistic_pca(tmp_path, monkeypatch):
     ("options", "message"),
     [
         (("--models", "shared", "own"), "models are shared, own; expected some of shared, channels, optimal, mixture"),
+        (("--models",), "models is []; expected one value or more, each once"),
+        (("--models", "shared", "shared"), "models is ['shared', 'shared']; expected one value or more, each once"),
         (("--width", 0), "width is 0"),
         (("--latent-dim", 0), "latent_dim is 0"),
         (("--latent-dim", 10), "latent_dim is 10; probabilistic PCA of these images takes from 1 to 9 latents"),
@@ -676,6 +680,8 @@ def test_mnist_priors(tiny, tmp_path, monkeypatch, capsys):
     ("options", "message"),
     [
         (("--models", "standard", "vampire"), "models are standard, vampire; expected some of standard, mixture"),
+        (("--models",), r"models is \[\]; expected one value or more, each once"),
+        (("--models", "vamp", "vamp"), r"models is \['vamp', 'vamp'\]; expected one value or more, each once"),
         (("--kl-warm-up", 0), "kl_warm_up is 0"),
         (("--samples", 0), "samples is 0"),
         (("--components", 0), "components is 0"),
@@ -687,7 +693,13 @@ def test_mnist_priors_refuses(tiny, monkeypatch, capsys, options, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(("--samples", 0), "samples is 0"), (("--k", 1, 0), r"k\[1\] is 0"), (("--weight-decay", -1), "weight_decay")],
+    [
+        (("--samples", 0), "samples is 0"),
+        (("--k", 1, 0), r"k\[1\] is 0"),
+        (("--k",), r"k is \[\]; expected one value or more, each once"),
+        (("--k", 5, 5), r"k is \[5, 5\]; expected one value or more, each once"),
+        (("--weight-decay", -1), "weight_decay"),
+    ],
 )
 def test_mnist_likelihood_refuses(tiny, monkeypatch, capsys, options, message):
     assert re.search(message, refused(monkeypatch, capsys, "mnist_likelihood", "--data-dir", tiny, *options))

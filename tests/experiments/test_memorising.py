@@ -8,7 +8,7 @@ import memorising
 import numpy as np
 import pytest
 from conftest import small_split, write_idx
-from harness.options import CheckpointOptions, DataOptions, TrainingOptions
+from harness.options import CheckpointOptions, DataOptions, DeviceOptions, TrainingOptions
 from memorising import Config, Memory, Recipe, SineDecoder, chain, difference, halfway, measure, memorise, path_ratio
 from PIL import Image
 
@@ -119,6 +119,18 @@ def test_what_is_measured_between_the_codes():
     assert same["disagreement"] == pytest.approx(0, abs=1e-6) != numbers["disagreement"]
 
 
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_the_picture_shows_stored_images_above_what_is_decoded_at_their_codes_and_half_way(count):
+    images = vj.Split(np.arange(1, count + 1, dtype=np.uint8).repeat(4).reshape(count, 2, 2, 1))
+    grey = lambda z: jnp.broadcast_to(z[:, :, None, None] / 255, (len(z), 2, 2, 1))  # noqa: E731
+    memory = given(grey, np.arange(1.0, count + 1)[:, None])
+    stored, decoded = np.split(255 * memorising.shown(memory, images)[:, 0, 0, 0], 2)
+    first, number = (2, 5) if count == 7 else (1, count)
+    np.testing.assert_allclose(decoded, first + np.arange(2 * number - 1) / 2, rtol=1e-3)
+    np.testing.assert_allclose(stored[::2], decoded[::2], rtol=1e-3)
+    assert not stored[1::2].any()
+
+
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(memorising, "HIDDEN", (8, 8))
@@ -171,9 +183,13 @@ def test_a_tiny_run(tiny, tmp_path, capsys):
         ({"stored": (4, 0)}, r"stored\[1\] is 0"),
         ({"code_dim": 37}, "code_dim is 37; expected at most 36"),
         ({"code_dim": 0}, "code_dim is 0"),
-        ({"noise": (0.1, -0.5)}, r"noise\[1\] is -0.5; expected a finite number of at least 0"),
+        ({"noise": (0.1, -0.5)}, r"noise\[1\] is -0.5; expected a finite number above 0"),
+        ({"noise": (0.0, 0.5)}, r"noise\[0\] is 0.0; expected a finite number above 0"),
         ({"noise": (float("nan"),)}, r"noise\[0\] is nan"),
-        ({"noise": ()}, "noise is empty"),
+        ({"noise": ()}, r"noise is \[\]; expected one value or more, each once"),
+        ({"noise": (0.1, 0.1)}, r"noise is \[0.1, 0.1\]; expected one value or more, each once"),
+        ({"devices": DeviceOptions(devices=2)}, "memorising uses one device, because some decoders store one image"),
+        ({"devices": DeviceOptions(devices="all")}, "memorising uses one device"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused_before_training(tiny, monkeypatch, changes, message):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import small_split, write_idx
 from harness.options import CheckpointOptions, DataOptions, DeviceOptions, Options, TrainingOptions
-from harness.recipe import averaged_adamw, elbo_numbers
+from harness.recipe import averaged_adamw, elbo_numbers, kl_warm_up
 from harness.report import save_picture
 from harness.run import Run, run_seeds
 from matplotlib.figure import Figure
@@ -108,6 +108,12 @@ def test_the_schedule_ends_with_the_run_and_the_transform_of_training_is_for_tra
     )
     assert found == [12, vj.Mirrored(), 12, vj.Scale()]
     assert mirrored == plain
+
+
+def test_the_weight_of_the_kl_rises_in_a_share_of_the_steps():
+    weight = kl_warm_up(0.15, 90)  # 13 steps
+    assert [float(weight(step)) for step in (0, 6, 13, 90)] == pytest.approx([0, 6 / 13, 1, 1])
+    assert float(kl_warm_up(1e-3, 90)(1)) == 1
 
 
 def main(given):
