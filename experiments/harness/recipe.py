@@ -33,6 +33,14 @@ class Trained:
         """Median training time per epoch, without compilation and evaluation."""
         return float(np.median([record["seconds"] for record in self.history]))
 
+    def encode(self, key: Key[Array, ""], split: Split, transform: Transform | None = None) -> np.ndarray:
+        """Compute the means of q(z|x), [n, latent]; the key is that of the transform (see `vj.encode_all`)."""
+        return np.asarray(vj.encode_all(key, self.model, self.variables, split, transform=transform).mean)
+
+    def decode(self, z: Any, condition: PyTree = None) -> np.ndarray:
+        """Compute E[x|z], or E[x|z, condition], [n, *event]."""
+        return vj.decode_all(self.model, self.variables, z, condition)
+
 
 def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, 2019) with warm-up and cosine decay, and averaged parameters.

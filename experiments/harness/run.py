@@ -35,6 +35,8 @@ from vae_jax.objectives import Objective
 from vae_jax.training import Record, TrainState
 from vae_jax.training.sharding import Layout, is_first_process, require_same, start_processes
 
+NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}  # of data sets in titles
+
 
 class Report(NamedTuple):
     """The report of a run: its name, the entries that do not depend on the seed, and the numbers."""
@@ -52,6 +54,7 @@ class Run:
       name: Name of the experiment, followed by the name of the data set if it is not the native one.
       options: Options of the run.
       data: Data set.
+      is_native: Whether the data set is, or is a part of, the one that the script is about.
       batch_size: Batch size from the options, or the default for the size of the data.
       epochs: Number of epochs from the options, or the default for the size of the data.
       mesh: Devices of the run, or None if there is only one.
@@ -62,6 +65,7 @@ class Run:
     name: str
     options: Options
     data: Dataset
+    is_native: bool
     batch_size: int
     epochs: int
     mesh: Mesh | None
@@ -130,7 +134,7 @@ class Run:
             epochs = max(epochs, -(-2_000 // steps_per_epoch))
         stem = name if data.name == native else f"{name}_{file_name(data.name)}"
         print(f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images ({data.source})")
-        return cls(stem, options, data, batch_size, training.epochs or epochs, mesh, started)
+        return cls(stem, options, data, is_native, batch_size, training.epochs or epochs, mesh, started)
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -261,19 +265,22 @@ class Run:
         """Number of training steps of a classifier: `default`, or 50 with `--smoke`."""
         return 50 if self.options.smoke else default
 
+    def classifier_key(self, number: int) -> Key[Array, ""]:
+        """The key of the classifier of this number, by `--classifier-seed`: the same for every `--seed`."""
+        return jax.random.fold_in(jax.random.key(self.options.classifier_seed), number)
+
     def classifier(self) -> tuple[vj.TrainedClassifier, float]:
         """Train a classifier on the data of this run; also return its accuracy on the test images."""
-        seed = self.options.classifier_seed
-        key = jax.random.fold_in(jax.random.key(seed), 1)  # distinct from the keys of a run with this seed
-        classifier = train_classifier(key, self.data.train, steps=self.classifier_steps(2_000))
+        classifier = train_classifier(self.classifier_key(1), self.data.train, steps=self.classifier_steps(2_000))
         accuracy = classifier.on(self.data.test).accuracy(self.data.test.labels)
+        seed = self.options.classifier_seed
         print(f"classifier of seed {seed}: {accuracy:.2%} of {self.data.name}'s test images right")
         return classifier, accuracy
 
     def legibility_classifier(self) -> tuple[LegibilityClassifier, float]:
         """Train a legibility classifier on the data of this run; also return the legible share of the test images."""
-        key = jax.random.fold_in(jax.random.key(self.options.classifier_seed), 2)
-        classifier = train_legibility_classifier(key, self.data.train, steps=self.classifier_steps(3_000))
+        key, steps = self.classifier_key(2), self.classifier_steps(3_000)
+        classifier = train_legibility_classifier(key, self.data.train, steps=steps)
         share = classifier.share(self.data.test.images / np.float32(255))
         print(
             f"legibility classifier of seed {self.options.classifier_seed}: {share:.2%} of the test images are legible"
@@ -283,12 +290,13 @@ class Run:
     @property
     def where(self) -> str:
         """The name of the data set and the seed, as text."""
-        return f"{self.data.name}, seed {self.options.seed}"
+        return f"{NAMES.get(self.data.name, self.data.name)}, seed {self.options.seed}"
 
     def label(self, likelihood: vj.Likelihood = vj.Bernoulli(), transform: Transform = vj.Scale()) -> str:
         """A description of the numbers of this run: data, pixels, quantity, unit, noise and seed."""
         return (
-            f"{self.data.name}, {transform.label} {likelihood.label(transform.support)} in nats per image, "
+            f"{NAMES.get(self.data.name, self.data.name)}, {transform.label} "
+            f"{likelihood.label(transform.support)} in nats per image, "
             f"one sampled z each, seed {self.options.seed}"
         )
 

@@ -90,7 +90,7 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles):
     assert f"plain: squared error {report['models']['plain']['squared_error']['mean']:.1f} +- " in printed
     pictures = {path.stem.removeprefix("celeba_losses_") for path in (tmp_path / "out").glob("*.[jp][pn]g")}
     assert pictures == {"reconstructions", "decoded", "interpolation", "draws", "attributes", "discriminator"}
-    assert all("celeba, seed 0" in title for title in titles.values())
+    assert all("CelebA, seed 0" in title for title in titles.values())
     _, variables = vj.restore_model(tmp_path / "checkpoints" / "both")
     assert variables["params"].keys() == {"encoder", "decoder"}
 

@@ -70,7 +70,7 @@ def test_end_to_end(tmp_path, capsys, titles, monkeypatch):
     assert 0 < methods["draw"]["diversity"]["mean"] < np.inf
     assert methods["draw"]["error_of_best"]["mean"] < methods["draw"]["error"]["mean"]
     assert titles.keys() == {"photographs", "decoded"}
-    assert all("celeba, seed 0" in title for title in titles.values())
+    assert all("CelebA, seed 0" in title for title in titles.values())
     monkeypatch.setattr(script, "save_pictures", lambda *given: None)  # as before
     again = main(config(data, tmp_path / "out", checkpoints=CheckpointOptions(checkpoint_dir=tmp_path / "kept")))
     assert again.numbers == report.numbers, "trained again instead of resumed"

@@ -99,7 +99,7 @@ def test_mnist_lattice(tiny, tmp_path, monkeypatch, capsys):
     page = page_in(out, "mnist_lattice")
     assert [model["name"] for model in page["models"]] == ["Autoencoder", "Variational autoencoder"]
     assert f"{report['vae']['test_negative_elbo']:.1f}" in page["caption"]
-    assert (page["title"], json.loads(page["numbers"])) == ("mnist_lattice: the latent space, mnist, seed 5", report)
+    assert (page["title"], json.loads(page["numbers"])) == ("mnist_lattice: the latent space, MNIST, seed 5", report)
     assert len(page["labels"]) == 40
     assert printed.splitlines()[-1].startswith(f"{out}/mnist_lattice.html: page of ")
 
@@ -318,7 +318,7 @@ def write_celeba(folder, count=72, seed=0):
 
 def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     out = tmp_path / "out"
-    small = ("--epochs", 1, "--batch-size", 16, "--classifier-steps", 1, "--latent-dim", 6, "--features", 4, 4)
+    small = ("--epochs", 1, "--batch-size", 16, "--classifier-steps", 1, "--latent-dim", 6, "--channels", 4, 4)
     options = ("--data-dir", write_celeba(tmp_path / "celeba"), *small, "--out", out)
     run(monkeypatch, "celeba_attributes", *options, "--page")
     page = page_in(out, "celeba_attributes")
@@ -333,7 +333,7 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     for name in ("ae", "vae", "pca"):
         assert 0 < report[f"{name}_test_squared_error"] < np.inf
     assert "variance 0.1" in report["test_kl_label"]
-    assert "celeba, seed 0" in report["label"]
+    assert "CelebA, seed 0" in report["label"]
     assert f"squared error per test image ({report['label']}): pca" in printed
     for name, confounders in {"Blond_Hair": {"Male"}, "Eyeglasses": {"Male", "Young"}}.items():
         for kind in ("plain", "balanced"):
@@ -353,7 +353,7 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     pictures = {path.stem.removeprefix("celeba_attributes_") for path in out.glob("*.[jp][pn]g")}
     assert pictures == {"reconstructions", "prior", "blond", "glasses", "both", "effects"}
     assert "balanced vector of glasses" in titles["glasses"]
-    assert all("celeba, seed 0" in title for title in titles.values())
+    assert all("CelebA, seed 0" in title for title in titles.values())
 
 
 def colours(count, seed, size=32):
@@ -373,7 +373,9 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
     run(monkeypatch, "cifar_resnet", *small)
     report = json.loads((tmp_path / "cifar_resnet.json").read_text())
     printed = capsys.readouterr().out
-    assert report["label"].startswith("cifar10, seed 0, width 4, 5 latents; negative ELBO at one sampled z in bits per")
+    assert report["label"].startswith(
+        "CIFAR-10, seed 0, width 4, 5 latents; negative ELBO at one sampled z in bits per"
+    )
     pixels = {name: model["pixels"] for name, model in report["models"].items()}
     assert pixels == dict.fromkeys(("shared", "channels", "optimal"), "dequantised") | {"mixture": "grey"}
     assert list(report["models"]) == ["shared", "channels", "optimal", "mixture"]
@@ -437,6 +439,24 @@ def test_celeba_attributes_refuses(tiny, monkeypatch, capsys):
     options = ("--dataset", "mnist", "--data-dir", tiny)
     assert "take celeba or faces" in refused(monkeypatch, capsys, "celeba_attributes", *options)
     assert "variance is -1" in refused(monkeypatch, capsys, "celeba_attributes", "--variance", -1)
+
+
+def test_the_classifier_of_attributes_has_the_seed_of_its_option_alone(tmp_path, monkeypatch):
+    import celeba_attributes
+
+    found = []
+
+    def stop(key, *arguments, **settings):
+        found.append(jax.random.key_data(key).tolist())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(celeba_attributes, "train_attribute_classifier", stop)
+    data = DataOptions(data_dir=write_celeba(tmp_path / "celeba"))
+    for seeds in ({}, {"seed": 1}, {"classifier_seed": 1}):
+        config = celeba_attributes.Config(out=tmp_path, data=data, training=TrainingOptions(batch_size=16), **seeds)
+        with pytest.raises(KeyboardInterrupt):
+            celeba_attributes.main(config)
+    assert found[0] == found[1] != found[2]
 
 
 CONVOLUTIONAL_PEER = """
