@@ -333,15 +333,9 @@ def measure(colourings: list[np.ndarray], lab: np.ndarray, reference: np.ndarray
     error = errors(colourings, lab)
     return {
         "error": vj.mean_and_stderr(error)._asdict(),
-        "error_ratio": ratio(error, reference),
-        "colourfulness": ratio(found, real),
+        "error_ratio": vj.paired_ratio(error, reference)._asdict(),
+        "colourfulness": vj.paired_ratio(found, real)._asdict(),
     }
-
-
-def ratio(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """The ratio of two means over the same images, with its standard error to the first order."""
-    found, scale = float(ours.mean() / theirs.mean()), float(theirs.mean())
-    return {"mean": found, "standard_error": vj.mean_and_stderr(ours - found * theirs).standard_error / scale}
 
 
 def diversity(drawn: list[np.ndarray], lab: np.ndarray) -> Numbers:

@@ -134,16 +134,6 @@ def test_distances():
     assert of_draws["error_of_best"]["mean"] == 0
 
 
-def test_ratio_and_its_standard_error_over_samples():
-    generator = np.random.default_rng(0)
-    theirs = generator.gamma(4, size=(2_000, 200))
-    ours = 0.5 * theirs + generator.gamma(4, size=theirs.shape)
-    found = [script.ratio(one, other) for one, other in zip(ours, theirs, strict=True)]
-    means = np.array([each["mean"] for each in found])
-    assert means.mean() == pytest.approx(1.5, abs=0.01)
-    assert np.mean([each["standard_error"] for each in found]) == pytest.approx(means.std(), rel=0.06)
-
-
 def test_neighbours_are_nearest_in_lightness():
     generator = np.random.default_rng(0)
     known, lab = generator.normal(size=(20, 2, 2, 3)), generator.normal(size=(5, 2, 2, 3))
