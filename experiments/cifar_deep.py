@@ -27,6 +27,7 @@ import vae_jax as vj
 from vae_jax.errors import require_positive
 
 TRANSFORM = vj.Scale()
+MIRRORED = vj.Mirrored(TRANSFORM)  # in training
 MINUTES = 60.0  # default on CIFAR-10
 PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=4, hidden=(100,)))}
 TEMPERATURES = (1.0, 0.9, 0.8)
@@ -61,8 +62,8 @@ def main(config: Config) -> Report:
     model = vj.wavelet_ladder_vae(
         run.data.event_shape, config.channels, config.blocks, likelihood, prior=PRIORS[config.prior]
     )
-    minutes = config.minutes or (MINUTES if run.name == "cifar_deep" else None)
-    run = replace(run, epochs=number_of_epochs(run, model, TRANSFORM, minutes))
+    minutes = config.minutes or (MINUTES if run.is_native else None)
+    run = replace(run, epochs=number_of_epochs(run, model, MIRRORED, minutes))
     train_key, test_key, kl_key, draw_key, layers_key = jax.random.split(run.key, 5)
 
     trained = run.train(
@@ -70,7 +71,7 @@ def main(config: Config) -> Report:
         model,
         vj.ELBO(),
         transform=TRANSFORM,
-        train_transform=vj.Mirrored(TRANSFORM),
+        train_transform=MIRRORED,
         title="wavelet ladder VAE",
     )
     terms = vj.evaluate(test_key, model, trained.variables, run.data.test, transform=TRANSFORM)

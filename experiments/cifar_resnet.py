@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from harness.options import Options, TrainingOptions
+from harness.recipe import adamw
 from harness.run import Report, Run, run_script
 from matplotlib.figure import Figure
 
@@ -159,7 +160,7 @@ def train(
       The variables and the history, which has the ELBO of the test images, its gain over probabilistic PCA of the same
       images, and the scales after each epoch.
     """
-    optimizer = adam(config.training.learning_rate, run.steps)
+    optimizer = optimizer_of(config, run.steps)
     transform = transform_of(name)
     vae.require_data(run.data.train, transform)
 
@@ -190,15 +191,15 @@ def train(
     return state.variables, history
 
 
-def adam(peak: float, steps: int) -> optax.GradientTransformation:
-    """Adam with warm-up and cosine decay, and a smaller rate for the linear paths.
+def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
+    """AdamW with warm-up and cosine decay, and a smaller rate for the linear paths.
 
     The size of Adam's steps does not decrease with the gradient, so that at the full rate the noise of the gradients
     moves the linear paths away from their optimum by more than the other layers gain.
     """
+    peak, weight_decay = config.training.learning_rate, config.training.weight_decay
     rates = {"linear": LINEAR_RATE * peak, "other": peak}
-    optimizers = {part: optax.adam(vj.warm_up_then_cosine(rate, steps)) for part, rate in rates.items()}
-    return optax.partition(optimizers, parts)
+    return optax.partition({part: adamw(rate, weight_decay, steps) for part, rate in rates.items()}, parts)
 
 
 def parts(params: dict[str, Any]) -> dict[str, Any]:

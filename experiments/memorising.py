@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from harness.options import Options, TrainingOptions
+from harness.options import Options, TrainingOptions, require_unused
 from harness.run import Report, Run, run_script
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -154,6 +154,7 @@ def require_options(config: Config) -> None:
         raise vj.InputError("noise is empty; expected at least one standard deviation")
     require_positive_int(code_dim=config.code_dim, **{f"stored[{i}]": count for i, count in enumerate(config.stored)})
     require_not_negative(**{f"noise[{i}]": sigma for i, sigma in enumerate(config.noise)})
+    require_unused(config, "weight_decay", why="the decoders are to store the images exactly")
     if config.images < 2:
         raise vj.InputError(f"images is {config.images}; expected at least 2, because neighbouring codes are compared")
 

@@ -59,9 +59,9 @@ def main(config: Config) -> Report:
     if not 0 < config.kl_warm_up <= 1:
         raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, above 0 and up to 1")
     require_positive_int(samples=config.samples)
-    run = Run.start("mnist_deep", config, epochs=1, batch_size=250)
+    run = Run.start("mnist_deep", config, epochs=1, batch_size=250, stand_in_steps=2_000)
     model = vj.ladder_vae(run.data.event_shape, config.latent_dims, config.hidden, prior=PRIORS[config.prior])
-    minutes = config.minutes or (MINUTES if run.name == "mnist_deep" else None)
+    minutes = config.minutes or (MINUTES if run.is_native else None)
     run = replace(run, epochs=number_of_epochs(run, model, TRANSFORM, minutes))
     train_key, test_key, weight_key, kl_key, draw_key, layers_key = jax.random.split(run.key, 6)
 

@@ -8,6 +8,7 @@ from typing import Literal
 import jax
 from jax.sharding import Mesh
 
+from vae_jax.errors import InputError
 from vae_jax.training import device_mesh
 
 
@@ -112,6 +113,20 @@ class Options:
         for group in groups.values():
             flat |= group if isinstance(group, dict) else {}
         return ", ".join(f"{name} {value}" for name, value in flat.items() if name not in own)
+
+
+def require_unused(options: Options, *names: str, why: str) -> None:
+    """Raise `InputError` if a training option that would have no effect was given.
+
+    Args:
+      options: Options of the script.
+      names: Names of the training options that have no effect.
+      why: Reason, for the message.
+    """
+    usual = type(options)().training
+    for name in names:
+        if (given := getattr(options.training, name)) != getattr(usual, name):
+            raise InputError(f"{name} is {given:g}, but {why}; expected no --{name.replace('_', '-')}")
 
 
 @dataclass(frozen=True)

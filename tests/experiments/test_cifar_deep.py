@@ -54,13 +54,19 @@ def test_the_report_has_the_bits_of_each_layer_and_the_pictures_its_layers(confi
 
 def test_minutes_set_the_epochs_on_cifar_alone(config, monkeypatch):
     lengths = []
-    monkeypatch.setattr(budget, "epochs_within", lambda minutes, *_: round(minutes * 10))
+
+    def epochs_within(minutes, run, model, transform):
+        assert transform == vj.Mirrored(vj.Scale())  # that of training
+        return round(minutes * 10)
+
+    monkeypatch.setattr(budget, "epochs_within", epochs_within)
     monkeypatch.setattr(cifar_deep.Run, "train", lambda run, *_, **__: lengths.append(run.epochs))
     without = replace(config, training=TrainingOptions(batch_size=16))
-    for options in (without, replace(without, minutes=0.4), replace(config, minutes=0.4)):
+    held_out = replace(without, data=replace(config.data, hold_out=8))
+    for options in (without, replace(without, minutes=0.4), replace(config, minutes=0.4), held_out):
         with pytest.raises(AttributeError):  # of the None that the training returned
             main(options)
-    assert lengths == [600, 4, 2]
+    assert lengths == [600, 4, 2, 600]
 
 
 @pytest.mark.parametrize(

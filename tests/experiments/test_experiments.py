@@ -516,8 +516,9 @@ def test_benchmark_accelerator(tmp_path, monkeypatch, capsys):
 
 PEER = """
 import json, sys
-batch, steps, repeats, pixels = map(int, sys.argv[2::2])
-assert sys.argv[1::2] == ["--batch", "--steps", "--repeats", "--pixels"] and (batch, repeats, pixels) == (16, 2, 36)
+batch, steps, pixels, repeats = map(int, sys.argv[2:9:2])
+assert sys.argv[1:9:2] == ["--batch", "--steps", "--pixels", "--repeats"] and (batch, repeats, pixels) == (16, 2, 36)
+assert sys.argv[9:] == ["--device", "cpu"]
 for seconds in (2.0, 4.0):
     print(json.dumps({"images_per_s": batch * steps / seconds}))
 """
@@ -541,6 +542,9 @@ def test_benchmark(tiny, tmp_path, monkeypatch, capsys):
     assert report["ratio_torch_over_ours"] == pytest.approx(3 / report["medians"]["ours"])
     peer.write_text("raise SystemExit('no such data')")
     assert "no such data" in refused(monkeypatch, capsys, "benchmarks/mlp", *options, "--torch-python", sys.executable)
+    assert "learning_rate is 0.01, but the optimizer is that of the peer, Adam at 1e-3; expected no --learning-" in (
+        refused(monkeypatch, capsys, "benchmarks/mlp", *options, "--learning-rate", 0.01)
+    )
 
 
 def test_benchmark_fit(tiny, tmp_path, monkeypatch):
@@ -627,6 +631,12 @@ def test_mnist_likelihood_by_the_papers_schedule(tiny, tmp_path, monkeypatch):
     report = json.loads((out / "mnist_likelihood.json").read_text())
     (model,) = report["models"]
     assert (model["epochs"], model["batch_size"]) == (report["epochs"], report["batch_size"]) == (4, 48)
+
+
+def test_mnist_likelihood_refuses_a_rate_beside_the_papers(tiny, monkeypatch, capsys):
+    for name in ("learning-rate", "weight-decay"):
+        options = ("--data-dir", tiny, "--schedule", "paper", f"--{name}", 0.01)
+        assert "0.01, but the published schedule" in refused(monkeypatch, capsys, "mnist_likelihood", *options)
 
 
 def test_tables(tmp_path, monkeypatch, capsys):

@@ -174,6 +174,10 @@ def test_a_tiny_run(tiny, tmp_path, capsys):
         ({"noise": (0.1, -0.5)}, r"noise\[1\] is -0.5; expected a finite number of at least 0"),
         ({"noise": (float("nan"),)}, r"noise\[0\] is nan"),
         ({"noise": ()}, "noise is empty"),
+        (
+            {"training": TrainingOptions(2, learning_rate=2e-3, weight_decay=0.1)},
+            "weight_decay is 0.1, but the decoders",
+        ),
     ],
 )
 def test_options_that_cannot_be_used_are_refused_before_training(tiny, monkeypatch, changes, message):
