@@ -32,9 +32,9 @@ class Config(Options):
     torch_python: Path | None = None
     """Python interpreter that has PyTorch. Without it, only this library is measured."""
     peer: Path | None = None
-    """Peer script, called as `peer --batch B --steps N --pixels P --repeats R --device D`, with N the number of training
-    steps in an epoch. It prints a JSON line with "images_per_s" for each repetition. The default is torch_mlp.py beside
-    this script."""
+    """Peer script, called as `peer --batch B --steps N --pixels P --repeats R --device D`, with N the number of
+    training steps in an epoch. It prints a JSON line with "images_per_s" for each repetition. The default is
+    torch_mlp.py beside this script."""
     rounds: int = 3
     """Number of runs of each side."""
     out: Path = Path("runs/benchmark_mlp")

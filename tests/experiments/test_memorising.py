@@ -126,8 +126,8 @@ def tiny(tmp_path, monkeypatch):
 
     def config(**changes):
         own = {"stored": (1, 5), "images": 5, "noise": (0.2, 0.5)}
-        training = TrainingOptions(epochs=3, batch_size=16, learning_rate=0.01)
-        return Config(out=tmp_path / "out", data=DataOptions(data_dir=data), training=training, **(own | changes))
+        own["training"] = TrainingOptions(epochs=3, batch_size=16, learning_rate=0.01)
+        return Config(out=tmp_path / "out", data=DataOptions(data_dir=data), **(own | changes))
 
     return config
 
@@ -175,7 +175,7 @@ def test_a_tiny_run(tiny, tmp_path, capsys):
         ({"noise": (float("nan"),)}, r"noise\[0\] is nan"),
         ({"noise": ()}, "noise is empty"),
         (
-            {"training": TrainingOptions(2, learning_rate=2e-3, weight_decay=0.1)},
+            {"training": TrainingOptions(weight_decay=0.1)},
             "weight_decay is 0.1, but the decoders",
         ),
     ],
