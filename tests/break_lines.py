@@ -837,7 +837,7 @@ LINES = [
             ("UNet(config.width, shape, config.dropout)", "UNet(config.width, shape)", "test_colourisation dropout"),
             ("- 2 * ours @ theirs.T", "- ours @ theirs.T", "test_colourisation neighbours"),
             ("images[..., :2] - answer, answer", "images[..., :2], answer", "test_colourisation sees"),
-            ("COMPONENTS, *known.shape", "2, *known.shape", "test_colourisation projection"),
+            ("COMPONENTS, *seen.shape", "2, *seen.shape", "test_colourisation projection"),
         ],
         "vae_jax/compression/bins.py": [
             (" + 0.5) / BINS", ") / BINS", "test_compression medians"),
