@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 from harness.budget import number_of_epochs
 from harness.layers import bound_by_minutes, samples_by_given_layers, samples_by_temperature
 from harness.options import Options, TrainingOptions
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive
@@ -82,15 +83,15 @@ def main(config: Config) -> Report:
     unit = math.log(2) * math.prod(run.data.event_shape)
     numbers = {
         "label": f"{run.where}, negative ELBO at one sample of the latents of each test image",
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"])),
-        "minutes": sum(record["seconds"] for record in trained.history) / 60,
+        "parameters": trained.parameters,
+        "minutes": trained.minutes,
         "test_bits_per_dim": bits.mean,
         "standard_error": bits.standard_error,
         "training_bits_per_dim": trained.history[-1]["loss"] / unit,
         "bits_per_dim_by_layer": {layer: of_layer / unit for layer, of_layer in nats.items()},
         "latents": {layer: of_layer.shape[-1] for layer, of_layer in kl.items()} | {"z1": model.latent_dim},
         "test_bits_per_dim_by_epoch": [record["test_negative_elbo"] / unit for record in trained.history],
-        "minutes_by_epoch": (np.cumsum([record["seconds"] for record in trained.history]) / 60).tolist(),
+        "minutes_by_epoch": trained.minutes_by_epoch,
     }
     print(row(run, numbers))
     settings = model, trained.variables, run.where

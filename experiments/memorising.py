@@ -28,7 +28,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 from harness.options import Options, TrainingOptions, require_unused
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 

@@ -23,7 +23,9 @@ import optax
 from flax import linen as nn
 from harness.options import Options, require_unused
 from harness.recipe import averaged_adamw
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj

@@ -16,7 +16,9 @@ import numpy as np
 import optax
 from harness.options import Options, TrainingOptions
 from harness.recipe import averaged_adamw
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import optax
 from harness.report import save_picture, write_report
-from harness.run import run_script
+from harness.script import run_script
 from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.decomposition import FactorAnalysis

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
 from benchmarks.peer import peer_lines, torch_command, torch_device
 from benchmarks.speed import by_epochs, by_steps
-from harness.run import run_script
+from harness.script import run_script
 
 Programs = dict[str, Callable[[], list[float]]]
 """Functions that measure images per second, by the names of the rows."""

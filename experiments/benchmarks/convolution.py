@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
 from benchmarks.peer import peer_lines, torch_command, torch_device
 from benchmarks.speed import by_epochs, by_steps
-from harness.run import run_script
+from harness.script import run_script
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ from vae_jax.training.step import Step
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
 from harness.options import Options, TrainingOptions, require_unused
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
 from benchmarks.peer import peer_lines, torch_command, torch_device
 from harness.options import Options, TrainingOptions, require_unused
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,21 @@ class Trained:
         """Median training time per epoch, without compilation and evaluation."""
         return float(np.median([record["seconds"] for record in self.history]))
 
+    @property
+    def minutes(self) -> float:
+        """Time of training in minutes, without compilation and evaluation."""
+        return sum(record["seconds"] for record in self.history) / 60
+
+    @property
+    def minutes_by_epoch(self) -> list[float]:
+        """Minutes of training at the end of each epoch."""
+        return (np.cumsum([record["seconds"] for record in self.history]) / 60).tolist()
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
     def encode(self, key: Key[Array, ""], split: Split, transform: Transform | None = None) -> np.ndarray:
         """Compute the means of q(z|x), [n, latent]; the key is that of the transform (see `vj.encode_all`)."""
         return np.asarray(vj.encode_all(key, self.model, self.variables, split, transform=transform).mean)

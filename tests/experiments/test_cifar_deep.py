@@ -44,8 +44,8 @@ def test_the_report_has_the_bits_of_each_layer_and_the_pictures_its_layers(confi
     assert sum(layers.values()) == pytest.approx(numbers["test_bits_per_dim"], rel=0.01)  # the layers have other noise
     assert bits[-1] == pytest.approx(numbers["test_bits_per_dim"], rel=0.01)
     assert f"{numbers['test_bits_per_dim']:.3f} +- " in capsys.readouterr().out
-    assert "z1 shared by a row" in titles["layers"]
-    assert "z1, z2, z3 shared by a row" in titles["layers"]
+    assert "z1 fixed within a row" in titles["layers"]
+    assert "z1, z2, z3 fixed within a row" in titles["layers"]
     assert "temperature 0.8" in titles["samples"]
     assert "bits per dimension of test images" in titles["minutes"]
     parts = {path.stem.removeprefix("cifar_deep_") for path in config.out.iterdir()}

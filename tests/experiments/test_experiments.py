@@ -65,8 +65,8 @@ def _classifiers_are_shared(monkeypatch):
 
         return trained
 
-    for train in (vj.train_classifier, vj.train_legibility_classifier):
-        monkeypatch.setattr(f"harness.run.{train.__name__}", shared(train))
+    monkeypatch.setattr("harness.run.train_classifier", shared(vj.train_classifier))
+    monkeypatch.setattr(vj, "train_legibility_classifier", shared(vj.train_legibility_classifier))
 
 
 @pytest.mark.usual_pictures

@@ -107,7 +107,7 @@ def test_rows_share_the_latents_that_are_given(monkeypatch):
     z1 = np.asarray(given[2]["z1"]).reshape(4, layers.PER_ROW, 2)
     np.testing.assert_array_equal(z1, np.broadcast_to(z1[:, :1], z1.shape))
     assert len(np.unique(z1[:, 0, 0])) == 4
-    assert [axes.get_title() for axes in figure.axes][:2] == ["z1 shared by a row", "z1, z2 shared by a row"]
+    assert [axes.get_title() for axes in figure.axes][:2] == ["z1 fixed within a row", "z1, z2 fixed within a row"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from conftest import small_split, write_idx
 from harness.options import CheckpointOptions, DataOptions, DeviceOptions, Options, TrainingOptions
 from harness.recipe import averaged_adamw, elbo_numbers
 from harness.report import save_picture
-from harness.run import Run, run_seeds
+from harness.run import Run
+from harness.script import run_seeds
 from matplotlib.figure import Figure
 from PIL import Image
 
