@@ -20,7 +20,7 @@ class Trained:
 
     Attributes:
       model: The model.
-      variables: Averaged parameters and other variable collections of the model.
+      variables: Parameters, averaged by `Run.train`, and other variable collections of the model.
       history: One record per epoch, from `vj.fit`.
     """
 

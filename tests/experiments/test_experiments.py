@@ -400,6 +400,18 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
     )
 
 
+def test_cifar_resnet_has_the_weight_decay_that_is_asked_for():
+    import cifar_resnet
+
+    params = {"linear": {"kernel": jax.numpy.ones((2, 2))}, "conv": {"kernel": jax.numpy.ones((2, 2))}}
+    config = cifar_resnet.Config(training=TrainingOptions(learning_rate=0.1, weight_decay=0.5))
+    optimizer = cifar_resnet.optimizer_of(config, 10)
+    zeros = jax.tree.map(jax.numpy.zeros_like, params)
+    updates, _ = jax.jit(optimizer.update)(zeros, jax.jit(optimizer.init)(params), params)
+    decay = {part: float(update["kernel"][0, 0]) for part, update in updates.items()}
+    assert decay == pytest.approx({"linear": -0.05 / 20, "conv": -0.05})
+
+
 def test_cifar_resnet_starts_at_probabilistic_pca(tmp_path, monkeypatch):
     data = write_cifar(tmp_path / "data", colours(60, 0), colours(20, 1))
     monkeypatch.setattr(vj, "Coupling", lambda **_: COUPLING)
