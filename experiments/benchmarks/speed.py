@@ -1,6 +1,7 @@
 """Images per second of the training of a model on random images: by compiled epochs, and one step at a time."""
 
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,23 +19,24 @@ def by_epochs(step: TrainStep, batch_size: int, steps: int, members: int | None 
       steps: Number of training steps in an epoch.
       members: Number of members that train as one program, whose images are counted once for each; None for one model.
     """
-    shape = (steps * batch_size, *step.model.event_shape)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    vae: Any = step.model
+    images = np.random.default_rng(0).integers(0, 256, (steps * batch_size, *vae.event_shape), np.uint8)
     key = jax.random.key(0)
     if members is None:
-        state = vj.init(key, step.model, step.optimizer)
+        state = vj.init(key, vae, step.optimizer)
     else:
-        state = vj.init_members(jax.random.split(key, members), step.model, step.optimizer)
+        state = vj.init_members(jax.random.split(key, members), vae, step.optimizer)
     _, history = vj.fit(state, step, vj.Split(images), epochs=3, batch_size=batch_size, progress=False)
     return [len(images) * (members or 1) / record["seconds"] for record in history[1:]]
 
 
 def by_steps(step: TrainStep, batch_size: int, steps: int) -> list[float]:
     """Images per second of two times the steps of an epoch, with a call for each step, after one that compiles."""
+    vae: Any = step.model
     data_key, key = jax.random.split(jax.random.key(0))
-    batch = vj.Batch(jax.random.uniform(data_key, (batch_size, *step.model.event_shape)))
+    batch = vj.Batch(jax.random.uniform(data_key, (batch_size, *vae.event_shape)))
     compiled = jax.jit(step, donate_argnums=0)
-    state, _ = compiled(vj.init(key, step.model, step.optimizer), batch)
+    state, _ = compiled(vj.init(key, vae, step.optimizer), batch)
     rates = []
     for _ in range(2):
         start = time.perf_counter()
