@@ -499,7 +499,7 @@ def draw(
     run.save("attributes", with_headings(vj.plot.sheets(steps, len(STEPS), len(steps), text, labels), real.shape[2]))
     accuracy = {name: found["discriminator_accuracy"] for name, found in measured.items()}
     curves = {name: each for name, each in accuracy.items() if each}
-    run.save("discriminator", accuracy_of_discriminators(curves, f"Accuracy of the discriminator, {run.where}"))
+    run.save("discriminator", accuracy_of_discriminators(curves, f"The discriminator in training, {run.where}"))
 
 
 def with_headings(figure: Figure, width: int) -> Figure:
@@ -512,7 +512,7 @@ def with_headings(figure: Figure, width: int) -> Figure:
 
 def accuracy_of_discriminators(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Plot the accuracy against the epoch, and that of chance."""
-    figure = vj.plot.curves(curves, "accuracy of the discriminator in training", title, {})
+    figure = vj.plot.curves(curves, "accuracy of the discriminator", title, {})
     (axes,) = figure.axes
     axes.axhline(0.5, color="grey", linewidth=1, linestyle="--", label="chance")
     axes.set_ylim(bottom=min(0.48, axes.get_ylim()[0]))
