@@ -323,15 +323,15 @@ def measure(
     encode_key, attribute_key, *prior_keys = jax.random.split(key, 2 + len(PRIORS))
     model, variables, test = trained.model, trained.variables, run.data.test[: len(real)]
     z = trained.encode(encode_key, test)
-    again = decode(trained, z)
+    decoded = decode(trained, z)
     numbers: dict[str, Any] = {
-        "squared_error": estimate(((again - real) ** 2).sum(axis=(1, 2, 3), dtype=np.float64)),
-        "perceptual_distance": estimate(relative_distance(features, real, again)),
-        "reconstructions": of_images(again, real, independent, paired=True),
+        "squared_error": estimate(((decoded - real) ** 2).sum(axis=(1, 2, 3), dtype=np.float64)),
+        "perceptual_distance": estimate(relative_distance(features, real, decoded)),
+        "reconstructions": of_images(decoded, real, independent, paired=True),
         "test_kl": trained.history[-1]["test_kl"],
     }
     shown = {
-        "reconstructions": again[:SHOWN],
+        "reconstructions": decoded[:SHOWN],
         "interpolation": decode(trained, straight_paths(z[:1], z[1:2], SHOWN)[0]),
     }
     for (name, prior), prior_key in zip(PRIORS.items(), prior_keys, strict=True):
@@ -388,13 +388,13 @@ def of_images(
       independent: Classifier with the features.
       paired: Whether each image is a reconstruction of the face of the same number, for the standard errors.
     """
-    wanted, found = independent(real).features, independent(images).features
-    near = vj.density_and_coverage(wanted, found)
+    of_real, of_decoded = independent(real).features, independent(images).features
+    near = vj.density_and_coverage(of_real, of_decoded)
     sharpness = vj.sharpness(images), vj.sharpness(real)
     return {
         "frechet": {
-            "mean": vj.frechet_distance(wanted, found),
-            "standard_error": frechet_error(wanted, found, paired=paired),
+            "mean": vj.frechet_distance(of_real, of_decoded),
+            "standard_error": frechet_error(of_real, of_decoded, paired=paired),
         },
         "density": estimate(near.density),
         "coverage": estimate(near.coverage),
@@ -403,11 +403,11 @@ def of_images(
     }
 
 
-def frechet_error(wanted: np.ndarray, found: np.ndarray, *, paired: bool) -> float:
+def frechet_error(of_real: np.ndarray, of_decoded: np.ndarray, *, paired: bool) -> float:
     """The standard error of the Fréchet distance by the bootstrap, which draws pairs if the examples are pairs."""
     if not paired:
-        return vj.bootstrap_stderr(vj.frechet_distance, wanted, found, resamples=20)
-    both = np.stack([wanted, found], axis=1)
+        return vj.bootstrap_stderr(vj.frechet_distance, of_real, of_decoded, resamples=20)
+    both = np.stack([of_real, of_decoded], axis=1)
     return vj.bootstrap_stderr(lambda pairs: vj.frechet_distance(pairs[:, 0], pairs[:, 1]), both)
 
 

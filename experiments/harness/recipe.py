@@ -62,7 +62,7 @@ def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e
 
     Args:
       peak: Learning rate after the warm-up.
-      weight_decay: Weight decay of the weight matrices, in units of the learning rate.
+      weight_decay: Weight decay of the weight matrices; each step multiplies it by the learning rate.
       steps: Total number of training steps.
       eps: Epsilon of Adam.
 
