@@ -10,27 +10,37 @@ Without CelebA, the data set consists of drawn faces. CelebA has no label for su
 clear and dark glasses.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from harness.faces import (
+    CLASSIFIED,
+    CONFOUNDERS,
+    STEPS,
+    attributes_of,
+    decode,
+    effect,
+    print_accuracy,
+    require_attributes,
+    sentences,
+    with_confounders,
+)
 from harness.options import PageOptions, TrainingOptions
 from harness.recipe import Trained
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.errors import require_positive, require_positive_int
-from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share, edit, train_attribute_classifier
+from vae_jax.evaluation.attributes import AttributeClassifier, edit, train_attribute_classifier
 from vae_jax.evaluation.latents import attribute_counts, attribute_vector
 
-CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
-CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
-KINDS = ("plain", "balanced")
-STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # along a vector, in units of its length
 TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
 SHARES = (0.5, 0.9)  # shares of flipped faces at which vectors are compared
 HELD_OUT = 1_000  # largest number of test faces that are edited and classified
@@ -44,14 +54,14 @@ class Config(PageOptions):
 
     latent_dim: int = 100
     """Number of latent dimensions."""
-    features: tuple[int, ...] = (32, 64, 128, 256)
+    channels: tuple[int, ...] = (32, 64, 128, 256)
     """Numbers of channels of the convolutions in the encoders and the classifier; the decoders reverse their order."""
     variance: float = 0.1
     """Variance of the Gaussian likelihood of the VAE, for pixels in [0, 1]. A smaller variance gives sharper faces and
     a larger KL."""
     classifier_steps: int | None = None
-    """Number of training steps of the attribute classifier, in whole epochs. The default is 2,000, and 1,000 on drawn
-    faces, which need less training."""
+    """Number of training steps of the attribute classifier, in whole epochs. The default is 2,000 on CelebA, and 1,000
+    on other faces: drawn ones need less training."""
     out: Path = Path("runs/celeba_attributes")
     """Folder for the report and the pictures."""
     training: TrainingOptions = TrainingOptions(learning_rate=2e-3, weight_decay=0.3)
@@ -63,36 +73,33 @@ def main(config: Config) -> Report:
     run = Run.start(
         "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_000
     )
-    default_steps = run.classifier_steps(1_000 if run.data.name.startswith("faces") else 2_000)
+    default_steps = run.classifier_steps(2_000 if run.is_native else 1_000)
     classifier_steps = default_steps if config.classifier_steps is None else config.classifier_steps
     require_positive_int(classifier_steps=classifier_steps)
-    ae_key, vae_key, encode_key, classifier_key, draw_key = jax.random.split(run.key, 5)
-    for split in (run.data.train, run.data.test):
-        require_attributes(split)
+    require_attributes(run.data)
     classifier = train_attribute_classifier(
-        classifier_key, run.data.train, CLASSIFIED, steps=classifier_steps, convolutions=config.features
+        run.classifier_key(4), run.data.train, CLASSIFIED, steps=classifier_steps, convolutions=config.channels
     )
-    accuracy = classifier.accuracy(run.data.test)
-    told = ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items())
-    print(f"classifier, balanced accuracy on {run.data.name}'s test images: {told}")
+    print_accuracy(f"classifier of seed {config.classifier_seed}", classifier, run.data)
+    ae_key, vae_key, encode_key, _, draw_key = jax.random.split(run.key, 5)  # the fourth was that of the classifier
     ae = train(ae_key, run, config, vj.Delta)
     vae = train(vae_key, run, config, vj.DiagonalGaussian)
 
     errors = {"pca": pca_squared_error(run, config.latent_dim)}
     for name, model in (("ae", ae), ("vae", vae)):
-        errors[name] = squared_error(model, encode(encode_key, model, run.data.test), run.data.test)
+        errors[name] = squared_error(model, model.encode(encode_key, run.data.test), run.data.test)
     label = f"{run.where}, images in [0, 1], at the posterior mean"
     values = ", ".join(f"{name} {value:.1f}" for name, value in errors.items())
     print(f"squared error per test image ({label}): {values}")
 
-    encodings = encode(encode_key, vae, run.data.train)
+    encodings = vae.encode(encode_key, run.data.train)
     vectors = {name: attribute_vectors(encodings, run.data.train, name) for name in CONFOUNDERS}
-    z = encode(encode_key, vae, run.data.test)
+    z = vae.encode(encode_key, run.data.test)
     effects = {name: measure(name, vectors[name], z, run.data.test, vae, classifier) for name in CONFOUNDERS}
     for name, by_kind in effects.items():
         print_effects(name, by_kind)
     shown = run.data.test[:8]
-    rows = [decode(model, encode(encode_key, model, shown)) for model in (ae, vae)]
+    rows = [decode(model, model.encode(encode_key, shown)) for model in (ae, vae)]
     text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.where}"
     run.save("reconstructions", vj.plot.images(np.concatenate([shown.images / np.float32(255), *rows]), 8, text))
     draw(draw_key, run, vae, z, vectors, effects)
@@ -102,7 +109,7 @@ def main(config: Config) -> Report:
             **{f"{name}_test_squared_error": value for name, value in errors.items()},
             "test_kl": vae.history[-1]["test_kl"],
             "test_kl_label": run.label(vae.model.likelihood),
-            "classifier_balanced_accuracy": accuracy,
+            "classifier_balanced_accuracy": classifier.accuracy(run.data.test),
             "attributes": effects,
             "images_by_combination": {name: counts_by_combination(run.data.train, name) for name in CONFOUNDERS},
             "seconds_per_epoch": {"ae": ae.seconds_per_epoch, "vae": vae.seconds_per_epoch},
@@ -114,32 +121,19 @@ def main(config: Config) -> Report:
     return report
 
 
-def require_attributes(split: vj.Split) -> None:
-    """Raise `InputError` unless the split has images with and without each classified attribute."""
-    if split.attributes is None:
-        raise vj.InputError("the images have no attributes; take celeba or faces")
-    for name in CLASSIFIED:
-        split.attributes.require_both(name)
-
-
 def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
     """Train the VAE, or with `Delta` the plain autoencoder, on randomly mirrored images."""
     plain = posterior is vj.Delta
     likelihood = vj.Gaussian(1.0 if plain else config.variance)
-    vae = vj.conv_vae(run.data.event_shape, config.latent_dim, config.features, likelihood, posterior, linear=True)
+    vae = vj.conv_vae(run.data.event_shape, config.latent_dim, config.channels, likelihood, posterior, linear=True)
     objective = vj.Reconstruction() if plain else vj.ELBO()
     return run.train(key, vae, objective, train_transform=vj.Mirrored(), title="autoencoder" if plain else "VAE")
 
 
-def encode(key: jax.Array, trained: Trained, split: vj.Split) -> np.ndarray:
-    """Compute the posterior means, [n, latent]."""
-    return np.asarray(vj.encode_all(key, trained.model, trained.variables, split).mean)
-
-
 def squared_error(trained: Trained, z: np.ndarray, split: vj.Split) -> float:
     """The squared error between pixels in [0, 1] and E[x|z], summed over an image and averaged over the images."""
-    decoded = vj.decode_all(trained.model, trained.variables, z)
-    return float(np.mean([np.sum((x / 255.0 - y) ** 2) for x, y in zip(split.images, decoded, strict=True)]))
+    pairs = zip(split.images, trained.decode(z), strict=True)
+    return float(np.mean([np.sum((x / 255.0 - y) ** 2) for x, y in pairs]))
 
 
 def pca_squared_error(run: Run, components: int) -> float:
@@ -167,12 +161,6 @@ def counts_by_combination(split: vj.Split, name: str) -> list[dict[str, int]]:
     return [{"with": n1, "without": n0} for n1, n0 in counts]
 
 
-def with_confounders(split: vj.Split, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The presence of the attribute in each image, [n], and of its confounders, [n, confounders]."""
-    assert split.attributes is not None
-    return split.attributes[name], np.stack([split.attributes[other] for other in CONFOUNDERS[name]], axis=1)
-
-
 def measure(
     name: str,
     vectors: Mapping[str, np.ndarray],
@@ -182,49 +170,20 @@ def measure(
     classifier: AttributeClassifier,
 ) -> dict[str, dict[str, Any]]:
     """Measure the effect of both kinds of vector, by step, on the held-out faces without the attribute."""
-    assert split.attributes is not None
-    lacking = z[~split.attributes[name]][:HELD_OUT]
+    lacking = z[~attributes_of(split)[name]][:HELD_OUT]
     return {
-        kind: summary(name, edit(vae.model, vae.variables, classifier, lacking, vector, STEPS))
+        kind: effect(name, edit(vae.model, vae.variables, classifier, lacking, vector, STEPS), SHARES)
         for kind, vector in vectors.items()
-    }
-
-
-def summary(name: str, edits: Edits) -> dict[str, Any]:
-    """Summarise the edits by shares and means over the faces, by step."""
-    flips = edits.flipped(CLASSIFIED.index(name))
-    confounders = {other: edits.mean_probability(CLASSIFIED.index(other)) for other in CONFOUNDERS[name]}
-    distances = edits.distances.mean(axis=1)
-    return {
-        "steps": edits.steps.tolist(),
-        "flip_by_step": flips.tolist(),
-        "confounder_by_step": {other: values.tolist() for other, values in confounders.items()},
-        "distance_by_step": distances.tolist(),
-        "at_flipped_share": {
-            f"{share:g}": {
-                "step": at_share(share, flips, edits.steps),
-                "drift": {other: at_share(share, flips, values - values[0]) for other, values in confounders.items()},
-                "distance": at_share(share, flips, distances),
-            }
-            for share in SHARES
-        },
     }
 
 
 def print_effects(name: str, by_kind: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the table of the effects of an attribute."""
-    for kind, effect in by_kind.items():
-        at = {step: effect["flip_by_step"][effect["steps"].index(step)] for step in TABLE}
-        print(f"{name}, {kind} vector: flipped {', '.join(f'{share:.0%} at {step:g}' for step, share in at.items())}")
-        for share, found in effect["at_flipped_share"].items():
-            if found["step"] is None:
-                print(f"  {float(share):.0%} flipped: not within {effect['steps'][-1]:g} steps")
-                continue
-            drifts = ", ".join(f"P({other}) by {drift:+.2f}" for other, drift in found["drift"].items())
-            print(
-                f"  {float(share):.0%} flipped at {found['step']:.2f}: {drifts}, the faces {found['distance']:.2f} "
-                "of the distance between two different ones from where they were"
-            )
+    for kind, of_kind in by_kind.items():
+        flips = dict(zip(of_kind["steps"], of_kind["flip_by_step"], strict=True))
+        print(f"{name}, {kind} vector: flipped {', '.join(f'{flips[step]:.0%} at {step:g}' for step in TABLE)}")
+        for sentence in sentences(of_kind):
+            print(f"  {sentence}")
 
 
 def draw(
@@ -239,8 +198,7 @@ def draw(
     samples = decode(vae, vae.model.prior_distribution(vae.variables).sample(key, 48))
     run.save("prior", vj.plot.images(samples, 8, f"48 draws from the prior, E[x|z], {run.where}"))
 
-    attributes = run.data.test.attributes
-    assert attributes is not None
+    attributes = attributes_of(run.data.test)
     neither = np.flatnonzero(~attributes["Blond_Hair"] & ~attributes["Eyeglasses"])
     # As many women as men, so that the effect on each is visible.
     faces = np.concatenate([neither[attributes["Male"][neither] == sex][: FACES // 2] for sex in (False, True)])
@@ -258,11 +216,6 @@ def draw(
     run.save("effects", drift(effects, f"Held-out faces, decoded and classified; {run.where}"))
 
 
-def decode(trained: Trained, z: Sequence[Any] | np.ndarray | jax.Array) -> np.ndarray:
-    """Compute E[x|z], clipped to the range of the pixels."""
-    return np.clip(vj.decode_all(trained.model, trained.variables, np.asarray(z, np.float32)), 0, 1)
-
-
 def drift(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) -> Figure:
     """Plot the share of flipped faces against the step, and the drift of the confounders against that share.
 
@@ -276,10 +229,10 @@ def drift(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) ->
     figure = Figure(figsize=(4.1 * len(effects), 6.6), layout="constrained")
     styles = {"plain": "--", "balanced": "-"}
     for (name, by_kind), (above, below) in zip(effects.items(), figure.subplots(2, len(effects)).T, strict=True):
-        for kind, effect in by_kind.items():
-            flips = effect["flip_by_step"]
-            above.plot(effect["steps"], flips, styles[kind], color="black", label=f"{kind} vector")
-            for (other, values), colour in zip(effect["confounder_by_step"].items(), vj.plot.COLOURS, strict=False):
+        for kind, of_kind in by_kind.items():
+            flips = of_kind["flip_by_step"]
+            above.plot(of_kind["steps"], flips, styles[kind], color="black", label=f"{kind} vector")
+            for (other, values), colour in zip(of_kind["confounder_by_step"].items(), vj.plot.COLOURS, strict=False):
                 drift = np.asarray(values) - values[0]
                 below.plot(flips, drift, styles[kind], color=colour, label=f"P({other}), {kind}")
         readable = name.replace("_", " ").lower()

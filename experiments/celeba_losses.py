@@ -2,8 +2,8 @@
 
 The script trains four convolutional VAEs of one architecture on faces of 64 x 64 pixels. The first has the ELBO. The
 second adds a perceptual loss (Hou et al., 2017), the third a discriminator with a squared error of its activations
-(VAE/GAN: Larsen et al., 2016), and the fourth both, as the autoencoder of latent diffusion. All of them keep the pixel
-likelihood of the first.
+(VAE/GAN: Larsen et al., 2016), and the fourth both, as in the autoencoder of latent diffusion (Rombach et al., 2022).
+All of them keep the pixel likelihood of the first.
 
 The features of the perceptual loss are those of a small classifier of attributes, which is trained here, of the encoder
 of the plain VAE, or of VGG-19, whose published weights are read from a file. Draws come from N(0, I), and from a
@@ -13,7 +13,7 @@ Draws and reconstructions are measured in the features of a second classifier, a
 another architecture, another seed and other attributes. Without CelebA, the data set consists of drawn faces.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,28 +23,47 @@ import jax
 import numpy as np
 import optax
 from flax import linen as nn
+from harness.faces import (
+    CLASSIFIED,
+    CONFOUNDERS,
+    STEPS,
+    attributes_of,
+    decode,
+    effect,
+    print_accuracy,
+    require_attributes,
+    sentences,
+    with_confounders,
+)
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
+from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.errors import require_not_negative, require_positive, require_positive_int
-from vae_jax.evaluation.attributes import AttributeClassifier, at_share, edit, train_attribute_classifier
+from vae_jax.evaluation.attributes import AttributeClassifier, edit, train_attribute_classifier
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.evaluation.latents import attribute_vector, straight_paths
 from vae_jax.models import Variables
 from vae_jax.objectives import Objective, layer_distances
 
 MODELS = ("plain", "perceptual", "adversarial", "both")
-CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}
-CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")  # by the classifier that measures
 MOST_ATTRIBUTES = 12  # of the classifier whose features are compared
 CONVOLUTIONS = (16, 32, 64)  # of the same
 INDEPENDENT = (24, 48, 96, 96)  # convolutions of the classifier that measures
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_2")
-STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # along an attribute vector, in units of its length
 SHARE = 0.5  # of flipped faces at which the vectors of two models are compared
 PRIORS = {"normal": vj.StandardNormal(), "mixture": vj.GaussianMixture(10), "flow": vj.FlowPrior(vj.Coupling())}
+MEASURES = {  # of decoded images, in the printed table
+    "frechet": "Fréchet",
+    "density": "density",
+    "coverage": "coverage",
+    "sharpness": "sharpness",
+    "detected": "with a face",
+}
 COUNT = 1_000  # of faces, reconstructions and draws in each distance
 DETECTED = 100  # images in which a face detector looks for faces; it takes 50 ms an image
 SHOWN = 8
@@ -88,10 +107,11 @@ class Config(Options):
     """Feature network of the perceptual loss: a classifier of attributes that is trained here, the encoder of the plain
     VAE, which needs no attributes, or VGG-19."""
     weights: Path | None = None
-    """File with the published parameters of VGG-19, .safetensors or .npz with torchvision's names; needed by
+    """File with the published parameters of VGG-19, .safetensors or .npz with torchvision's names, for and needed by
     --features vgg19."""
     classifier_steps: int | None = None
-    """Number of training steps of each of the two classifiers, in whole epochs. The default is 1,500."""
+    """Number of training steps of each of the two classifiers, in whole epochs. The default is 1,500 on CelebA, and
+    600 on other faces, such as drawn ones."""
     prior_steps: int | None = None
     """Number of training steps of the flow that is fitted to the encodings. The default is 3,000."""
     out: Path = Path("runs/celeba_losses")
@@ -106,26 +126,67 @@ def main(config: Config) -> Report:
     require_not_negative(adversarial_weight=config.adversarial_weight)
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None = vgg19(config)
     run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=600)
-    default = run.classifier_steps(1_500 if run.data.name.startswith("celeba") else 600)
+    default = run.classifier_steps(1_500 if run.is_native else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
     prior_steps = run.classifier_steps(3_000) if config.prior_steps is None else config.prior_steps
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
-    require_attributes(run)
-    compared_key, independent_key = jax.random.split(jax.random.fold_in(jax.random.key(config.classifier_seed), 3))
+    require_attributes(run.data)
+    compared_key, independent_key = jax.random.split(run.classifier_key(3))
     if config.features == "attributes":
-        network = vj.conv_features(compared_classifier(compared_key, run, steps))
-    independent = independent_classifier(independent_key, run, steps)
+        names = other_attributes(run.data.train)
+        network = vj.conv_features(
+            attribute_classifier("compared", compared_key, run, names, steps, CONVOLUTIONS, independent=False)
+        )
+    independent = attribute_classifier("independent", independent_key, run, CLASSIFIED, steps, INDEPENDENT)
+    pairs = [jax.random.split(key) for key in jax.random.split(run.key, len(MODELS))]
+    train_keys, measure_keys = (dict(zip(MODELS, keys, strict=True)) for keys in zip(*pairs, strict=True))
+    models, features = train_models(train_keys, run, config, network)
 
-    event_shape, likelihood = run.data.event_shape, vj.Gaussian(config.variance)
-    vae = vj.conv_vae(event_shape, config.latent_dim, config.channels, likelihood, linear=True)
-    keys = {
-        name: jax.random.split(key)  # for the training, and for the measurements
-        for name, key in zip(MODELS, jax.random.split(run.key, len(MODELS)), strict=True)
-    }
+    real = faces(run.data.test.images)
+    of_faces = {"detected": detected(real)}
+    measured, pictures = {}, {}
+    for name, trained in models.items():
+        measured[name], pictures[name] = measure(
+            measure_keys[name], run, trained, features, independent, real, prior_steps
+        )
+        measured[name] |= of_training(trained)
+        print_row(name, measured[name], of_faces)
+    draw(run, real, pictures, measured)
+    return run.report(
+        {
+            "label": label(run, real, independent),
+            "features": config.features,
+            "layers": list(features.layers),
+            "independent_balanced_accuracy": independent.accuracy(run.data.test),
+            "faces": of_faces,
+            "models": measured,
+        }
+    )
+
+
+def train_models(
+    keys: Mapping[str, jax.Array],
+    run: Run,
+    config: Config,
+    network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None,
+) -> tuple[dict[str, Trained], Features]:
+    """Train the four models.
+
+    Args:
+      keys: Key of each model.
+      run: The run.
+      config: Options.
+      network: Feature network and its variables; None for the encoder of the plain model.
+
+    Returns:
+      The models by name, and the features of the perceptual loss.
+    """
+    likelihood = vj.Gaussian(config.variance)
+    vae = vj.conv_vae(run.data.event_shape, config.latent_dim, config.channels, likelihood, linear=True)
 
     def train(name: str, objective: Objective, frozen: Any = None) -> Trained:
         return run.train(
-            keys[name][0],
+            keys[name],
             vae,
             objective,
             train_transform=vj.Mirrored(),
@@ -152,27 +213,15 @@ def main(config: Config) -> Report:
         "adversarial": train("adversarial", adversarial),
         "both": train("both", replace(adversarial, objective=perceptual), frozen),
     }
+    return models, features
 
-    real = faces(run.data.test.images)
-    of_faces = {"detected": detected(real)}
-    measured, pictures = {}, {}
-    for name, trained in models.items():
-        measured[name], pictures[name] = measure(keys[name][1], run, trained, features, independent, real, prior_steps)
-        measured[name] |= of_training(trained)
-        print_row(name, measured[name], of_faces)
-    draw(run, real, pictures, measured)
-    label = (
-        f"{run.where}, images in [0, 1], reconstructions at the posterior mean, distances between {len(real)} images"
-    )
-    return run.report(
-        {
-            "label": f"{label} each, in {independent.classifier.hidden[-1]} features",
-            "features": config.features,
-            "layers": list(features.layers),
-            "independent_balanced_accuracy": independent.accuracy(run.data.test),
-            "faces": of_faces,
-            "models": measured,
-        }
+
+def label(run: Run, real: np.ndarray, independent: AttributeClassifier) -> str:
+    """What the numbers in the report are."""
+    return (
+        f"{run.where}, images in [0, 1], reconstructions at the posterior mean, distances between {len(real)} images "
+        f"each, in {independent.classifier.hidden[-1]} features; the standard error of the density is over the decoded "
+        "images alone, that of the coverage over the faces alone"
     )
 
 
@@ -191,53 +240,46 @@ def vgg19(config: Config) -> tuple[vj.VGG19, Variables] | None:
     """VGG-19 with its published parameters, or None if it is not asked for.
 
     Raises:
-      InputError: It is asked for without a file, or the file can't be used.
+      InputError: It is asked for without a file, there is a file for other features, or the file can't be used.
     """
     if config.features == "vgg19" and config.weights is None:
         raise vj.InputError("--features vgg19 needs --weights FILE, with the published parameters of VGG-19")
-    return (vj.VGG19(), vj.load_vgg19(config.weights)) if config.features == "vgg19" else None
+    if config.features != "vgg19" and config.weights is not None:
+        raise vj.InputError(
+            f"--weights is {config.weights}, but the features are those of {config.features}; add --features vgg19"
+        )
+    return None if config.weights is None else (vj.VGG19(), vj.load_vgg19(config.weights))
 
 
-def independent_classifier(key: jax.Array, run: Run, steps: int) -> AttributeClassifier:
-    """The classifier that measures."""
-    classifier = train_attribute_classifier(key, run.data.train, CLASSIFIED, steps=steps, convolutions=INDEPENDENT)
-    print_accuracy("independent", run, classifier)
+def attribute_classifier(
+    title: str,
+    key: jax.Array,
+    run: Run,
+    names: Sequence[str],
+    steps: int,
+    convolutions: tuple[int, ...],
+    independent: bool = True,
+) -> AttributeClassifier:
+    """Train a classifier of attributes and print its accuracy (see `train_attribute_classifier`)."""
+    classifier = train_attribute_classifier(
+        key, run.data.train, names, steps=steps, convolutions=convolutions, independent=independent
+    )
+    print_accuracy(f"{title} classifier", classifier, run.data)
     return classifier
 
 
-def compared_classifier(key: jax.Array, run: Run, steps: int) -> AttributeClassifier:
-    """The classifier whose features are compared, of other attributes.
+def other_attributes(split: vj.Split) -> list[str]:
+    """The attributes that are not measured and are the most balanced, for the classifier whose features are compared.
 
     Raises:
-      InputError: There are no other attributes.
+      InputError: There are none.
     """
-    attributes = run.data.train.attributes
-    assert attributes is not None
+    attributes = attributes_of(split)
     shares = dict(zip(attributes.names, attributes.values.mean(axis=0), strict=True))
     others = [name for name in shares if name not in CLASSIFIED and 0 < shares[name] < 1]
     if not others:
         raise vj.InputError(f"the images have no other attributes than {', '.join(CLASSIFIED)}; take celeba or faces")
-    balanced = sorted(others, key=lambda name: abs(shares[name] - 0.5))[:MOST_ATTRIBUTES]
-    classifier = train_attribute_classifier(
-        key, run.data.train, balanced, steps=steps, convolutions=CONVOLUTIONS, independent=False
-    )
-    print_accuracy("compared", run, classifier)
-    return classifier
-
-
-def print_accuracy(name: str, run: Run, classifier: AttributeClassifier) -> None:
-    """Print the balanced accuracy of a classifier on the test images."""
-    told = ", ".join(f"{each} {share:.1%}" for each, share in classifier.accuracy(run.data.test).items())
-    print(f"{name} classifier, balanced accuracy on {run.data.name}'s test images: {told}")
-
-
-def require_attributes(run: Run) -> None:
-    """Raise `InputError` unless faces with and without each measured attribute are in both splits."""
-    for split in (run.data.train, run.data.test):
-        if split.attributes is None:
-            raise vj.InputError("the images have no attributes; take celeba or faces")
-        for name in CLASSIFIED:
-            split.attributes.require_both(name)
+    return sorted(others, key=lambda name: abs(shares[name] - 0.5))[:MOST_ATTRIBUTES]
 
 
 def scaled(run: Run, network: vj.VGG19 | vj.ConvFeatures, variables: Variables) -> Features:
@@ -251,7 +293,10 @@ def scaled(run: Run, network: vj.VGG19 | vj.ConvFeatures, variables: Variables) 
 
 
 def optimizer(run: Run, config: Config) -> optax.GradientTransformation:
-    """AdamW, and Adam for the discriminator, with warm-up and cosine decay and averaged parameters."""
+    """AdamW, and Adam for the discriminator, with warm-up and cosine decay and averaged parameters.
+
+    All parameters of the model decay, biases as well, unlike in the other scripts.
+    """
     schedule = partial(vj.warm_up_then_cosine, steps=run.steps)
     parts = {
         "model": optax.adamw(schedule(config.training.learning_rate), weight_decay=config.training.weight_decay),
@@ -263,11 +308,6 @@ def optimizer(run: Run, config: Config) -> optax.GradientTransformation:
 def faces(images: np.ndarray) -> np.ndarray:
     """The first stored images as numbers in [0, 1]."""
     return images[:COUNT] / np.float32(255)
-
-
-def decode(trained: Trained, z: Any) -> np.ndarray:
-    """Compute E[x|z], clipped to the range of the pixels."""
-    return np.clip(vj.decode_all(trained.model, trained.variables, np.asarray(z, np.float32)), 0, 1)
 
 
 def measure(
@@ -282,16 +322,16 @@ def measure(
     """The numbers of a model, and the images that are shown."""
     encode_key, attribute_key, *prior_keys = jax.random.split(key, 2 + len(PRIORS))
     model, variables, test = trained.model, trained.variables, run.data.test[: len(real)]
-    z = np.asarray(vj.encode_all(encode_key, model, variables, test).mean)
-    again = decode(trained, z)
+    z = trained.encode(encode_key, test)
+    decoded = decode(trained, z)
     numbers: dict[str, Any] = {
-        "squared_error": estimate(((again - real) ** 2).sum(axis=(1, 2, 3), dtype=np.float64)),
-        "perceptual_distance": estimate(relative_distance(features, real, again)),
-        "reconstructions": of_images(again, real, independent),
+        "squared_error": estimate(((decoded - real) ** 2).sum(axis=(1, 2, 3), dtype=np.float64)),
+        "perceptual_distance": estimate(relative_distance(features, real, decoded)),
+        "reconstructions": of_images(decoded, real, independent, paired=True),
         "test_kl": trained.history[-1]["test_kl"],
     }
     shown = {
-        "reconstructions": again[:SHOWN],
+        "reconstructions": decoded[:SHOWN],
         "interpolation": decode(trained, straight_paths(z[:1], z[1:2], SHOWN)[0]),
     }
     for (name, prior), prior_key in zip(PRIORS.items(), prior_keys, strict=True):
@@ -300,7 +340,7 @@ def measure(
         if prior != model.prior:
             fitted = vj.fit_prior(fit_key, model, variables, run.data.train, prior, draws=1, steps=prior_steps)
         draws = decode(trained, fitted[0].prior_distribution(fitted[1]).sample(draw_key, len(real)))
-        numbers[name] = of_images(draws, real, independent)
+        numbers[name] = of_images(draws, real, independent, paired=False)
         shown[name] = draws[: 4 * SHOWN]
     numbers["attributes"], edited = attribute_effects(attribute_key, run, trained, independent, z)
     return numbers, shown | edited
@@ -312,7 +352,7 @@ def estimate(values: np.ndarray) -> dict[str, float]:
 
 
 def ratio(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """The ratio of the means over two sets of images, with the standard error by the bootstrap."""
+    """The ratio of the means over two independent sets of images, with the standard error by the bootstrap."""
 
     def of_means(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.mean(a) / np.mean(b))
@@ -337,18 +377,38 @@ def distances(network: nn.Module, variables: Variables, layers: tuple[str, ...],
     return layer_distances(network, variables, layers, x, y)
 
 
-def of_images(images: np.ndarray, real: np.ndarray, independent: AttributeClassifier) -> dict[str, Any]:
-    """Distances of decoded images from the faces in the independent features, sharpness, and the share with a face."""
-    wanted, found = independent(real).features, independent(images).features
-    near = vj.density_and_coverage(wanted, found)
-    error = vj.bootstrap_stderr(vj.frechet_distance, wanted, found, resamples=20)
+def of_images(
+    images: np.ndarray, real: np.ndarray, independent: AttributeClassifier, *, paired: bool
+) -> dict[str, Any]:
+    """Distances of decoded images from the faces in the independent features, sharpness, and the share with a face.
+
+    Args:
+      images: Decoded images.
+      real: Faces.
+      independent: Classifier with the features.
+      paired: Whether each image is a reconstruction of the face of the same number, for the standard errors.
+    """
+    of_real, of_decoded = independent(real).features, independent(images).features
+    near = vj.density_and_coverage(of_real, of_decoded)
+    sharpness = vj.sharpness(images), vj.sharpness(real)
     return {
-        "frechet": {"mean": vj.frechet_distance(wanted, found), "standard_error": error},
+        "frechet": {
+            "mean": vj.frechet_distance(of_real, of_decoded),
+            "standard_error": frechet_error(of_real, of_decoded, paired=paired),
+        },
         "density": estimate(near.density),
         "coverage": estimate(near.coverage),
-        "sharpness": ratio(vj.sharpness(images), vj.sharpness(real)),
+        "sharpness": vj.paired_ratio(*sharpness)._asdict() if paired else ratio(*sharpness),
         "detected": detected(images),
     }
+
+
+def frechet_error(of_real: np.ndarray, of_decoded: np.ndarray, *, paired: bool) -> float:
+    """The standard error of the Fréchet distance by the bootstrap, which draws pairs if the examples are pairs."""
+    if not paired:
+        return vj.bootstrap_stderr(vj.frechet_distance, of_real, of_decoded, resamples=20)
+    both = np.stack([of_real, of_decoded], axis=1)
+    return vj.bootstrap_stderr(lambda pairs: vj.frechet_distance(pairs[:, 0], pairs[:, 1]), both)
 
 
 def detected(images: np.ndarray) -> dict[str, float]:
@@ -376,28 +436,19 @@ def attribute_effects(
     key: jax.Array, run: Run, trained: Trained, independent: AttributeClassifier, z: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What balanced attribute vectors change in the test faces without the attribute, and the images of one face."""
-    train, test = run.data.train.attributes, run.data.test.attributes
-    assert train is not None
-    assert test is not None
-    encodings = np.asarray(vj.encode_all(key, trained.model, trained.variables, run.data.train).mean)
+    encodings = trained.encode(key, run.data.train)
     numbers, shown = {}, {}
-    for name, confounders in CONFOUNDERS.items():
-        vector = attribute_vector(encodings, train[name], np.stack([train[other] for other in confounders], axis=1))
-        lacking = z[~test[name][: len(z)]]
-        edits = edit(trained.model, trained.variables, independent, lacking, vector, STEPS)
-        flips, distances = edits.flipped(CLASSIFIED.index(name)), edits.distances.mean(axis=1)
-        drift = {other: edits.mean_probability(CLASSIFIED.index(other)) for other in confounders}
-        numbers[name] = {
-            "flip_by_step": flips.tolist(),
-            "step_at_half": at_share(SHARE, flips, edits.steps),
-            "drift_at_half": {other: at_share(SHARE, flips, each - each[0]) for other, each in drift.items()},
-            "distance_at_half": at_share(SHARE, flips, distances),
-        }
+    for name in CONFOUNDERS:
+        vector = attribute_vector(encodings, *with_confounders(run.data.train, name))
+        lacking = z[~attributes_of(run.data.test)[name][: len(z)]]
+        numbers[name] = effect(
+            name, edit(trained.model, trained.variables, independent, lacking, vector, STEPS), [SHARE]
+        )
         shown[name] = np.stack([decode(trained, lacking[:1] + step * vector)[0] for step in STEPS])
     return numbers, shown
 
 
-def told(found: Mapping[str, float], digits: int = 2) -> str:
+def with_error(found: Mapping[str, float], digits: int = 2) -> str:
     """A number with its standard error."""
     return f"{found['mean']:.{digits}f} +- {found['standard_error']:.{digits}f}"
 
@@ -405,20 +456,15 @@ def told(found: Mapping[str, float], digits: int = 2) -> str:
 def print_row(name: str, found: Mapping[str, Any], faces: Mapping[str, Any]) -> None:
     """Print the numbers of a model."""
     error, distance = found["squared_error"], found["perceptual_distance"]
-    print(f"{name}: squared error {told(error, 1)}, perceptual distance {told(distance, 3)}")
+    print(f"{name}: squared error {with_error(error, 1)}, perceptual distance {with_error(distance, 3)}")
     for part in ("reconstructions", *PRIORS):
-        of = found[part]
-        numbers = {"Fréchet": of["frechet"], "density": of["density"], "coverage": of["coverage"]}
-        numbers |= {"sharpness": of["sharpness"], "with a face": of["detected"]}
-        print(f"  {part}: {', '.join(f'{what} {told(number)}' for what, number in numbers.items())}")
-    print(f"  (sharpness relative to that of the faces; the detector finds {told(faces['detected'])} of the faces)")
-    for attribute, effect in found["attributes"].items():
-        if effect["step_at_half"] is None:
-            print(f"  {attribute}: half of the faces are not flipped within {STEPS[-1]:g} steps")
-            continue
-        drift = ", ".join(f"P({other}) by {value:+.2f}" for other, value in effect["drift_at_half"].items())
-        at, away = effect["step_at_half"], effect["distance_at_half"]
-        print(f"  {attribute}: half flipped at {at:.2f}; {drift}, {away:.2f} of the distance between two faces away")
+        print(f"  {part}: {', '.join(f'{title} {with_error(found[part][name])}' for name, title in MEASURES.items())}")
+    print(
+        f"  (sharpness relative to that of the faces; the detector finds {with_error(faces['detected'])} of the faces)"
+    )
+    for attribute, of_attribute in found["attributes"].items():
+        for sentence in sentences(of_attribute):
+            print(f"  {attribute}: {sentence}")
     if accuracy := found["discriminator_accuracy"]:
         print(f"  discriminator: accuracy {accuracy[0]:.2f} in the first epoch, {accuracy[-1]:.2f} in the last")
 
@@ -449,12 +495,29 @@ def draw(
     ]
     run.save("draws", vj.plot.sheets(grids, SHOWN, len(labels), f"Draws, E[x|z], {run.where}"))
     steps = [(name.replace("_", " ").lower(), stacked(name)) for name in CONFOUNDERS]
-    text = f"Steps of 0 to {STEPS[-1]:g} along balanced attribute vectors, {run.where}"
-    run.save("attributes", vj.plot.sheets(steps, len(STEPS), len(steps), text, labels))
+    text = f"Steps along balanced attribute vectors, in lengths of the vector, {run.where}"
+    run.save("attributes", with_headings(vj.plot.sheets(steps, len(STEPS), len(steps), text, labels), real.shape[2]))
     accuracy = {name: found["discriminator_accuracy"] for name, found in measured.items()}
     curves = {name: each for name, each in accuracy.items() if each}
-    text = f"Accuracy of the discriminator in training, {run.where}"
-    run.save("discriminator", vj.plot.curves(curves, "share of images told apart (1/2 is chance)", text, {}))
+    run.save("discriminator", accuracy_of_discriminators(curves, f"The discriminator in training, {run.where}"))
+
+
+def with_headings(figure: Figure, width: int) -> Figure:
+    """The sheets of images of this width, with the steps above their columns."""
+    for axes in figure.axes:
+        axes.set_xticks(width * (np.arange(len(STEPS)) + 0.5), [f"{step:g}" for step in STEPS])
+        axes.xaxis.tick_top()
+    return figure
+
+
+def accuracy_of_discriminators(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Plot the accuracy against the epoch, and that of chance."""
+    figure = vj.plot.curves(curves, "accuracy of the discriminator", title, {})
+    (axes,) = figure.axes
+    axes.axhline(0.5, color="grey", linewidth=1, linestyle="--", label="chance")
+    axes.set_ylim(bottom=min(0.48, axes.get_ylim()[0]))
+    axes.legend(frameon=False)
+    return figure
 
 
 if __name__ == "__main__":

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 from harness.budget import number_of_epochs
 from harness.layers import bound_by_minutes, samples_by_given_layers, samples_by_temperature
 from harness.options import Options, TrainingOptions
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive
 
 TRANSFORM = vj.Scale()
+MIRRORED = vj.Mirrored(TRANSFORM)  # in training
 MINUTES = 60.0  # default on CIFAR-10
 PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=4, hidden=(100,)))}
 TEMPERATURES = (1.0, 0.9, 0.8)
@@ -61,8 +63,8 @@ def main(config: Config) -> Report:
     model = vj.wavelet_ladder_vae(
         run.data.event_shape, config.channels, config.blocks, likelihood, prior=PRIORS[config.prior]
     )
-    minutes = config.minutes or (MINUTES if run.name == "cifar_deep" else None)
-    run = replace(run, epochs=number_of_epochs(run, model, TRANSFORM, minutes))
+    minutes = config.minutes or (MINUTES if run.is_native else None)
+    run = replace(run, epochs=number_of_epochs(run, model, MIRRORED, minutes))
     train_key, test_key, kl_key, draw_key, layers_key = jax.random.split(run.key, 5)
 
     trained = run.train(
@@ -70,7 +72,7 @@ def main(config: Config) -> Report:
         model,
         vj.ELBO(),
         transform=TRANSFORM,
-        train_transform=vj.Mirrored(TRANSFORM),
+        train_transform=MIRRORED,
         title="wavelet ladder VAE",
     )
     terms = vj.evaluate(test_key, model, trained.variables, run.data.test, transform=TRANSFORM)
@@ -81,15 +83,15 @@ def main(config: Config) -> Report:
     unit = math.log(2) * math.prod(run.data.event_shape)
     numbers = {
         "label": f"{run.where}, negative ELBO at one sample of the latents of each test image",
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"])),
-        "minutes": sum(record["seconds"] for record in trained.history) / 60,
+        "parameters": trained.parameters,
+        "minutes": trained.minutes,
         "test_bits_per_dim": bits.mean,
         "standard_error": bits.standard_error,
         "training_bits_per_dim": trained.history[-1]["loss"] / unit,
         "bits_per_dim_by_layer": {layer: of_layer / unit for layer, of_layer in nats.items()},
         "latents": {layer: of_layer.shape[-1] for layer, of_layer in kl.items()} | {"z1": model.latent_dim},
         "test_bits_per_dim_by_epoch": [record["test_negative_elbo"] / unit for record in trained.history],
-        "minutes_by_epoch": (np.cumsum([record["seconds"] for record in trained.history]) / 60).tolist(),
+        "minutes_by_epoch": trained.minutes_by_epoch,
     }
     print(row(run, numbers))
     settings = model, trained.variables, run.where

@@ -22,7 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from harness.options import Options, TrainingOptions
-from harness.run import Report, Run, run_script
+from harness.recipe import Trained, adamw
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
@@ -103,14 +106,14 @@ def main(config: Config) -> Report:
         if config.linear:
             levels = run.data.train.images / np.float32(255)
             start = vj.start_at_pca(vae, start, pixels if name in GAUSSIAN else mirrored_too(levels))
-        variables, history = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name, bits_of_pca)
-        numbers[name] = numbers_of(variables, history) | {"pixels": transform_of(name).label}
+        trained = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name, bits_of_pca)
+        numbers[name] = numbers_of(trained) | {"pixels": transform_of(name).label}
         curves[NAMES[name]] = numbers[name]["curves"]
         print(row(name, numbers[name]))
-        posterior = vj.encode_all(jax.random.clone(eval_key), vae, variables, shown, transform=transform_of(name))
-        from_prior = vae.prior_distribution(variables).sample(jax.random.clone(draw_key), 2 * SHOWN)
-        for sheet, z in ((reconstructions, posterior.mean), (draws, np.asarray(from_prior))):
-            sheet.append((NAMES[name], np.clip(vj.decode_all(vae, variables, z), 0, 1)))
+        encodings = trained.encode(jax.random.clone(eval_key), shown, transform_of(name))
+        from_prior = vae.prior_distribution(trained.variables).sample(jax.random.clone(draw_key), 2 * SHOWN)
+        for sheet, z in ((reconstructions, encodings), (draws, np.asarray(from_prior))):
+            sheet.append((NAMES[name], np.clip(trained.decode(z), 0, 1)))
     run.save("reconstructions", vj.plot.sheets(reconstructions, SHOWN, 1, f"E[x|z] at the mean of q(z|x)\n{title}"))
     run.save("draws", vj.plot.sheets(draws, SHOWN, 1, f"E[x|z] of draws from {PRIOR_NAMES[config.prior]}\n{title}"))
     run.save("curves", bits_and_scales(curves, of_pca.mean, title))
@@ -152,14 +155,14 @@ def train(
     config: Config,
     name: str,
     bits_of_pca: np.ndarray,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> Trained:
     """Train a model from the variables `start`.
 
     Returns:
-      The variables and the history, which has the ELBO of the test images, its gain over probabilistic PCA of the same
-      images, and the scales after each epoch.
+      The trained model with its last parameters, which are not averaged. Its history has the ELBO of the test images,
+      its gain over probabilistic PCA of the same images, and the scales after each epoch.
     """
-    optimizer = adam(config.training.learning_rate, run.steps)
+    optimizer = optimizer_of(config, run.steps)
     transform = transform_of(name)
     vae.require_data(run.data.train, transform)
 
@@ -187,18 +190,18 @@ def train(
         title=NAMES[name],
         **run.devices,
     )
-    return state.variables, history
+    return Trained(vae, state.variables, history)
 
 
-def adam(peak: float, steps: int) -> optax.GradientTransformation:
-    """Adam with warm-up and cosine decay, and a smaller rate for the linear paths.
+def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
+    """AdamW with warm-up and cosine decay, and a smaller rate for the linear paths.
 
     The size of Adam's steps does not decrease with the gradient, so that at the full rate the noise of the gradients
     moves the linear paths away from their optimum by more than the other layers gain.
     """
+    peak, weight_decay = config.training.learning_rate, config.training.weight_decay
     rates = {"linear": LINEAR_RATE * peak, "other": peak}
-    optimizers = {part: optax.adam(vj.warm_up_then_cosine(rate, steps)) for part, rate in rates.items()}
-    return optax.partition(optimizers, parts)
+    return optax.partition({part: adamw(rate, weight_decay, steps) for part, rate in rates.items()}, parts)
 
 
 def parts(params: dict[str, Any]) -> dict[str, Any]:
@@ -208,14 +211,15 @@ def parts(params: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def numbers_of(variables: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
+def numbers_of(trained: Trained) -> dict[str, Any]:
     """The numbers of a trained model for the report, and as "curves" those that were taken after each epoch."""
-    measured = [key for key in history[-1] if key.startswith(("test", "scale"))]
+    last = trained.history[-1]
+    measured = [key for key in last if key.startswith(("test", "scale"))]
     return {
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-        "minutes": sum(record["seconds"] for record in history) / 60,
-        **{key: history[-1][key] for key in measured},
-        "curves": {key: [record[key] for record in history] for key in measured},
+        "parameters": trained.parameters,
+        "minutes": trained.minutes,
+        **{key: last[key] for key in measured},
+        "curves": {key: [record[key] for record in trained.history] for key in measured},
     }
 
 

@@ -24,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int

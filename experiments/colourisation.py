@@ -1,16 +1,16 @@
 """Colourisation of grey faces: a regression, which gives one answer, and a conditional VAE, which draws several.
 
 The lightness L of CIELAB is given, and the colours (a, b) are asked for. Colour has little spatial detail, so it is
-predicted at 16 x 16 pixels, enlarged, and joined with the lightness at full size, as in JPEG. A convolutional network
-trained by absolute error gives the median of all plausible colours, which is brown (compare Zhang et al., 2016,
-"Colorful Image Colorization", for the mean). A conditional VAE (Sohn et al., 2015) of the colours, given the lightness
-and the regression's answer, models what the regression cannot know: each draw of the latent vector is a plausible
-colouring, and the prior mean is the most likely one (compare Deshpande et al., 2017, "Learning Diverse Image
-Colorization").
+predicted at 16 x 16 pixels and enlarged, as JPEG subsamples it. A convolutional network trained by absolute error gives
+the median of all plausible colours, which is brown (compare Zhang et al., 2016, "Colorful Image Colorization", for the
+mean). A conditional VAE (Sohn et al., 2015) of the colours, given the lightness and the regression's answer, models the
+remaining uncertainty: each draw of the latent vector is a plausible colouring, and the prior mean is the most likely
+one (compare Deshpande et al., 2017, "Learning Diverse Image Colorization").
 
 The script measures the distance to the true colours in the (a, b) plane, the colourfulness (Hasler and Suesstrunk,
 2003) as a share of that of the real faces, and the diversity of the draws. The baselines are the mean colour of the
-training faces, and the colours of the training faces that are nearest in lightness.
+training faces, and the colours of the training faces that are nearest in lightness. All methods see the training faces
+and their mirror images.
 """
 
 import math
@@ -26,7 +26,9 @@ import numpy as np
 from flax import linen as nn
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
@@ -39,8 +41,10 @@ DRAWN = 3  # number of draws of each face in the pictures
 SHOWN = 7  # number of faces in the pictures
 TITLES = {"photographs": "test faces", "decoded": "decoded test faces"}
 COMPONENTS = 100  # number of principal components of decoded faces
+REFERENCE = "mean_colour_by_pixel"  # the method whose error is the unit of the ratios
 LABEL = (
-    "errors and diversity in the (a, b) plane of CIELAB, ratios to the mean colour's error and to real colourfulness"
+    "errors and diversity in the (a, b) plane of CIELAB, ratios to the error of the mean colour of each pixel and to "
+    "real colourfulness"
 )
 
 Numbers = dict[str, dict[str, float]]  # means and standard errors
@@ -147,25 +151,25 @@ def main(config: Config) -> Report:
     for split in (run.data.train, run.data.test):
         require_colour(split, config.size)
     regression_key, vae_key, draw_key, picture_key = jax.random.split(run.key, 4)
-    known, lab = as_lab(run.data.train.images), as_lab(run.data.test.images)
-    train = np.concatenate([reduced(known, config.size), reduced(known[:, :, ::-1], config.size)])
-    test = reduced(lab, config.size)
-    regression = train_regression(regression_key, on(run, train, test), config)
-    train, test = left_over(regression, train), left_over(regression, test)
-    vae = train_vae(vae_key, on(run, train, test), config)
+    train_lab, test_lab = as_lab(run.data.train.images), as_lab(run.data.test.images)
+    train = np.concatenate([reduced(images, config.size) for images in (train_lab, mirrored(train_lab))])
+    test = reduced(test_lab, config.size)
+    regression = train_regression(regression_key, with_images(run, train, test), config)
+    rest = residuals(regression, test)
+    vae = train_vae(vae_key, with_images(run, residuals(regression, train), rest), config)
 
-    drawn = [colouring(vae, test, lab.shape, key) for key in jax.random.split(draw_key, config.draws)]
-    methods = {name: [colours] for name, colours in baselines(known, lab).items()} | {
-        "regression": [enlarged(test[..., 2:4], lab.shape)],
-        "most_likely": [colouring(vae, test, lab.shape)],
+    drawn = [colouring(vae, rest, test_lab.shape, key) for key in jax.random.split(draw_key, config.draws)]
+    methods = {name: [colours] for name, colours in baselines(train_lab, test_lab).items()} | {
+        "regression": [enlarged(rest[..., 2:4], test_lab.shape)],
+        "most_likely": [colouring(vae, rest, test_lab.shape)],
         "draw": drawn,
     }
-    reference = min((errors(methods[name], lab) for name in list(methods)[:2]), key=np.mean)
-    real = colourfulness(as_rgb(lab))
-    numbers = {name: measure(colourings, lab, reference, real) for name, colourings in methods.items()}
-    numbers["draw"] |= diversity(drawn, lab)
+    reference = errors(methods[REFERENCE], test_lab)
+    real = colourfulness(as_rgb(test_lab))
+    numbers = {name: measure(colourings, test_lab, reference, real) for name, colourings in methods.items()}
+    numbers["draw"] |= diversity(drawn, test_lab)
     print_table(numbers, run)
-    save_pictures(picture_key, run, (regression, vae), known, lab[:SHOWN], config.size)
+    save_pictures(picture_key, run, (regression, vae), train_lab, test_lab[:SHOWN], config.size)
     return run.report(
         {
             "label": f"{run.where}; {LABEL}",
@@ -200,7 +204,7 @@ def require_colour(split: vj.Split, size: int) -> None:
         )
 
 
-def on(run: Run, train: np.ndarray, test: np.ndarray) -> Run:
+def with_images(run: Run, train: np.ndarray, test: np.ndarray) -> Run:
     """The run with other images."""
     return replace(run, data=replace(run.data, train=vj.Split(train), test=vj.Split(test), validation=None))
 
@@ -215,7 +219,11 @@ def train_regression(key: jax.Array, run: Run, config: Config) -> Trained:
 
 
 def train_vae(key: jax.Array, run: Run, config: Config) -> Trained:
-    """Train the conditional VAE on what the regression leaves."""
+    """Train the conditional VAE on the residuals of the regression.
+
+    The residuals are those of training faces, which the regression has seen, and so are smaller than on new faces: the
+    diversity of the draws is a lower bound.
+    """
     shape = run.data.event_shape
     model = vj.VAE(
         encoder=DenseAndLinear(config.hidden, (2, config.latent_dim)),
@@ -256,28 +264,28 @@ def reduced(lab: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([blocks[..., 1:].mean(axis=(3, 4)), lightness], axis=-1) / np.float32(UNIT)
 
 
-def left_over(regression: Trained, images: np.ndarray) -> np.ndarray:
+def residuals(regression: Trained, images: np.ndarray) -> np.ndarray:
     """Reduced images as the conditional VAE sees them.
 
     Returns:
       Images [n, size, size, 5]: a and b minus the regression's answer, the answer, and the mean lightness.
     """
     nothing = np.zeros((len(images), 1), np.float32)
-    answer = vj.decode_all(regression.model, regression.variables, nothing, images[..., 2:])[..., :2]
+    answer = regression.decode(nothing, images[..., 2:])[..., :2]
     return np.concatenate([images[..., :2] - answer, answer, images[..., 2:].mean(axis=-1, keepdims=True)], axis=-1)
 
 
 def colouring(vae: Trained, images: np.ndarray, shape: tuple[int, ...], key: jax.Array | None = None) -> np.ndarray:
-    """The colours of images from `left_over`, with z drawn from the prior by `key`, or without a key at its mean."""
+    """The colours of images from `residuals`, with z drawn from the prior by `key`, or without a key at its mean."""
     z = np.zeros((len(images), vae.model.latent_dim), np.float32)
     if key is not None:
         z = np.asarray(vae.model.prior_distribution(vae.variables).sample(key, len(images)))
-    return at(vae, z, images, shape)
+    return colours_at(vae, z, images, shape)
 
 
-def at(vae: Trained, z: np.ndarray, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def colours_at(vae: Trained, z: np.ndarray, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The colours E[a, b|z, lightness] at the given latents, at full size."""
-    difference = vj.decode_all(vae.model, vae.variables, z, images[..., 2:])[..., :2]
+    difference = vae.decode(z, images[..., 2:])[..., :2]
     return enlarged(images[..., 2:4] + difference, shape)
 
 
@@ -286,27 +294,37 @@ def enlarged(colours: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return UNIT * np.asarray(jax.image.resize(colours, (*shape[:3], 2), "linear"))
 
 
-def baselines(known: np.ndarray, lab: np.ndarray) -> dict[str, np.ndarray]:
-    """The colours that images get from the mean colour of known ones, and from those nearest in lightness."""
-    mean = known[..., 1:].mean(axis=0)
-    left_out = min(BLOCK, len(known) // 8)
-    inside, outside = known[:-left_out], known[-left_out:]
+def baselines(train_lab: np.ndarray, test_lab: np.ndarray) -> dict[str, np.ndarray]:
+    """The colours of the test images by the mean colour of training images, and by those nearest in lightness.
+
+    As in training, the training images are followed by their mirror images. The number of neighbours is the best for
+    training images that are left out, without mirror images, since each is near its own.
+    """
+    left_out = min(BLOCK, len(train_lab) // 8)
+    inside, outside = train_lab[:-left_out], train_lab[-left_out:]
     counts = [count for count in NEIGHBOURS if count <= len(inside)]
     best = min(counts, key=lambda count: errors([of_neighbours(inside, outside, count)], outside).mean())
+    both = np.concatenate([train_lab, mirrored(train_lab)])
+    mean, shape = both[..., 1:].mean(axis=0), test_lab[..., 1:].shape
     return {
-        "mean_colour": np.broadcast_to(mean.mean(axis=(0, 1)), lab[..., 1:].shape),
-        "mean_colour_by_pixel": np.broadcast_to(mean, lab[..., 1:].shape),
-        "nearest_neighbour": of_neighbours(known, lab, 1),
-        f"mean_of_{best}_neighbours": of_neighbours(known, lab, best),
+        "mean_colour": np.broadcast_to(mean.mean(axis=(0, 1)), shape),
+        "mean_colour_by_pixel": np.broadcast_to(mean, shape),
+        "nearest_neighbour": of_neighbours(both, test_lab, 1),
+        f"mean_of_{best}_neighbours": of_neighbours(both, test_lab, best),
     }
 
 
-def of_neighbours(known: np.ndarray, lab: np.ndarray, count: int) -> np.ndarray:
-    """The mean colours of the `count` known images that are nearest in lightness."""
-    ours, theirs = (of[..., 0].reshape(len(of), -1) for of in (lab, known))
+def mirrored(lab: np.ndarray) -> np.ndarray:
+    """Images mirrored left to right."""
+    return lab[:, :, ::-1]
+
+
+def of_neighbours(train_lab: np.ndarray, lab: np.ndarray, count: int) -> np.ndarray:
+    """The mean colours of the `count` training images that are nearest in lightness to each image."""
+    ours, theirs = (images[..., 0].reshape(len(images), -1) for images in (lab, train_lab))
     distances = np.sum(theirs**2, axis=1)[None] - 2 * ours @ theirs.T  # squared, up to a constant of each image
     nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
-    return np.stack([known[rows, ..., 1:].mean(axis=0) for rows in nearest])
+    return np.stack([train_lab[rows, ..., 1:].mean(axis=0) for rows in nearest])
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -323,7 +341,7 @@ def colourfulness(rgb: np.ndarray) -> np.ndarray:
     """The colourfulness of each image, of Hasler and Suesstrunk (2003), for channels from 0 to 255."""
     r, g, b = np.moveaxis(255 * rgb.reshape(len(rgb), -1, 3), -1, 0)
     opponents = np.stack([r - g, (r + g) / 2 - b])
-    deviation, mean = (np.linalg.norm(of(axis=-1), axis=0) for of in (opponents.std, opponents.mean))
+    deviation, mean = (np.linalg.norm(moment, axis=0) for moment in (opponents.std(axis=-1), opponents.mean(axis=-1)))
     return deviation + 0.3 * mean
 
 
@@ -333,15 +351,9 @@ def measure(colourings: list[np.ndarray], lab: np.ndarray, reference: np.ndarray
     error = errors(colourings, lab)
     return {
         "error": vj.mean_and_stderr(error)._asdict(),
-        "error_ratio": ratio(error, reference),
-        "colourfulness": ratio(found, real),
+        "error_ratio": vj.paired_ratio(error, reference)._asdict(),
+        "colourfulness": vj.paired_ratio(found, real)._asdict(),
     }
-
-
-def ratio(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """The ratio of two means over the same images, with its standard error to the first order."""
-    found, scale = float(ours.mean() / theirs.mean()), float(theirs.mean())
-    return {"mean": found, "standard_error": vj.mean_and_stderr(ours - found * theirs).standard_error / scale}
 
 
 def diversity(drawn: list[np.ndarray], lab: np.ndarray) -> Numbers:
@@ -362,13 +374,13 @@ def coloured(lab: np.ndarray, colours: np.ndarray) -> np.ndarray:
 def print_table(numbers: Mapping[str, Numbers], run: Run) -> None:
     """Print the numbers of each method."""
     print(f"{run.where}; {LABEL}:")
-    for name, of in numbers.items():
-        shown = (f"{what} {found['mean']:.3f} +- {found['standard_error']:.3f}" for what, found in of.items())
+    for name, by_measure in numbers.items():
+        shown = (f"{what} {found['mean']:.3f} +- {found['standard_error']:.3f}" for what, found in by_measure.items())
         print(f"  {name}: {', '.join(shown)}")
 
 
 def save_pictures(
-    key: jax.Array, run: Run, models: tuple[Trained, Trained], known: np.ndarray, lab: np.ndarray, size: int
+    key: jax.Array, run: Run, models: tuple[Trained, Trained], train_lab: np.ndarray, test_lab: np.ndarray, size: int
 ) -> None:
     """Write a row of colourings of each of the first test faces, and the same of decoded faces.
 
@@ -376,11 +388,11 @@ def save_pictures(
     own colours from the mean of q(z|colours, lightness).
     """
     headings = ["grey", *(f"draw {number + 1}" for number in range(DRAWN)), "likeliest", "regression", "own"]
-    decoded = coloured(decoded_lightness(known, lab), lab[..., 1:])
+    decoded = coloured(decoded_lightness(train_lab, test_lab), test_lab[..., 1:])
     regression, vae = models
-    for part, faces in (("photographs", lab), ("decoded", decoded)):
-        images, shape = left_over(regression, reduced(faces, size)), faces.shape
-        own = faces[..., 1:] if part == "photographs" else at(vae, encode(vae, images), images, shape)
+    for part, faces in (("photographs", test_lab), ("decoded", decoded)):
+        images, shape = residuals(regression, reduced(faces, size)), faces.shape
+        own = faces[..., 1:] if part == "photographs" else colours_at(vae, encode(vae, images), images, shape)
         keys = jax.random.split(jax.random.clone(key), DRAWN)  # the same draws for both pictures
         drawn = [colouring(vae, images, shape, draw_key) for draw_key in keys]
         colours = [0 * own, *drawn, colouring(vae, images, shape), enlarged(images[..., 2:4], shape), own]
@@ -392,15 +404,15 @@ def save_pictures(
 def encode(vae: Trained, images: np.ndarray) -> np.ndarray:
     """The means of q(z|colours, lightness)."""
     unused = jax.random.key(0)  # `Chroma` is not random
-    return np.asarray(vj.encode_all(unused, vae.model, vae.variables, vj.Split(images), transform=Chroma()).mean)
+    return vae.encode(unused, vj.Split(images), Chroma())
 
 
-def decoded_lightness(known: np.ndarray, lab: np.ndarray) -> np.ndarray:
-    """The lightness of images, decoded from the principal components of that of the known images, [n, h, w, 1]."""
+def decoded_lightness(train_lab: np.ndarray, lab: np.ndarray) -> np.ndarray:
+    """The lightness of images, decoded from the principal components of that of training images, [n, h, w, 1]."""
     from sklearn.decomposition import PCA  # imported here, because it takes a second to load
 
-    known, rows = (of[..., 0].reshape(len(of), -1) for of in (known, lab))
-    pca = PCA(min(COMPONENTS, *known.shape), svd_solver="randomized", random_state=0).fit(known)
+    seen, rows = (images[..., 0].reshape(len(images), -1) for images in (train_lab, lab))
+    pca = PCA(min(COMPONENTS, *seen.shape), svd_solver="randomized", random_state=0).fit(seen)
     return pca.inverse_transform(pca.transform(rows)).reshape(*lab.shape[:3], 1).clip(0, 100).astype(np.float32)
 
 

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from harness.options import PageOptions
 from harness.recipe import Trained
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
@@ -60,7 +62,7 @@ def main(config: Config) -> Report:
     draw_digits(grid_key, models["conditional"], run, config.classes)
     if config.latent_dim >= 2:
         titles = {
-            f"{name}: nearest class mean right for {numbers[f'{name}_latent']['nearest_mean_accuracy']:.0%}": cloud
+            f"{name}: nearest-mean accuracy {numbers[f'{name}_latent']['nearest_mean_accuracy']:.0%}": cloud
             for name, cloud in clouds.items()
         }
         run.save("latents", vj.plot.clouds(titles, run.data.test.labels, f"Encodings of the test images, {run.where}"))
@@ -77,15 +79,12 @@ def agreement(key: jax.Array, trained: Trained, classifier: vj.TrainedClassifier
     """The share of samples, equally many of each class, that the classifier assigns to the given class."""
     asked = np.arange(DRAWS) % classes
     z = trained.model.prior_distribution(trained.variables).sample(key, DRAWS)
-    return classifier(vj.decode_all(trained.model, trained.variables, z, asked)).accuracy(asked)
+    return classifier(trained.decode(z, asked)).accuracy(asked)
 
 
 def what_the_latent_keeps(key: jax.Array, trained: Trained, run: Run) -> tuple[np.ndarray, dict[str, float]]:
     """Compute the encodings of the test images, and measure how well they predict the label."""
-    train, test = (
-        np.asarray(vj.encode_all(key, trained.model, trained.variables, split).mean)
-        for split in (run.data.train, run.data.test)
-    )
+    train, test = (trained.encode(key, split) for split in (run.data.train, run.data.test))
     return test, {
         "nearest_mean_accuracy": vj.latents.nearest_mean_accuracy(
             train, run.data.train.labels, test, run.data.test.labels
@@ -103,7 +102,7 @@ def draw_digits(key: jax.Array, trained: Trained, run: Run, classes: int) -> Non
         ("draws", each, "a new latent for each image"),
         ("styles", same, "one latent down each column"),
     ):
-        images = vj.decode_all(trained.model, trained.variables, z, digits)
+        images = trained.decode(z, digits)
         title = f"A row for each digit asked for, {text}\nE[x|z, label], {run.where}"
         run.save(part, vj.plot.images(images, COLUMNS, title))
 

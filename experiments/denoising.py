@@ -26,7 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from harness.options import Options, TrainingOptions
 from harness.recipe import averaged_adamw
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj

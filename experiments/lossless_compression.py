@@ -26,7 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained, kl_warm_up
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 from PIL import Image
 

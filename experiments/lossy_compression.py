@@ -22,7 +22,9 @@ import jax
 import numpy as np
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -45,7 +47,7 @@ class Config(Options):
     """Number of latent dimensions. The default is 64 for grey images and 96 for images in colour."""
     hidden: tuple[int, ...] = (1024, 512)
     """Widths of the dense layers of the encoders of grey images; the decoders reverse their order."""
-    features: tuple[int, ...] = (32, 64, 128)
+    channels: tuple[int, ...] = (32, 64, 128)
     """Numbers of channels of the convolutions of the encoders of images in colour; the decoders reverse their order."""
     size: int = 32
     """Height and width of images in colour, which are reduced to it by averaging blocks of pixels."""
@@ -156,7 +158,7 @@ def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
     if shape[-1] == 1:
         model = vj.mlp_vae(shape, config.latent_dim or 64, config.hidden, likelihood, posterior)
     else:
-        model = vj.conv_vae(shape, config.latent_dim or 96, config.features, likelihood, posterior, linear=True)
+        model = vj.conv_vae(shape, config.latent_dim or 96, config.channels, likelihood, posterior, linear=True)
         if not plain:
             start = vj.start_at_pca(model, model.init(init_key), pixels_of(run.data.train.images))
     objective = vj.Reconstruction() if plain else vj.ELBO()

@@ -27,8 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from harness.options import Options, TrainingOptions
-from harness.run import Report, Run, run_script
+from harness.options import Options, TrainingOptions, require_unused
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -156,6 +158,7 @@ def require_options(config: Config) -> None:
     require_different(noise=config.noise)
     require_positive_int(code_dim=config.code_dim, **{f"stored[{i}]": count for i, count in enumerate(config.stored)})
     require_positive(**{f"noise[{i}]": sigma for i, sigma in enumerate(config.noise)})
+    require_unused(config, "weight_decay", why="the decoders are to store the images exactly")
     if config.images < 2:
         raise vj.InputError(f"images is {config.images}; expected at least 2, because neighbouring codes are compared")
 

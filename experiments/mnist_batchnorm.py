@@ -13,9 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from harness.options import Options
-from harness.run import Report, Run, run_script
+from harness.recipe import adamw
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
@@ -76,7 +78,7 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
     Returns:
       The states of the members, and the median seconds per epoch of all together.
     """
-    optimizer = optax.adam(vj.warm_up_then_cosine(config.training.learning_rate, run.steps))
+    optimizer = adamw(config.training.learning_rate, config.training.weight_decay, run.steps)
     variances = 1 / (2 * jnp.asarray(config.c))
     keys = jax.random.split(key, len(config.c))
     states, history = vj.fit(

@@ -20,7 +20,9 @@ from harness.budget import number_of_epochs
 from harness.layers import bound_by_minutes, samples_by_given_layers, samples_by_temperature
 from harness.options import Options, TrainingOptions
 from harness.recipe import kl_warm_up
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 from vae_jax.errors import require_positive, require_positive_int
@@ -59,9 +61,9 @@ def main(config: Config) -> Report:
     if not 0 < config.kl_warm_up <= 1:
         raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, above 0 and up to 1")
     require_positive_int(samples=config.samples)
-    run = Run.start("mnist_deep", config, epochs=1, batch_size=250)
+    run = Run.start("mnist_deep", config, epochs=1, batch_size=250, stand_in_steps=2_000)
     model = vj.ladder_vae(run.data.event_shape, config.latent_dims, config.hidden, prior=PRIORS[config.prior])
-    minutes = config.minutes or (MINUTES if run.name == "mnist_deep" else None)
+    minutes = config.minutes or (MINUTES if run.is_native else None)
     run = replace(run, epochs=number_of_epochs(run, model, TRANSFORM, minutes))
     train_key, test_key, weight_key, kl_key, draw_key, layers_key = jax.random.split(run.key, 6)
 
@@ -74,8 +76,8 @@ def main(config: Config) -> Report:
     last = trained.history[-1]
     numbers = {
         "label": f"{run.data.name}, {TRANSFORM.label}, seed {config.seed}",
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"])),
-        "minutes": sum(record["seconds"] for record in trained.history) / 60,
+        "parameters": trained.parameters,
+        "minutes": trained.minutes,
         "samples": config.samples,
         "test_log_px": log_px.mean,
         "standard_error": log_px.standard_error,
@@ -86,7 +88,7 @@ def main(config: Config) -> Report:
         "kl": {layer: float(of_layer.sum(axis=-1).mean()) for layer, of_layer in kl.items()},
         "active_units": {layer: int(on.sum()) for layer, on in vj.active_units(kl).items() if len(on) > 1},
         "test_negative_elbo_by_epoch": [record["test_negative_elbo"] for record in trained.history],
-        "minutes_by_epoch": (np.cumsum([record["seconds"] for record in trained.history]) / 60).tolist(),
+        "minutes_by_epoch": trained.minutes_by_epoch,
     }
     print(row(run, numbers))
     run.save("samples", samples_by_temperature(draw_key, model, trained.variables, run.where))

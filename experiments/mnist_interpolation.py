@@ -13,7 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 from harness.options import Options
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj

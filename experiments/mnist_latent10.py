@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.options import PageOptions, TrainingOptions
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from mnist_lattice import compare, write_page
 
 import vae_jax as vj

@@ -14,7 +14,9 @@ import numpy as np
 from harness.comparison import LatentSpace, curves, side_by_side, table
 from harness.options import PageOptions
 from harness.recipe import Trained, elbo_numbers
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 
@@ -46,7 +48,7 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
     if latent_dim < 2:
         raise vj.InputError(f"latent_dim is {latent_dim}; a lattice needs at least 2")
     classifier, accuracy = run.classifier()
-    legibility, legible_test_images = run.legibility_classifier()
+    legibility, legible_test_images = legibility_classifier(run)
     shape, labels = run.data.event_shape, run.data.test.labels
     models: dict[str, tuple[vj.VAE, Any]] = {
         "ae": (vj.mlp_vae(shape, latent_dim, hidden=(500, 250), posterior=vj.Delta), vj.Reconstruction()),
@@ -71,6 +73,15 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
     numbers = {name: space.numbers for name, space in spaces.items()}
     of_classifiers = {"classifier_accuracy": accuracy, "legible_share_of_test_images": legible_test_images}
     return {"label": run.label(), **of_classifiers, **numbers}, by_title
+
+
+def legibility_classifier(run: Run) -> tuple[vj.LegibilityClassifier, float]:
+    """Train a legibility classifier on the data of the run; also return the legible share of the test images."""
+    key, steps = run.classifier_key(2), run.classifier_steps(3_000)
+    classifier = vj.train_legibility_classifier(key, run.data.train, steps=steps)
+    share = classifier.share(run.data.test.images / np.float32(255))
+    print(f"legibility classifier of seed {run.options.classifier_seed}: {share:.2%} of the test images are legible")
+    return classifier, share
 
 
 def write_page(run: Run, report: Report, spaces: dict[str, LatentSpace]) -> None:

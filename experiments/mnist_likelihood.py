@@ -21,9 +21,11 @@ import jax
 import numpy as np
 import optax
 from flax import linen as nn
-from harness.options import Options
+from harness.options import Options, require_unused
 from harness.recipe import averaged_adamw, kl_warm_up
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
@@ -73,6 +75,8 @@ def main(config: Config) -> Report:
     if config.kl_warm_up is not None and not 0 <= config.kl_warm_up <= 1:
         raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, from 0 to 1")
     require_different(k=config.k)
+    if config.schedule == "paper":
+        require_unused(config, "learning_rate", "weight_decay", why="the published schedule sets the optimizer")
     require_positive_int(samples=config.samples, **{f"k[{i}]": k for i, k in enumerate(config.k)})
     epochs, batch_size = (200, 100) if config.schedule == "short" else (sum(PAPER_STAGES), PAPER_BATCH)
     run = Run.start("mnist_likelihood", config, epochs=epochs, batch_size=batch_size)

@@ -10,7 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 from harness.options import Options, TrainingOptions
-from harness.run import Report, Run, run_script
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 import vae_jax as vj
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import optax
 from harness.report import save_picture, write_report
-from harness.run import run_script
+from harness.script import run_script
 from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.decomposition import FactorAnalysis
@@ -61,7 +61,7 @@ class Config:
     learning_rate: float = 3e-3
     """Initial learning rate of AdamW, before cosine decay to 0."""
     weight_decay: float = 1e-2
-    """Weight decay of AdamW, in units of the learning rate."""
+    """Weight decay of AdamW; each step multiplies it by the learning rate."""
     samples: int = 5_000
     """Number of importance samples in the estimate of log p(x) of each held-out row under a VAE."""
     folds: int = 5

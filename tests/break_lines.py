@@ -477,6 +477,7 @@ LINES = [
             ),
         ],
         "vae_jax/evaluation/estimate.py": [
+            ("values - ratio * reference", "values", "test_evaluate ratio_of_paired"),
             ("values.std(ddof=1)", "values.std(ddof=0)", "test_evaluate estimate"),
             ("else math.nan", "else 0.0", "test_evaluate standard_error"),
         ],
@@ -808,6 +809,14 @@ LINES = [
         ],
         "experiments/celeba_losses.py": [
             ("schedule(config.discriminator_rate)", "config.discriminator_rate", "test_celeba_losses rates"),
+            ("    if not paired:\n", "    if True:\n", "test_celeba_losses errors_of"),
+            ("vj.paired_ratio(*sharpness)._asdict() if paired else", "", "test_celeba_losses errors_of"),
+        ],
+        "experiments/celeba_attributes.py": [
+            ("run.classifier_key(4)", "run.key", "test_experiments seed_of_its_option"),
+        ],
+        "experiments/cifar_deep.py": [
+            ("model, MIRRORED, minutes", "model, TRANSFORM, minutes", "test_cifar_deep minutes_set"),
         ],
         "experiments/harness/report.py": [
             ("png.unlink(missing_ok=True)", "pass", "test_run photographs"),
@@ -837,7 +846,8 @@ LINES = [
             ("UNet(config.width, shape, config.dropout)", "UNet(config.width, shape)", "test_colourisation dropout"),
             ("- 2 * ours @ theirs.T", "- ours @ theirs.T", "test_colourisation neighbours"),
             ("images[..., :2] - answer, answer", "images[..., :2], answer", "test_colourisation sees"),
-            ("COMPONENTS, *known.shape", "2, *known.shape", "test_colourisation projection"),
+            ("both[..., 1:].mean(axis=0)", "train_lab[..., 1:].mean(axis=0)", "test_colourisation baselines"),
+            ("COMPONENTS, *seen.shape", "2, *seen.shape", "test_colourisation projection"),
         ],
         "vae_jax/compression/bins.py": [
             (" + 0.5) / BINS", ") / BINS", "test_compression medians"),

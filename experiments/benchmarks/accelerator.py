@@ -1,31 +1,29 @@
 """Images per second of the MLP VAE 784-500-250-2 on the device that JAX finds: one command, one table.
 
 The rows are this library by compiled epochs (`fit`), by single compiled steps, and with many members as one program,
-each in float32 and in bfloat16 (`compute_dtype`); and PyTorch, eager and compiled by torch.compile, with a Python that
-has it. The programs run in turn (A B A B), and each round measures each of them twice, after a run that compiles. The
-images are random and on the device. Those of members are counted once for each member.
+each in float32 and in bfloat16 (`compute_dtype`); and PyTorch on the same device, eager and compiled by torch.compile,
+run by the interpreter `--torch-python`. The programs run in turn (A B A B), and each round measures each of them twice,
+after a run that compiles. The images are random and on the device. Those of members are counted once for each member.
 """
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.training.step import TrainStep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
-from benchmarks.peer import peer_lines, torch_command
-from harness.run import run_script
+from benchmarks.peer import peer_lines, torch_command, torch_device
+from benchmarks.speed import by_epochs, by_steps
+from harness.script import run_script
 
 Programs = dict[str, Callable[[], list[float]]]
 """Functions that measure images per second, by the names of the rows."""
@@ -66,13 +64,14 @@ def main(config: Config) -> None:
 def ours(config: Config) -> Programs:
     """The programs of this library."""
     programs: Programs = {}
+    sizes = config.batch_size, config.steps
     for dtype in ("float32", "bfloat16"):
         vae = vj.mlp_vae(compute_dtype=None if dtype == "float32" else dtype)
         step = vj.make_train_step(vae, vj.ELBO(), optax.adam(1e-3))
         programs |= {
-            f"compiled epochs, {dtype}": partial(by_epochs, step, config),
-            f"one step at a time, {dtype}": partial(by_steps, step, config),
-            f"{config.members} members, {dtype}": partial(by_epochs, step, config, config.members),
+            f"compiled epochs, {dtype}": partial(by_epochs, step, *sizes),
+            f"one step at a time, {dtype}": partial(by_steps, step, *sizes),
+            f"{config.members} members, {dtype}": partial(by_epochs, step, *sizes, config.members),
         }
     return programs
 
@@ -82,51 +81,23 @@ def peers(config: Config) -> Programs:
     command = torch_command(config.torch_python, config.peer or Path(__file__).with_name("torch_mlp.py"))
     if command is None:
         return {}
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
 
     def measure(mode: str, dtype: str) -> list[float]:
         sizes = {"batch": config.batch_size, "steps": config.steps, "repeats": 2}
-        return [line["images_per_s"] for line in peer_lines(command, **sizes, mode=mode, dtype=dtype, device=device)]
+        lines = peer_lines(command, **sizes, mode=mode, dtype=dtype, device=torch_device())
+        return [line["images_per_s"] for line in lines]
 
     settings = [(mode, dtype) for mode in ("eager", "compile") for dtype in ("float32", "bfloat16")]
     return {f"PyTorch, {mode}, {dtype}": partial(measure, mode, dtype) for mode, dtype in settings}
-
-
-def by_epochs(step: TrainStep, config: Config, members: int | None = None) -> list[float]:
-    """Images per second of two epochs of `fit`, of one model or of all members."""
-    images = np.random.default_rng(0).integers(0, 256, (config.steps * config.batch_size, 28, 28, 1), np.uint8)
-    key = jax.random.key(0)
-    if members is None:
-        state = vj.init(key, step.model, step.optimizer)
-    else:
-        state = vj.init_members(jax.random.split(key, members), step.model, step.optimizer)
-    _, history = vj.fit(state, step, vj.Split(images), epochs=3, batch_size=config.batch_size, progress=False)
-    return [len(images) * (members or 1) / record["seconds"] for record in history[1:]]
-
-
-def by_steps(step: TrainStep, config: Config) -> list[float]:
-    """Images per second of two times the steps of an epoch, with a call for each step."""
-    data_key, key = jax.random.split(jax.random.key(0))
-    batch = vj.Batch(jax.random.uniform(data_key, (config.batch_size, 28, 28, 1)))
-    compiled = jax.jit(step, donate_argnums=0)
-    state, _ = compiled(vj.init(key, step.model, step.optimizer), batch)
-    rates = []
-    for _ in range(2):
-        start = time.perf_counter()
-        for _ in range(config.steps):
-            state, _ = compiled(state, batch)
-        jax.block_until_ready(state)
-        rates.append(config.steps * config.batch_size / (time.perf_counter() - start))
-    return rates
 
 
 def table(rates: dict[str, list[float]]) -> str:
     """Median, least and greatest rate of each program, and the ratio of its median to that of the first program."""
     first = statistics.median(next(iter(rates.values())))
     lines = ["| program | images / s, median | least | greatest | ratio to the first |", "|---|---:|---:|---:|---:|"]
-    for name, of in rates.items():
-        median = statistics.median(of)
-        lines.append(f"| {name} | {median:,.0f} | {min(of):,.0f} | {max(of):,.0f} | {median / first:.2f} |")
+    for name, found in rates.items():
+        median = statistics.median(found)
+        lines.append(f"| {name} | {median:,.0f} | {min(found):,.0f} | {max(found):,.0f} | {median / first:.2f} |")
     return "\n".join(lines)
 
 

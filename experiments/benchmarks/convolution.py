@@ -1,30 +1,28 @@
 """Images per second of the convolutional VAE for 64 x 64 pixels, or of the ResNet VAE, here and in PyTorch.
 
-The benchmark runs the peer script (see --peer) with a Python that has PyTorch, then this library, in alternation
-(A B A B). This library trains in two ways: by compiled epochs, as in `fit`, and by single compiled steps. The benchmark
-reports the ratios of the medians, this library / PyTorch; above 1, this library is faster. The images are random. On a
-shared machine, only the ratios are meaningful.
+The benchmark runs the peer script (see --peer) with a Python that has PyTorch, then this library, on the same device
+and in alternation (A B A B). This library trains in two ways: by compiled epochs, as in `fit`, and by single compiled
+steps. The benchmark reports the ratios of the medians, this library / PyTorch; above 1, this library is faster. The
+images are random. On a shared machine, only the ratios are meaningful.
 """
 
 import statistics
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import numpy as np
 import optax
 
 import vae_jax as vj
 from vae_jax.errors import require_positive_int
-from vae_jax.training.step import Step
+from vae_jax.training.step import TrainStep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
-from benchmarks.peer import peer_lines, torch_command
-from harness.run import run_script
+from benchmarks.peer import peer_lines, torch_command, torch_device
+from benchmarks.speed import by_epochs, by_steps
+from harness.script import run_script
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,6 @@ class Config:
     """Python interpreter that has PyTorch. Without it, only this library is measured."""
     mode: Literal["eager", "compile"] = "eager"
     """Whether PyTorch runs the model directly or compiles it by torch.compile."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Device of PyTorch. This library uses a GPU if JAX finds one."""
     peer: Path | None = None
     """Peer script, called as `peer --batch B --steps N --repeats R --mode M --device D`, and with `--width W` for the
     ResNet VAE. It prints a JSON line with "images_per_s" for each repetition. The default is torch_conv.py or
@@ -57,17 +53,18 @@ def main(config: Config) -> None:
     """Run both sides in alternation, then print the medians and the ratios."""
     require_positive_int(rounds=config.rounds, batch_size=config.batch_size, steps=config.steps, width=config.width)
     peer = torch_command(config.torch_python, config.peer or Path(__file__).with_name(f"torch_{config.model}.py"))
-    options: dict[str, Any] = {"mode": config.mode, "device": config.device}
+    options: dict[str, Any] = {"mode": config.mode, "device": torch_device()}
     if config.model == "resnet":
         options["width"] = config.width
+    step = step_of(config)
     rates: dict[str, list[float]] = {"torch": []} if peer else {}
     rates |= {"compiled epochs": [], "one step at a time": []}
     for turn in range(config.rounds):
         if peer:
             lines = peer_lines(peer, batch=config.batch_size, steps=config.steps, repeats=2, **options)
             rates["torch"] += [line["images_per_s"] for line in lines]
-        for name, seconds in (("compiled epochs", by_epochs), ("one step at a time", by_steps)):
-            rates[name] += [config.steps * config.batch_size / s for s in seconds(config)]
+        for name, measure in (("compiled epochs", by_epochs), ("one step at a time", by_steps)):
+            rates[name] += measure(step, config.batch_size, config.steps)
         print(f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.0f}/s" for name, values in rates.items()))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     print(f"median images per second at batch {config.batch_size}: {medians}")
@@ -75,38 +72,11 @@ def main(config: Config) -> None:
         print(f"{name}, ours / torch: {medians[name] / medians['torch']:.2f}")
 
 
-def model(config: Config) -> tuple[vj.VAE, optax.GradientTransformation, Step]:
-    """The model of the peer: squared error / 2 and Adam, or a learned scale, the sampled KL and Adam."""
+def step_of(config: Config) -> TrainStep:
+    """The step of the peer's model: squared error / 2 and Adam, or a learned scale, the sampled KL and Adam."""
     if config.model == "conv":
-        vae, optimizer, objective = vj.conv_vae(), optax.adam(1e-3), vj.ELBO()
-    else:
-        vae, optimizer, objective = vj.resnet_vae(width=config.width), optax.adam(1e-4), vj.ELBO(kl=vj.SampledKL())
-    return vae, optimizer, vj.make_train_step(vae, objective, optimizer)
-
-
-def by_epochs(config: Config) -> list[float]:
-    """Measure the seconds of each of two epochs in `fit`."""
-    vae, optimizer, step = model(config)
-    images = np.random.default_rng(0).integers(0, 256, (config.steps * config.batch_size, *vae.event_shape), np.uint8)
-    state = vj.init(jax.random.key(0), vae, optimizer)
-    _, history = vj.fit(state, step, vj.Split(images), epochs=3, batch_size=config.batch_size, progress=False)
-    return [record["seconds"] for record in history[1:]]
-
-
-def by_steps(config: Config) -> list[float]:
-    """Measure the seconds of the same number of steps twice, with a separate call for each step."""
-    vae, optimizer, step = model(config)
-    batch = vj.Batch(jax.random.uniform(jax.random.key(0), (config.batch_size, *vae.event_shape)))
-    compiled = jax.jit(step, donate_argnums=0)
-    state, _ = compiled(vj.init(jax.random.key(0), vae, optimizer), batch)
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        for _ in range(config.steps):
-            state, _ = compiled(state, batch)
-        jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - start)
-    return seconds
+        return vj.make_train_step(vj.conv_vae(), vj.ELBO(), optax.adam(1e-3))
+    return vj.make_train_step(vj.resnet_vae(width=config.width), vj.ELBO(kl=vj.SampledKL()), optax.adam(1e-4))
 
 
 if __name__ == "__main__":

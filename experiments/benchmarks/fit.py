@@ -25,8 +25,10 @@ from vae_jax.training.step import Step
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
-from harness.options import Options, TrainingOptions
-from harness.run import Report, Run, run_script
+from harness.options import Options, TrainingOptions, require_unused
+from harness.report import Report
+from harness.run import Run
+from harness.script import run_script
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Config(Options):
 def main(config: Config) -> Report:
     """Measure the sides in alternation, then the memory, and write the report."""
     require_positive_int(rounds=config.rounds, together=config.together, memory_epochs=config.memory_epochs)
+    require_unused(config, "learning_rate", "weight_decay", why="the optimizer of this benchmark is Adam at 1e-3")
     run = Run.start("benchmark_fit", config)
     vae, optimizer = vj.mlp_vae(run.data.image_shape), optax.adam(1e-3)
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
@@ -113,7 +116,7 @@ def resident_mebibytes() -> float:
     """
     status = Path("/proc/self/status")
     if not status.is_file():
-        raise vj.InputError("the memory of a process is read from /proc, which this system has not")
+        raise vj.InputError("the memory of a process is read from /proc, which this system does not have")
     (kibibytes,) = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmRSS:")]
     return int(kibibytes) / 1024
 

@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from vae_jax.errors import InputError
 
 
@@ -35,6 +37,11 @@ def torch_command(python: Path | None, script: Path) -> list[str] | None:
         print(f"No PyTorch to compare with: {python} cannot import torch.")
         return None
     return [str(python), str(script)]
+
+
+def torch_device() -> str:
+    """The device of PyTorch that corresponds to JAX's."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
 def peer_lines(command: list[str], **options: Any) -> list[dict[str, Any]]:

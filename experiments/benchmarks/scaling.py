@@ -1,15 +1,17 @@
 """Seconds per epoch of the MLP VAE against the number of images, latent size, batch size, members and devices.
 
 One quantity varies at a time, and the others stay at their defaults. The exponent of the power law seconds ~ n^a is
-fitted to the medians of each quantity. Not every quantity follows a power law; see the notes that are printed with the
-exponents. The images are random. All points are measured in alternation (A B C A B C), so that disturbances on a shared
-machine affect all of them; on such a machine, the exponents are more reliable than the seconds.
+fitted to the medians of each quantity. Not every quantity follows a power law: few weights depend on the number of
+latent dimensions, and each step has a fixed cost, whatever the batch size. Members train side by side on an accelerator
+and in turn on a CPU. Devices share each batch, and those of a CPU share its cores.
+
+The images are random. All points are measured in alternation (A B C A B C), so that disturbances on a shared machine
+affect all of them; on such a machine, the exponents are more reliable than the seconds.
 """
 
 import os
 import statistics
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the harness
 
 from benchmarks.power_law import fit_power_law
 from harness.report import save_picture, write_report
-from harness.run import run_script
+from harness.script import run_script
 
 IMAGE_SHAPE = (28, 28, 1)
 
@@ -79,14 +81,6 @@ class Point:
 
 
 NAMES = {"latent_dim": "latent dimensions", "batch_size": "batch size"}
-NOTES = {  # remarks on the exponents
-    "images": "the same work for each",
-    "latent_dim": "no power law: few weights depend on it",
-    "batch_size": "no power law: fixed cost a step",
-    "members": "trained side by side",
-    "devices": "they share each batch",
-}
-CPU_NOTES = {"members": "a CPU trains them in turn", "devices": "these share the CPU's cores"}
 
 
 def main(config: Config) -> None:
@@ -99,7 +93,7 @@ def main(config: Config) -> None:
     found = {quantity: summary(quantity, sweep, turns) for quantity, sweep in sweeps.items()}
     for numbers in found.values():
         each = zip(numbers["sizes"], numbers["seconds_per_epoch"], strict=True)
-        print(f"{numbers['name']}: seconds ~ n^{numbers['law']} ({numbers['note']})")
+        print(f"{numbers['name']}: seconds ~ n^{numbers['law']}")
         print("  " + ", ".join(f"{size:,}: {seconds:.3g} s" for size, seconds in each))
     save_picture(config.out / "scaling", seconds_by_size(list(found.values()), title(config)))
     content = {
@@ -164,12 +158,10 @@ def measure(points: list[Point], config: Config) -> dict[Point, list[list[float]
 
 def summary(quantity: str, sweep: list[Point], turns: dict[Point, list[list[float]]]) -> dict[str, Any]:
     """The sizes and seconds of one quantity, and the power law that is fitted to the medians."""
-    notes = NOTES | CPU_NOTES if jax.default_backend() == "cpu" else NOTES
     sizes = [getattr(point, quantity) for point in sweep]
     medians = [statistics.median(value for turn in turns[point] for value in turn) for point in sweep]
     return {
         "name": NAMES.get(quantity, quantity),
-        "note": notes[quantity],
         "law": fit_power_law(sizes, medians),
         "sizes": sizes,
         "seconds_per_epoch": medians,
@@ -206,7 +198,7 @@ def title(config: Config) -> str:
     return (
         f"One epoch of the VAE {widths} on random images; where not varied: {config.images:,} images, "
         f"{config.latent_dim} latent dimensions, batch size {config.batch_size}, 1 member\n{machine}; "
-        f"median, least and most of {config.rounds} x {config.epochs - 1} epochs, and the fitted power law"
+        f"points: medians, bars: range over {config.rounds * (config.epochs - 1)} epochs, lines: fitted power laws"
     )
 
 
@@ -217,7 +209,7 @@ def seconds_by_size(quantities: Sequence[Mapping[str, Any]], title: str) -> Figu
 
     Args:
       quantities: For each quantity its "name", "sizes", "seconds_per_epoch" (the medians), "seconds_by_turn" (the
-        seconds of each run, for each size), "law" (a `PowerLaw`), and a "note" on the law.
+        seconds of each run, for each size), and "law" (a `PowerLaw`).
       title: Title of the figure.
 
     Returns:
@@ -236,10 +228,7 @@ def seconds_by_size(quantities: Sequence[Mapping[str, Any]], title: str) -> Figu
         )
         axes.set(xscale="log", yscale="log")
         axes.set_title("exponent $" + str(law).replace("+-", r"\pm") + "$", fontsize="medium")
-        note = f"({quantity['note']})"
-        if len(note) > 15.5 * width:  # split into two lines of similar length
-            note = textwrap.fill(note, len(note) // 2 + 4)
-        axes.set_xlabel(f"{quantity['name']}\n{note}", fontsize="small")
+        axes.set_xlabel(quantity["name"], fontsize="small")
         ticks = [f"{size:,}" for size in sizes]
         if len(" ".join(ticks)) > 13 * width:  # too long to fit side by side
             ticks[1::2] = [""] * len(ticks[1::2])

@@ -18,6 +18,12 @@ def number_of_epochs(run: Run, model: vj.LadderVAE, transform: Transform, minute
 
     With checkpoints, the number is that of the first start, so that a resumed run keeps its schedule.
 
+    Args:
+      run: The run.
+      model: Model to train.
+      transform: Transform of the images in training.
+      minutes: Minutes of training, or None.
+
     Raises:
       InputError: The checkpoints are those of another number of minutes, or there are several processes, each of which
         would measure another time.

@@ -74,7 +74,7 @@ def caption(numbers: Mapping[str, Any]) -> str:
     """The caption of a decoded lattice, in three lines."""
     return (
         f"test images: reconstruction {numbers['test_reconstruction']:.1f} + KL {numbers['test_kl']:.1f} nats\n"
-        f"lattice: {numbers['legible_share']:.0%} legible, spread over {numbers['lattice_classes']:.1f} classes\n"
+        f"lattice: {numbers['legible_share']:.0%} legible, {numbers['lattice_classes']:.1f} effective classes\n"
         f"draws from the prior: Fréchet distance {numbers['frechet']['prior']:.0f}"
     )
 

@@ -62,17 +62,17 @@ def samples_by_given_layers(
         given = {name: np.repeat(first[name], PER_ROW, axis=0) for name in names[:count]}
         own = jax.random.fold_in(below_key, count)
         _, drawn = _samples(model, own, variables, rows * PER_ROW, given=given)
-        sheets.append((f"{', '.join(names[:count])} shared by a row", np.asarray(drawn)))
+        sheets.append((f"{', '.join(names[:count])} fixed within a row", np.asarray(drawn)))
     title = f"E[x|z] with the upper layers fixed and those below sampled; {where}"
     return vj.plot.sheets(sheets, PER_ROW, len(sheets), title)
 
 
 @partial(jax.jit, static_argnames="count")
 def _samples(
-    model: vj.LadderVAE, key: Key[Array, ""], variables: Variables, count: int, **how: Any
+    model: vj.LadderVAE, key: Key[Array, ""], variables: Variables, count: int, **settings: Any
 ) -> tuple[dict[str, Array], Array]:
     """Samples of the latents of each layer, and E[x|z] of them, clipped to the range of pixels."""
-    drawn = model.sample(key, variables, count, **how)
+    drawn = model.sample(key, variables, count, **settings)
     return drawn.z, jnp.clip(drawn.px_z.mean, 0, 1)
 
 

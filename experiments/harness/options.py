@@ -1,4 +1,4 @@
-"""The options that every script has, in groups as `--help` shows them."""
+"""Options that the scripts share, in groups as `--help` shows them."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Literal
 import jax
 from jax.sharding import Mesh
 
+from vae_jax.errors import InputError
 from vae_jax.training import device_mesh
 
 
@@ -17,13 +18,15 @@ class DataOptions:
 
     dataset: str = "auto"
     """Name of the data set. With "auto", the script takes the data set it is about if that is available, and otherwise
-    a stand-in: scikit-learn's handwritten digits for MNIST, drawn faces for CelebA."""
+    a stand-in: scikit-learn's handwritten digits for MNIST, drawn faces for CelebA, and the same faces at 32 x 32
+    pixels for CIFAR-10."""
     data_dir: Path | None = None
-    """Folder with the data: four IDX files (with or without .gz), CelebA as it is distributed (img_align_celeba/ or the
-    zip, and list_attr_celeba.txt), or a data set that TFDS has prepared."""
+    """Folder with the data: four IDX files (with or without .gz), CelebA as published (img_align_celeba/ or the zip,
+    and list_attr_celeba.txt), CIFAR-10 as published (cifar-10-batches-bin/ or cifar-10-binary.tar.gz), or a data set
+    that TFDS has prepared."""
     hold_out: int = 0
-    """Number of training images that replace the test split, for choosing settings. The checkpoint with the lowest
-    negative ELBO on these images is kept as well."""
+    """Number of training images that replace the test split, for choosing settings. With --checkpoint-dir, best/ keeps
+    the checkpoint with the lowest negative ELBO on these images."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,14 @@ class TrainingOptions:
     """How long and how fast the models are trained."""
 
     epochs: int | None = None
-    """Passes over the training images. The default depends on the script; small data sets get 2,000 steps."""
+    """Passes over the training images. By default the script's number (the report has it); data sets below 10,000
+    images get enough for 2,000 steps, unless the script sets another number for stand-ins."""
     batch_size: int | None = None
     """Number of images in a training step. The default depends on the script and on the size of the data set."""
     learning_rate: float = 4e-3
     """Peak learning rate of AdamW, after a linear warm-up and before cosine decay to 0."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW for the weight matrices, in units of the learning rate."""
+    """Weight decay of AdamW for the weight matrices; each step multiplies it by the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,20 @@ class Options:
         for group in groups.values():
             flat |= group if isinstance(group, dict) else {}
         return ", ".join(f"{name} {value}" for name, value in flat.items() if name not in own)
+
+
+def require_unused(options: Options, *names: str, why: str) -> None:
+    """Raise `InputError` if a training option that would have no effect was given.
+
+    Args:
+      options: Options of the script.
+      names: Names of the training options that have no effect.
+      why: Reason, for the message.
+    """
+    usual = type(options)().training
+    for name in names:
+        if (given := getattr(options.training, name)) != getattr(usual, name):
+            raise InputError(f"{name} is {given:g}, but {why}; expected no --{name.replace('_', '-')}")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class Trained:
 
     Attributes:
       model: The model.
-      variables: Averaged parameters and other variable collections of the model.
+      variables: Parameters, averaged by `Run.train`, and other variable collections of the model.
       history: One record per epoch, from `vj.fit`.
     """
 
@@ -33,25 +33,59 @@ class Trained:
         """Median training time per epoch, without compilation and evaluation."""
         return float(np.median([record["seconds"] for record in self.history]))
 
+    @property
+    def minutes(self) -> float:
+        """Time of training in minutes, without compilation and evaluation."""
+        return sum(record["seconds"] for record in self.history) / 60
+
+    @property
+    def minutes_by_epoch(self) -> list[float]:
+        """Minutes of training at the end of each epoch."""
+        return (np.cumsum([record["seconds"] for record in self.history]) / 60).tolist()
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
+    def encode(self, key: Key[Array, ""], split: Split, transform: Transform | None = None) -> np.ndarray:
+        """Compute the means of q(z|x), [n, latent]; the key is that of the transform (see `vj.encode_all`)."""
+        return np.asarray(vj.encode_all(key, self.model, self.variables, split, transform=transform).mean)
+
+    def decode(self, z: Any, condition: PyTree = None) -> np.ndarray:
+        """Compute E[x|z], or E[x|z, condition], [n, *event]."""
+        return vj.decode_all(self.model, self.variables, z, condition)
+
 
 def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, 2019) with warm-up and cosine decay, and averaged parameters.
 
     Args:
       peak: Learning rate after the warm-up.
-      weight_decay: Weight decay of the weight matrices, in units of the learning rate.
+      weight_decay: Weight decay of the weight matrices; each step multiplies it by the learning rate.
       steps: Total number of training steps.
       eps: Epsilon of Adam.
 
     Returns:
       The optimizer.
     """
-
-    def is_matrix(params: PyTree) -> PyTree:
-        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
     schedule = vj.warm_up_then_cosine(peak, steps)
-    return vj.averaged(optax.adamw(schedule, eps=eps, weight_decay=weight_decay, mask=is_matrix))
+    return vj.averaged(optax.adamw(schedule, eps=eps, weight_decay=weight_decay, mask=_is_matrix))
+
+
+def adamw(peak: float, weight_decay: float, steps: int) -> optax.GradientTransformation:
+    """The optimizer of `averaged_adamw` without averaged parameters; without weight decay it is `optax.adam`."""
+    schedule = vj.warm_up_then_cosine(peak, steps)
+    if weight_decay == 0:
+        return optax.adam(schedule)
+    return optax.adamw(schedule, weight_decay=weight_decay, mask=_is_matrix)
+
+
+def _is_matrix(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+_is_matrix.__qualname__ = "averaged_adamw.<locals>.is_matrix"  # its name in the checkpoints of earlier runs
 
 
 def kl_warm_up(share: float, steps: int) -> optax.Schedule:

@@ -9,7 +9,7 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from matplotlib.figure import Figure
@@ -17,6 +17,14 @@ from PIL import Image
 
 DPI = 130
 _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotlib")
+
+
+class Report(NamedTuple):
+    """The report of a run: its name, the entries that do not depend on the seed, and the numbers."""
+
+    name: str
+    shared: dict[str, Any]
+    numbers: dict[str, Any]
 
 
 def save_picture(path: Path, figure: Figure) -> None:

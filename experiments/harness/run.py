@@ -1,17 +1,13 @@
 """A run of a script: options, data, trained models, and the folder with the results."""
 
-import contextlib
-import io
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 from matplotlib.figure import Figure
@@ -19,8 +15,7 @@ from matplotlib.figure import Figure
 import vae_jax as vj
 from harness.options import Options
 from harness.recipe import Trained, averaged_adamw, elbo_numbers
-from harness.report import save_picture, write_report
-from harness.seeds import mean_and_deviation, scalars
+from harness.report import Report, save_picture, write_report
 from vae_jax.checkpoints import describe
 from vae_jax.data import Dataset, Transform, file_name, load_or_stand_in
 from vae_jax.errors import (
@@ -29,19 +24,13 @@ from vae_jax.errors import (
     require_positive_int,
     require_writable_folder,
 )
-from vae_jax.evaluation import LegibilityClassifier, train_classifier, train_legibility_classifier
+from vae_jax.evaluation import train_classifier
 from vae_jax.models import Variables
 from vae_jax.objectives import Objective
 from vae_jax.training import Record, TrainState
-from vae_jax.training.sharding import Layout, is_first_process, require_same, start_processes
+from vae_jax.training.sharding import Layout, is_first_process, require_same
 
-
-class Report(NamedTuple):
-    """The report of a run: its name, the entries that do not depend on the seed, and the numbers."""
-
-    name: str
-    shared: dict[str, Any]
-    numbers: dict[str, Any]
+NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}  # of data sets in titles
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +41,7 @@ class Run:
       name: Name of the experiment, followed by the name of the data set if it is not the native one.
       options: Options of the run.
       data: Data set.
+      is_native: Whether the data set is, or is a part of, the one that the script is about.
       batch_size: Batch size from the options, or the default for the size of the data.
       epochs: Number of epochs from the options, or the default for the size of the data.
       mesh: Devices of the run, or None if there is only one.
@@ -62,6 +52,7 @@ class Run:
     name: str
     options: Options
     data: Dataset
+    is_native: bool
     batch_size: int
     epochs: int
     mesh: Mesh | None
@@ -98,18 +89,8 @@ class Run:
           InputError: An option or the data cannot be used.
         """
         started = time.perf_counter()
-        training, checkpoints, devices = options.training, options.checkpoints, options.devices
-        require_positive(learning_rate=training.learning_rate)
-        require_not_negative(
-            weight_decay=training.weight_decay,
-            checkpoint_minutes=checkpoints.checkpoint_minutes,
-            stream_above=devices.stream_above or 0,
-        )
-        if not 0 <= options.seed < 2**32:
-            raise vj.InputError(f"seed is {options.seed}; expected a whole number from 0 to 2**32 - 1")
-        counts = {"batch_size": training.batch_size, "epochs": training.epochs}
-        require_positive_int(**{name: value for name, value in counts.items() if value is not None})
-        require_positive_int(checkpoints_kept=checkpoints.checkpoints_kept)
+        _require_usable(options)
+        training = options.training
         data, is_native = _load(options, native)
         if options.smoke:
             epochs, small, stand_in_steps = 1, 0, None
@@ -119,7 +100,7 @@ class Run:
             raise vj.InputError(
                 f"batch_size is {batch_size} but {data.name} has only {len(data.train)} training images"
             )
-        mesh = devices.mesh()
+        mesh = options.devices.mesh()
         Layout(mesh).require_divisible(batch_size=batch_size)
         require_writable_folder(options.out)
         require_same(options=options.shared_by_processes(), data=data.train.digest)
@@ -130,7 +111,7 @@ class Run:
             epochs = max(epochs, -(-2_000 // steps_per_epoch))
         stem = name if data.name == native else f"{name}_{file_name(data.name)}"
         print(f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images ({data.source})")
-        return cls(stem, options, data, batch_size, training.epochs or epochs, mesh, started)
+        return cls(stem, options, data, is_native, batch_size, training.epochs or epochs, mesh, started)
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -261,34 +242,28 @@ class Run:
         """Number of training steps of a classifier: `default`, or 50 with `--smoke`."""
         return 50 if self.options.smoke else default
 
+    def classifier_key(self, number: int) -> Key[Array, ""]:
+        """The key of the classifier of this number, by `--classifier-seed`: the same for every `--seed`."""
+        return jax.random.fold_in(jax.random.key(self.options.classifier_seed), number)
+
     def classifier(self) -> tuple[vj.TrainedClassifier, float]:
         """Train a classifier on the data of this run; also return its accuracy on the test images."""
-        seed = self.options.classifier_seed
-        key = jax.random.fold_in(jax.random.key(seed), 1)  # distinct from the keys of a run with this seed
-        classifier = train_classifier(key, self.data.train, steps=self.classifier_steps(2_000))
+        classifier = train_classifier(self.classifier_key(1), self.data.train, steps=self.classifier_steps(2_000))
         accuracy = classifier.on(self.data.test).accuracy(self.data.test.labels)
+        seed = self.options.classifier_seed
         print(f"classifier of seed {seed}: {accuracy:.2%} of {self.data.name}'s test images right")
         return classifier, accuracy
-
-    def legibility_classifier(self) -> tuple[LegibilityClassifier, float]:
-        """Train a legibility classifier on the data of this run; also return the legible share of the test images."""
-        key = jax.random.fold_in(jax.random.key(self.options.classifier_seed), 2)
-        classifier = train_legibility_classifier(key, self.data.train, steps=self.classifier_steps(3_000))
-        share = classifier.share(self.data.test.images / np.float32(255))
-        print(
-            f"legibility classifier of seed {self.options.classifier_seed}: {share:.2%} of the test images are legible"
-        )
-        return classifier, share
 
     @property
     def where(self) -> str:
         """The name of the data set and the seed, as text."""
-        return f"{self.data.name}, seed {self.options.seed}"
+        return f"{NAMES.get(self.data.name, self.data.name)}, seed {self.options.seed}"
 
     def label(self, likelihood: vj.Likelihood = vj.Bernoulli(), transform: Transform = vj.Scale()) -> str:
         """A description of the numbers of this run: data, pixels, quantity, unit, noise and seed."""
         return (
-            f"{self.data.name}, {transform.label} {likelihood.label(transform.support)} in nats per image, "
+            f"{NAMES.get(self.data.name, self.data.name)}, {transform.label} "
+            f"{likelihood.label(transform.support)} in nats per image, "
             f"one sampled z each, seed {self.options.seed}"
         )
 
@@ -355,6 +330,22 @@ class Run:
         return report
 
 
+def _require_usable(options: Options) -> None:
+    """Raise `InputError` unless the options can be used with some data."""
+    training, checkpoints = options.training, options.checkpoints
+    require_positive(learning_rate=training.learning_rate)
+    require_not_negative(
+        weight_decay=training.weight_decay,
+        checkpoint_minutes=checkpoints.checkpoint_minutes,
+        stream_above=options.devices.stream_above or 0,
+    )
+    if not 0 <= options.seed < 2**32:
+        raise vj.InputError(f"seed is {options.seed}; expected a whole number from 0 to 2**32 - 1")
+    counts = {"batch_size": training.batch_size, "epochs": training.epochs}
+    require_positive_int(**{name: value for name, value in counts.items() if value is not None})
+    require_positive_int(checkpoints_kept=checkpoints.checkpoints_kept)
+
+
 def _load(options: Options, native: str) -> tuple[Dataset, bool]:
     """Load the data set that the options select, and whether it is, or is a part of, the native one."""
     if options.data.dataset == "auto":
@@ -369,70 +360,3 @@ def _load(options: Options, native: str) -> tuple[Dataset, bool]:
     if options.smoke:
         data = replace(data, name=f"{data.name}_smoke", train=data.train[:2_000], test=data.test[:500])
     return data, is_native
-
-
-Config = TypeVar("Config")
-
-
-def run_script(main: Callable[[Config], Any], config: type[Config]) -> None:
-    """Parse the command line into `config` and run `main`; errors of the library are printed as one line.
-
-    The exit status is 2 after an `InputError`, 1 after a `NotFiniteError` or a `CheckpointError`, and 128 plus the
-    number of the signal after a signal.
-    """
-    import tyro  # imported here, because notebooks and the library do not need it
-
-    given = tyro.cli(config, description=sys.modules[main.__module__].__doc__, config=(tyro.conf.OmitArgPrefixes,))
-    try:
-        if isinstance(given, Options):
-            run_seeds(main, given)
-        else:
-            main(given)
-    except (vj.InputError, vj.NotFiniteError, vj.CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, vj.InputError) else 1) from error
-    except vj.StoppedError as stop:
-        print(str(stop), file=sys.stderr)
-        raise SystemExit(128 + stop.signal) from stop
-
-
-def run_seeds(main: Callable[[Any], Any], options: Options) -> None:
-    """Run `main` with each seed, and report means and standard deviations if there are several seeds.
-
-    If there are several processes, only the first one prints.
-
-    Raises:
-      InputError: The number of members or the options of several processes cannot be used.
-    """
-    require_positive_int(members=options.members)
-    devices = options.devices
-    if devices.coordinator is None and (devices.num_processes, devices.process_id) != (None, None):
-        raise vj.InputError(
-            f"num_processes is {devices.num_processes} and process_id is {devices.process_id}, but there is no "
-            "coordinator; expected all three: add --coordinator HOST:PORT"
-        )
-    if devices.coordinator is not None:
-        address = None if devices.coordinator == "auto" else devices.coordinator
-        start_processes(address, devices.num_processes, devices.process_id)
-    with contextlib.ExitStack() as stack:
-        if not is_first_process():
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        if options.members == 1:
-            main(options)
-            return
-        started = time.perf_counter()
-        seeds = range(options.seed, options.seed + options.members)
-        reports = [main(options.of_seed(seed)) for seed in seeds]
-        summarise(reports, seeds, options, time.perf_counter() - started)
-
-
-def summarise(reports: list[Report], seeds: range, options: Options, seconds: float) -> None:
-    """Print the mean and the standard deviation of each number, and write them to OUT/NAME.json."""
-    summary = mean_and_deviation([report.numbers for report in reports])
-    print(f"mean and standard deviation of {len(seeds)} seeds from {seeds[0]}:")
-    for name, mean, deviation in scalars(summary):
-        print(f"  {name}: {mean:.4g} +- {deviation:.2g}")
-    if is_first_process():
-        content = reports[0].shared | {"seeds": list(seeds), "seconds": seconds} | summary
-        content["of_members"] = [report.numbers for report in reports]
-        write_report(options.out / f"{reports[0].name}.json", content, options)

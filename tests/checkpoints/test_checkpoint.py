@@ -259,7 +259,8 @@ FULL_DISK = """
 import resource, signal
 import vae_jax as vj
 from harness.options import Options
-from harness.run import Run, run_script
+from harness.run import Run
+from harness.script import run_script
 
 def main(options):
     run = Run.start("full", options, native="digits")

@@ -107,6 +107,33 @@ def test_estimate_is_the_mean_and_its_standard_error():
     assert np.isnan(error), "one value tells nothing of the spread"
 
 
+def test_the_ratio_of_paired_numbers_and_its_standard_error_over_samples():
+    generator = np.random.default_rng(0)
+    reference = generator.gamma(4, size=(2_000, 200))
+    values = 0.5 * reference + generator.gamma(4, size=reference.shape)
+    found = [vj.paired_ratio(one, other) for one, other in zip(values, reference, strict=True)]
+    ratios, errors = np.transpose(found)
+    assert ratios.mean() == pytest.approx(1.5, abs=0.01)
+    assert errors.mean() == pytest.approx(ratios.std(), rel=0.06)
+    assert found[0].mean == pytest.approx(values[0].mean() / reference[0].mean())
+    negative = vj.paired_ratio(values[0], -reference[0])
+    assert negative == pytest.approx((-found[0].mean, found[0].standard_error))
+
+
+@pytest.mark.parametrize(
+    ("values", "reference", "message"),
+    [
+        ([1.0, 2.0], [1.0], r"shape \(2,\) and reference \(1,\)"),
+        ([1.0, 2.0], [-1.0, 1.0], "mean of reference is 0"),
+        ([], [], "values is empty"),
+        ([[1.0]], [[1.0]], r"expected \[n\]"),
+    ],
+)
+def test_bad_input_of_paired_ratio(values, reference, message):
+    with pytest.raises(vj.InputError, match=message):
+        vj.paired_ratio(values, reference)
+
+
 X = np.float32(255 * np.random.default_rng(3).random(DATA.images.shape) < DATA.images)
 
 

@@ -10,7 +10,7 @@ import pytest
 from anomaly_detection import Config, Perturbed, main
 from conftest import small_split, write_idx
 from harness.options import CheckpointOptions, DataOptions, TrainingOptions
-from harness.run import run_seeds
+from harness.script import run_seeds
 
 import vae_jax as vj
 

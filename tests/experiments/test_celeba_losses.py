@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import celeba_losses
@@ -68,11 +69,20 @@ def test_the_rates_of_the_model_and_of_the_discriminator_decay_to_zero(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore::vae_jax.AdversarialWarning")  # after six steps
-def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles):
+def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, monkeypatch):
+    paired = []
+
+    def of_images(*given, **settings):
+        paired.append(settings["paired"])
+        return original(*given, **settings)
+
+    original = celeba_losses.of_images
+    monkeypatch.setattr(celeba_losses, "of_images", of_images)
     checkpoints = CheckpointOptions(tmp_path / "checkpoints")
     report = main(config(tmp_path, celeba, checkpoints=checkpoints)).numbers
     assert report["layers"] == ["conv1", "conv2"]
     assert tuple(report["models"]) == MODELS
+    assert paired == len(MODELS) * [True, False, False, False]  # reconstructions, and draws of three priors
     for name, found in report["models"].items():
         assert found["squared_error"]["mean"] > 0
         assert found["perceptual_distance"]["standard_error"] > 0
@@ -90,7 +100,7 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles):
     assert f"plain: squared error {report['models']['plain']['squared_error']['mean']:.1f} +- " in printed
     pictures = {path.stem.removeprefix("celeba_losses_") for path in (tmp_path / "out").glob("*.[jp][pn]g")}
     assert pictures == {"reconstructions", "decoded", "interpolation", "draws", "attributes", "discriminator"}
-    assert all("celeba, seed 0" in title for title in titles.values())
+    assert all("CelebA, seed 0" in title for title in titles.values())
     _, variables = vj.restore_model(tmp_path / "checkpoints" / "both")
     assert variables["params"].keys() == {"encoder", "decoder"}
 
@@ -127,6 +137,35 @@ def test_the_perceptual_distance_of_two_faces_is_about_one():
     np.testing.assert_allclose(distance(images[:3], images[:3]), 0)
 
 
+class Identity:
+    """A classifier whose features are two means of the pixels."""
+
+    def __call__(self, images):
+        return SimpleNamespace(features=images.reshape(len(images), 2, -1).mean(axis=-1))
+
+
+def test_errors_of_reconstructions_are_those_of_pairs():
+    """Over many sets of faces and their reconstructions, each number deviates by about its standard error."""
+    generator = np.random.default_rng(0)
+    contrasts = generator.gamma(4, size=(60, 100, 1, 1, 1))  # of different faces, and hardly changed
+    faces = contrasts * (1 + generator.random((60, 100, 4, 4, 3)))
+    again = 0.8 * faces + 0.1 * contrasts * generator.random(faces.shape)
+
+    def found(paired, count):
+        images = [
+            celeba_losses.of_images(y, x, Identity(), paired=paired)
+            for x, y in zip(faces[:count], again[:count], strict=True)
+        ]
+        return {
+            name: [np.array([each[name][part] for each in images]) for part in ("mean", "standard_error")]
+            for name in ("frechet", "sharpness")
+        }
+
+    for name, (values, errors) in found(True, 60).items():
+        assert errors.mean() == pytest.approx(values.std(), rel=0.25), name
+    assert found(False, 3)["sharpness"][1].mean() > 3 * found(True, 3)["sharpness"][1].mean()
+
+
 def test_a_detector_finds_a_face_and_none_in_noise():
     from skimage.data import astronaut
 
@@ -142,6 +181,7 @@ def test_a_detector_finds_a_face_and_none_in_noise():
         ({"perceptual_weight": 0.0}, "perceptual_weight is 0"),
         ({"adversarial_weight": -1.0}, "adversarial_weight is -1"),
         ({"features": "vgg19"}, "needs --weights FILE"),
+        ({"weights": Path("vgg19.npz")}, "are those of attributes; add --features vgg19"),
         ({"classifier_steps": 0}, "classifier_steps is 0"),
     ],
 )

@@ -44,8 +44,8 @@ def test_the_report_has_the_bits_of_each_layer_and_the_pictures_its_layers(confi
     assert sum(layers.values()) == pytest.approx(numbers["test_bits_per_dim"], rel=0.01)  # the layers have other noise
     assert bits[-1] == pytest.approx(numbers["test_bits_per_dim"], rel=0.01)
     assert f"{numbers['test_bits_per_dim']:.3f} +- " in capsys.readouterr().out
-    assert "z1 shared by a row" in titles["layers"]
-    assert "z1, z2, z3 shared by a row" in titles["layers"]
+    assert "z1 fixed within a row" in titles["layers"]
+    assert "z1, z2, z3 fixed within a row" in titles["layers"]
     assert "temperature 0.8" in titles["samples"]
     assert "bits per dimension of test images" in titles["minutes"]
     parts = {path.stem.removeprefix("cifar_deep_") for path in config.out.iterdir()}
@@ -54,13 +54,19 @@ def test_the_report_has_the_bits_of_each_layer_and_the_pictures_its_layers(confi
 
 def test_minutes_set_the_epochs_on_cifar_alone(config, monkeypatch):
     lengths = []
-    monkeypatch.setattr(budget, "epochs_within", lambda minutes, *_: round(minutes * 10))
+
+    def epochs_within(minutes, run, model, transform):
+        assert transform == vj.Mirrored(vj.Scale())  # that of training
+        return round(minutes * 10)
+
+    monkeypatch.setattr(budget, "epochs_within", epochs_within)
     monkeypatch.setattr(cifar_deep.Run, "train", lambda run, *_, **__: lengths.append(run.epochs))
     without = replace(config, training=TrainingOptions(batch_size=16))
-    for options in (without, replace(without, minutes=0.4), replace(config, minutes=0.4)):
+    held_out = replace(without, data=replace(config.data, hold_out=8))
+    for options in (without, replace(without, minutes=0.4), replace(config, minutes=0.4), held_out):
         with pytest.raises(AttributeError):  # of the None that the training returned
             main(options)
-    assert lengths == [600, 4, 2]
+    assert lengths == [600, 4, 2, 600]
 
 
 @pytest.mark.parametrize(

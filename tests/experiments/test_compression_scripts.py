@@ -107,8 +107,8 @@ def test_lossy_compression_of_colour_is_at_a_smaller_size(options, monkeypatch):
     faces = RNG.integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
     data = vj.Dataset("faces", vj.Split(faces[:40]), vj.Split(faces[40:]), "drawn by the test")
     monkeypatch.setattr(lossy_compression.Run, "start", classmethod(lambda cls, name, config, **_: run))
-    config = lossy_compression.Config(latent_dim=2, features=(4, 4), size=8, images=10, **options)
-    run = Run("lossy", config, data, 20, 1, None, 0.0)
+    config = lossy_compression.Config(latent_dim=2, channels=(4, 4), size=8, images=10, **options)
+    run = Run("lossy", config, data, True, 20, 1, None, 0.0)
     reduced = lossy_compression.reduced(run, 8).data.test.images
     np.testing.assert_array_equal(reduced[0, 1, 2], np.round(faces[40, 2:4, 4:6].mean(axis=(0, 1))))
     with pytest.raises(vj.InputError, match="size is 5"):

@@ -65,8 +65,8 @@ def _classifiers_are_shared(monkeypatch):
 
         return trained
 
-    for train in (vj.train_classifier, vj.train_legibility_classifier):
-        monkeypatch.setattr(f"harness.run.{train.__name__}", shared(train))
+    monkeypatch.setattr("harness.run.train_classifier", shared(vj.train_classifier))
+    monkeypatch.setattr(vj, "train_legibility_classifier", shared(vj.train_legibility_classifier))
 
 
 @pytest.mark.usual_pictures
@@ -99,7 +99,7 @@ def test_mnist_lattice(tiny, tmp_path, monkeypatch, capsys):
     page = page_in(out, "mnist_lattice")
     assert [model["name"] for model in page["models"]] == ["Autoencoder", "Variational autoencoder"]
     assert f"{report['vae']['test_negative_elbo']:.1f}" in page["caption"]
-    assert (page["title"], json.loads(page["numbers"])) == ("mnist_lattice: the latent space, mnist, seed 5", report)
+    assert (page["title"], json.loads(page["numbers"])) == ("mnist_lattice: the latent space, MNIST, seed 5", report)
     assert len(page["labels"]) == 40
     assert printed.splitlines()[-1].startswith(f"{out}/mnist_lattice.html: page of ")
 
@@ -320,7 +320,7 @@ def write_celeba(folder, count=72, seed=0):
 
 def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     out = tmp_path / "out"
-    small = ("--epochs", 1, "--batch-size", 16, "--classifier-steps", 1, "--latent-dim", 6, "--features", 4, 4)
+    small = ("--epochs", 1, "--batch-size", 16, "--classifier-steps", 1, "--latent-dim", 6, "--channels", 4, 4)
     options = ("--data-dir", write_celeba(tmp_path / "celeba"), *small, "--out", out)
     run(monkeypatch, "celeba_attributes", *options, "--page")
     page = page_in(out, "celeba_attributes")
@@ -335,7 +335,7 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     for name in ("ae", "vae", "pca"):
         assert 0 < report[f"{name}_test_squared_error"] < np.inf
     assert "variance 0.1" in report["test_kl_label"]
-    assert "celeba, seed 0" in report["label"]
+    assert "CelebA, seed 0" in report["label"]
     assert f"squared error per test image ({report['label']}): pca" in printed
     for name, confounders in {"Blond_Hair": {"Male"}, "Eyeglasses": {"Male", "Young"}}.items():
         for kind in ("plain", "balanced"):
@@ -355,7 +355,7 @@ def test_celeba_attributes(tmp_path, monkeypatch, capsys, titles):
     pictures = {path.stem.removeprefix("celeba_attributes_") for path in out.glob("*.[jp][pn]g")}
     assert pictures == {"reconstructions", "prior", "blond", "glasses", "both", "effects"}
     assert "balanced vector of glasses" in titles["glasses"]
-    assert all("celeba, seed 0" in title for title in titles.values())
+    assert all("CelebA, seed 0" in title for title in titles.values())
 
 
 def colours(count, seed, size=32):
@@ -375,7 +375,9 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
     run(monkeypatch, "cifar_resnet", *small)
     report = json.loads((tmp_path / "cifar_resnet.json").read_text())
     printed = capsys.readouterr().out
-    assert report["label"].startswith("cifar10, seed 0, width 4, 5 latents; negative ELBO at one sampled z in bits per")
+    assert report["label"].startswith(
+        "CIFAR-10, seed 0, width 4, 5 latents; negative ELBO at one sampled z in bits per"
+    )
     pixels = {name: model["pixels"] for name, model in report["models"].items()}
     assert pixels == dict.fromkeys(("shared", "channels", "optimal"), "dequantised") | {"mixture": "grey"}
     assert list(report["models"]) == ["shared", "channels", "optimal", "mixture"]
@@ -398,6 +400,18 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
     assert "model.decoder.width is 4 there and 8 here" in refused(
         monkeypatch, capsys, "cifar_resnet", *small, "--width", 8
     )
+
+
+def test_cifar_resnet_has_the_weight_decay_that_is_asked_for():
+    import cifar_resnet
+
+    params = {"linear": {"kernel": jax.numpy.ones((2, 2))}, "conv": {"kernel": jax.numpy.ones((2, 2))}}
+    config = cifar_resnet.Config(training=TrainingOptions(learning_rate=0.1, weight_decay=0.5))
+    optimizer = cifar_resnet.optimizer_of(config, 10)
+    zeros = jax.tree.map(jax.numpy.zeros_like, params)
+    updates, _ = jax.jit(optimizer.update)(zeros, jax.jit(optimizer.init)(params), params)
+    decay = {part: float(update["kernel"][0, 0]) for part, update in updates.items()}
+    assert decay == pytest.approx({"linear": -0.05 / 20, "conv": -0.05})
 
 
 def test_cifar_resnet_starts_at_probabilistic_pca(tmp_path, monkeypatch):
@@ -441,6 +455,24 @@ def test_celeba_attributes_refuses(tiny, monkeypatch, capsys):
     options = ("--dataset", "mnist", "--data-dir", tiny)
     assert "take celeba or faces" in refused(monkeypatch, capsys, "celeba_attributes", *options)
     assert "variance is -1" in refused(monkeypatch, capsys, "celeba_attributes", "--variance", -1)
+
+
+def test_the_classifier_of_attributes_has_the_seed_of_its_option_alone(tmp_path, monkeypatch):
+    import celeba_attributes
+
+    found = []
+
+    def stop(key, *arguments, **settings):
+        found.append(jax.random.key_data(key).tolist())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(celeba_attributes, "train_attribute_classifier", stop)
+    data = DataOptions(data_dir=write_celeba(tmp_path / "celeba"))
+    for seeds in ({}, {"seed": 1}, {"classifier_seed": 1}):
+        config = celeba_attributes.Config(out=tmp_path, data=data, training=TrainingOptions(batch_size=16), **seeds)
+        with pytest.raises(KeyboardInterrupt):
+            celeba_attributes.main(config)
+    assert found[0] == found[1] != found[2]
 
 
 CONVOLUTIONAL_PEER = """
@@ -500,8 +532,9 @@ def test_benchmark_accelerator(tmp_path, monkeypatch, capsys):
 
 PEER = """
 import json, sys
-batch, steps, repeats, pixels = map(int, sys.argv[2::2])
-assert sys.argv[1::2] == ["--batch", "--steps", "--repeats", "--pixels"] and (batch, repeats, pixels) == (16, 2, 36)
+batch, steps, pixels, repeats = map(int, sys.argv[2:9:2])
+assert sys.argv[1:9:2] == ["--batch", "--steps", "--pixels", "--repeats"] and (batch, repeats, pixels) == (16, 2, 36)
+assert sys.argv[9:] == ["--device", "cpu"]
 for seconds in (2.0, 4.0):
     print(json.dumps({"images_per_s": batch * steps / seconds}))
 """
@@ -525,6 +558,9 @@ def test_benchmark(tiny, tmp_path, monkeypatch, capsys):
     assert report["ratio_torch_over_ours"] == pytest.approx(3 / report["medians"]["ours"])
     peer.write_text("raise SystemExit('no such data')")
     assert "no such data" in refused(monkeypatch, capsys, "benchmarks/mlp", *options, "--torch-python", sys.executable)
+    assert "learning_rate is 0.01, but the optimizer is that of the peer, Adam at 1e-3; expected no --learning-" in (
+        refused(monkeypatch, capsys, "benchmarks/mlp", *options, "--learning-rate", 0.01)
+    )
 
 
 def test_benchmark_fit(tiny, tmp_path, monkeypatch):
@@ -611,6 +647,12 @@ def test_mnist_likelihood_by_the_papers_schedule(tiny, tmp_path, monkeypatch):
     report = json.loads((out / "mnist_likelihood.json").read_text())
     (model,) = report["models"]
     assert (model["epochs"], model["batch_size"]) == (report["epochs"], report["batch_size"]) == (4, 48)
+
+
+def test_mnist_likelihood_refuses_a_rate_beside_the_papers(tiny, monkeypatch, capsys):
+    for name in ("learning-rate", "weight-decay"):
+        options = ("--data-dir", tiny, "--schedule", "paper", f"--{name}", 0.01)
+        assert "0.01, but the published schedule" in refused(monkeypatch, capsys, "mnist_likelihood", *options)
 
 
 def test_tables(tmp_path, monkeypatch, capsys):

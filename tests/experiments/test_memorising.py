@@ -138,8 +138,8 @@ def tiny(tmp_path, monkeypatch):
 
     def config(**changes):
         own = {"stored": (1, 5), "images": 5, "noise": (0.2, 0.5)}
-        training = TrainingOptions(epochs=3, batch_size=16, learning_rate=0.01)
-        return Config(out=tmp_path / "out", data=DataOptions(data_dir=data), training=training, **(own | changes))
+        own["training"] = TrainingOptions(epochs=3, batch_size=16, learning_rate=0.01)
+        return Config(out=tmp_path / "out", data=DataOptions(data_dir=data), **(own | changes))
 
     return config
 
@@ -190,6 +190,10 @@ def test_a_tiny_run(tiny, tmp_path, capsys):
         ({"noise": (0.1, 0.1)}, r"noise is \[0.1, 0.1\]; expected one value or more, each once"),
         ({"devices": DeviceOptions(devices=2)}, "memorising uses one device, because some decoders store one image"),
         ({"devices": DeviceOptions(devices="all")}, "memorising uses one device"),
+        (
+            {"training": TrainingOptions(weight_decay=0.1)},
+            "weight_decay is 0.1, but the decoders",
+        ),
     ],
 )
 def test_options_that_cannot_be_used_are_refused_before_training(tiny, monkeypatch, changes, message):

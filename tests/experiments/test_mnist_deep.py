@@ -81,12 +81,13 @@ def test_the_default_is_minutes_on_mnist_and_steps_elsewhere(config, monkeypatch
         {"data": digits, "training": TrainingOptions()},
         {"data": digits, "minutes": 2.0},
         {"smoke": True},
+        {"data": replace(config.data, hold_out=24)},
     ):
         with pytest.raises(AttributeError):  # of the None that the training returned
             main(replace(config, **options))
     assert lengths[:3] == [120, 30, 5]
-    assert lengths[3] > 50
-    assert lengths[4:] == [20, 1]
+    assert lengths[3] == 87  # 2,000 steps of 62 of 1,437 images
+    assert lengths[4:] == [20, 1, 120]
 
 
 def test_rows_share_the_latents_that_are_given(monkeypatch):
@@ -106,7 +107,7 @@ def test_rows_share_the_latents_that_are_given(monkeypatch):
     z1 = np.asarray(given[2]["z1"]).reshape(4, layers.PER_ROW, 2)
     np.testing.assert_array_equal(z1, np.broadcast_to(z1[:, :1], z1.shape))
     assert len(np.unique(z1[:, 0, 0])) == 4
-    assert [axes.get_title() for axes in figure.axes][:2] == ["z1 shared by a row", "z1, z2 shared by a row"]
+    assert [axes.get_title() for axes in figure.axes][:2] == ["z1 fixed within a row", "z1, z2 fixed within a row"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.peer import peer_lines, torch_command
+from benchmarks.peer import peer_lines, torch_command, torch_device
 
 from vae_jax.errors import InputError
 
@@ -41,3 +41,9 @@ def test_a_python_that_is_none_is_a_sentence(tmp_path):
         torch_command(Path(sys.executable), tmp_path / "missing.py")
     with pytest.raises(InputError, match="is no Python"):
         torch_command(script, script)
+
+
+@pytest.mark.parametrize(("ours", "torchs"), [("cpu", "cpu"), ("gpu", "cuda")])
+def test_pytorch_runs_on_the_device_of_jax(ours, torchs, monkeypatch):
+    monkeypatch.setattr("jax.default_backend", lambda: ours)
+    assert torch_device() == torchs

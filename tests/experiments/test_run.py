@@ -11,7 +11,8 @@ from conftest import small_split, write_idx
 from harness.options import CheckpointOptions, DataOptions, DeviceOptions, Options, TrainingOptions
 from harness.recipe import averaged_adamw, elbo_numbers, kl_warm_up
 from harness.report import save_picture
-from harness.run import Run, run_seeds
+from harness.run import Run
+from harness.script import run_seeds
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -84,6 +85,7 @@ def test_a_part_of_the_native_data_is_trained_for_its_epochs(flat, native, epoch
     given = options(tmp_path, dataset="mnist", data_dir=data_dir, batch_size=10, **flat)
     run = Run.start("any", given, native=native, epochs=3, small=0, stand_in_steps=90)
     assert run.epochs == epochs
+    assert run.is_native == (native == "mnist")
 
 
 def test_the_schedule_ends_with_the_run_and_the_transform_of_training_is_for_training_alone(

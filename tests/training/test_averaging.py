@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 from conftest import small_split
-from harness.recipe import averaged_adamw
+from harness.recipe import adamw, averaged_adamw
 
 import vae_jax as vj
+from vae_jax.checkpoints import describe
 
 
 def test_the_average_is_the_weighted_sum_of_all_parameters_there_were():
@@ -45,14 +46,25 @@ def test_training_is_that_of_the_optimizer_inside():
         vj.averaged_variables(states[0])
 
 
-def test_weight_matrices_alone_decay():
+@pytest.mark.parametrize("make", [averaged_adamw, adamw])
+def test_weight_matrices_alone_decay(make):
     """Without a gradient, by the rate times the decay."""
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3), "log_scale": jnp.ones(())}
-    optimizer = averaged_adamw(0.1, weight_decay=0.5, steps=10)
+    optimizer = make(0.1, weight_decay=0.5, steps=10)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     np.testing.assert_allclose(updates["kernel"], np.full((2, 3), -0.05), rtol=1e-6)
     np.testing.assert_array_equal(updates["bias"], np.zeros(3))
     np.testing.assert_array_equal(updates["log_scale"], 0.0)
+
+
+def test_adamw_without_decay_is_adam_so_that_runs_of_adam_are_resumed():
+    expected = optax.adam(vj.warm_up_then_cosine(0.1, 10))
+    assert describe(adamw(0.1, weight_decay=0.0, steps=10)) == describe(expected)
+
+
+def test_runs_of_earlier_versions_know_the_optimizer():
+    """By this name and bytecode of its mask."""
+    assert "harness.recipe:averaged_adamw.<locals>.is_matrix" in str(describe(averaged_adamw(0.1, 0.0, steps=10)))
 
 
 @pytest.mark.parametrize("eta", [0.0, -1.0, float("nan")])

@@ -17,7 +17,7 @@ from vae_jax.evaluation.distances import (
     nearest_distance,
     sharpness,
 )
-from vae_jax.evaluation.estimate import Estimate, mean_and_stderr
+from vae_jax.evaluation.estimate import Estimate, mean_and_stderr, paired_ratio
 from vae_jax.evaluation.fitted_prior import fit_prior
 from vae_jax.evaluation.legibility import LegibilityClassifier, train_legibility_classifier
 from vae_jax.evaluation.log_px import ImportanceEstimate, bits_per_dim, evaluate, importance_estimate, log_likelihood
@@ -52,6 +52,7 @@ __all__ = [
     "log_likelihood",
     "mean_and_stderr",
     "nearest_distance",
+    "paired_ratio",
     "sharpness",
     "train_attribute_classifier",
     "train_classifier",
