@@ -123,7 +123,7 @@ def main(config: Config) -> Report:
     usual = usual_images(run.data.train, digits, config.leave_one_out)
     training = make_training(run, config, len(usual[digits[0]]))
     task = "one digit left out" if config.leave_one_out else "one class"
-    test, label = run.data.test, f"{task}, {run.where}"
+    test, label = run.data.test, f"{task}, {run.data_and_seed}"
     scores: dict[int, Scores] = {}
     auroc: dict[str, dict[int, float]] = {name: {} for name in SCORES}
     for digit in digits:

@@ -88,7 +88,7 @@ def main(config: Config) -> Report:
     errors = {"pca": pca_squared_error(run, config.latent_dim)}
     for name, model in (("ae", ae), ("vae", vae)):
         errors[name] = squared_error(model, model.encode(encode_key, run.data.test), run.data.test)
-    label = f"{run.where}, images in [0, 1], at the posterior mean"
+    label = f"{run.data_and_seed}, images in [0, 1], at the posterior mean"
     values = ", ".join(f"{name} {value:.1f}" for name, value in errors.items())
     print(f"squared error per test image ({label}): {values}")
 
@@ -100,7 +100,7 @@ def main(config: Config) -> Report:
         print_effects(name, by_kind)
     shown = run.data.test[:8]
     rows = [decode(model, model.encode(encode_key, shown)) for model in (ae, vae)]
-    text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.where}"
+    text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.data_and_seed}"
     run.save("reconstructions", vj.plot.images(np.concatenate([shown.images / np.float32(255), *rows]), 8, text))
     draw(draw_key, run, vae, z, vectors, effects)
     report = run.report(
@@ -196,7 +196,7 @@ def draw(
 ) -> None:
     """Write the pictures: samples from the prior, rows of decoded steps, and the effects."""
     samples = decode(vae, vae.model.prior_distribution(vae.variables).sample(key, 48))
-    run.save("prior", vj.plot.images(samples, 8, f"48 draws from the prior, E[x|z], {run.where}"))
+    run.save("prior", vj.plot.images(samples, 8, f"48 draws from the prior, E[x|z], {run.data_and_seed}"))
 
     attributes = attributes_of(run.data.test)
     neither = np.flatnonzero(~attributes["Blond_Hair"] & ~attributes["Eyeglasses"])
@@ -211,9 +211,9 @@ def draw(
     headings = [f"{step:g}" for step in STEPS]
     for part, (what, vector) in pictures.items():
         images = np.stack([decode(vae, z[faces] + step * vector) for step in STEPS], axis=1)
-        text = f"Steps along the balanced vector of {what}\nE[x|z] of held-out faces, {run.where}"
+        text = f"Steps along the balanced vector of {what}\nE[x|z] of held-out faces, {run.data_and_seed}"
         run.save(part, vj.plot.rows(images, headings, text))
-    run.save("effects", drift(effects, f"Held-out faces, decoded and classified; {run.where}"))
+    run.save("effects", drift(effects, f"Held-out faces, decoded and classified; {run.data_and_seed}"))
 
 
 def drift(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) -> Figure:

@@ -219,7 +219,7 @@ def train_models(
 def label(run: Run, real: np.ndarray, independent: AttributeClassifier) -> str:
     """What the numbers in the report are."""
     return (
-        f"{run.where}, images in [0, 1], reconstructions at the posterior mean, distances between {len(real)} images "
+        f"{run.data_and_seed}, images in [0, 1], reconstructions at the posterior mean, distances between {len(real)} images "
         f"each, in {independent.classifier.hidden[-1]} features; the standard error of the density is over the decoded "
         "images alone, that of the coverage over the faces alone"
     )
@@ -483,23 +483,25 @@ def draw(
 
     decoded = stacked("reconstructions")
     with_faces = np.concatenate([real[:SHOWN], decoded])
-    sheet = vj.plot.sheets([("", with_faces)], SHOWN, 1, f"Held-out faces, {run.where}", ["faces", *labels])
+    sheet = vj.plot.sheets([("", with_faces)], SHOWN, 1, f"Held-out faces, {run.data_and_seed}", ["faces", *labels])
     run.save("reconstructions", sheet)
-    run.save("decoded", vj.plot.sheets([("", decoded)], SHOWN, 1, f"Held-out faces, decoded, {run.where}", labels))
-    text = f"Between the encodings of two held-out faces, {run.where}"
+    run.save(
+        "decoded", vj.plot.sheets([("", decoded)], SHOWN, 1, f"Held-out faces, decoded, {run.data_and_seed}", labels)
+    )
+    text = f"Between the encodings of two held-out faces, {run.data_and_seed}"
     run.save("interpolation", vj.plot.sheets([("", stacked("interpolation"))], SHOWN, 1, text, labels))
     grids = [
         (f"{name}, {prior}", shown[part])
         for part, prior in zip(PRIORS, ("N(0, I)", "mixture", "flow"), strict=True)
         for name, shown in pictures.items()
     ]
-    run.save("draws", vj.plot.sheets(grids, SHOWN, len(labels), f"Draws, E[x|z], {run.where}"))
+    run.save("draws", vj.plot.sheets(grids, SHOWN, len(labels), f"Draws, E[x|z], {run.data_and_seed}"))
     steps = [(name.replace("_", " ").lower(), stacked(name)) for name in CONFOUNDERS]
-    text = f"Steps along balanced attribute vectors, in lengths of the vector, {run.where}"
+    text = f"Steps along balanced attribute vectors, in lengths of the vector, {run.data_and_seed}"
     run.save("attributes", with_headings(vj.plot.sheets(steps, len(STEPS), len(steps), text, labels), real.shape[2]))
     accuracy = {name: found["discriminator_accuracy"] for name, found in measured.items()}
     curves = {name: each for name, each in accuracy.items() if each}
-    run.save("discriminator", accuracy_of_discriminators(curves, f"The discriminator in training, {run.where}"))
+    run.save("discriminator", accuracy_of_discriminators(curves, f"The discriminator in training, {run.data_and_seed}"))
 
 
 def with_headings(figure: Figure, width: int) -> Figure:

@@ -82,7 +82,7 @@ def main(config: Config) -> Report:
     nats["pixels"] = -float(terms.log_px_z.mean())
     unit = math.log(2) * math.prod(run.data.event_shape)
     numbers = {
-        "label": f"{run.where}, negative ELBO at one sample of the latents of each test image",
+        "label": f"{run.data_and_seed}, negative ELBO at one sample of the latents of each test image",
         "parameters": trained.parameters,
         "minutes": trained.minutes,
         "test_bits_per_dim": bits.mean,
@@ -94,12 +94,12 @@ def main(config: Config) -> Report:
         "minutes_by_epoch": trained.minutes_by_epoch,
     }
     print(row(run, numbers))
-    settings = model, trained.variables, run.where
+    settings = model, trained.variables, run.data_and_seed
     run.save("samples", samples_by_temperature(draw_key, *settings, TEMPERATURES))
     layers = layers_to_share(len(config.channels), len(kl))
     run.save("layers", samples_by_given_layers(layers_key, *settings, layers))
     times, bounds = numbers["minutes_by_epoch"], numbers["test_bits_per_dim_by_epoch"]
-    title = f"Wavelet ladder VAE; {run.where}"
+    title = f"Wavelet ladder VAE; {run.data_and_seed}"
     run.save("minutes", bound_by_minutes(times, bounds, "bits per dimension of test images", title))
     return run.report(numbers)
 

@@ -90,7 +90,7 @@ def main(config: Config) -> Report:
     models = {name: model(run, config, name) for name in config.models}
     pixels = mirrored_too(vj.transform_all(pca_key, run.data.train, transform=vj.Dequantize()))
     bits_of_pca = pca_bits_per_dim(pca_test_key, pixels, run.data.test, config.latent_dim)
-    title = f"{run.where}, width {config.width}, {config.latent_dim} latents"
+    title = f"{run.data_and_seed}, width {config.width}, {config.latent_dim} latents"
     label = f"{title}; negative ELBO at one sampled z in bits per dimension of the {len(run.data.test):,} test images"
     print(f"{label}, dequantised (as levels for the mixture)")
     of_pca = vj.mean_and_stderr(bits_of_pca)

@@ -106,7 +106,7 @@ def main(config: Config) -> Report:
     trained = train_mixture_vae(keys[4], autoencoder, mixtures["autoencoder"], run)
     assigned = most_likely_components(trained, encodings(keys[5], trained, run.data)[1])
     numbers["mixture_vae"] = {"prior": scores(labels, assigned)}
-    label = f"{run.where}, {clusters} clusters, {config.latent_dim} latents, {len(labels):,} test images"
+    label = f"{run.data_and_seed}, {clusters} clusters, {config.latent_dim} latents, {len(labels):,} test images"
     print(table(numbers, label))
     run.save("draws", draws_of_clusters(keys[6], trained, assigned, labels, label))
     curve = [record["test_negative_elbo"] for record in trained.history]

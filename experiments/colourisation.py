@@ -172,7 +172,7 @@ def main(config: Config) -> Report:
     save_pictures(picture_key, run, (regression, vae), train_lab, test_lab[:SHOWN], config.size)
     return run.report(
         {
-            "label": f"{run.where}; {LABEL}",
+            "label": f"{run.data_and_seed}; {LABEL}",
             "methods": numbers,
             "draws": config.draws,
             "real_colourfulness": vj.mean_and_stderr(real)._asdict(),
@@ -373,7 +373,7 @@ def coloured(lab: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def print_table(numbers: Mapping[str, Numbers], run: Run) -> None:
     """Print the numbers of each method."""
-    print(f"{run.where}; {LABEL}:")
+    print(f"{run.data_and_seed}; {LABEL}:")
     for name, by_measure in numbers.items():
         shown = (f"{what} {found['mean']:.3f} +- {found['standard_error']:.3f}" for what, found in by_measure.items())
         print(f"  {name}: {', '.join(shown)}")
@@ -397,7 +397,7 @@ def save_pictures(
         drawn = [colouring(vae, images, shape, draw_key) for draw_key in keys]
         colours = [0 * own, *drawn, colouring(vae, images, shape), enlarged(images[..., 2:4], shape), own]
         columns = [as_rgb(coloured(faces, of_column)) for of_column in colours]
-        text = f"Colourings of {TITLES[part]}, {run.where}"
+        text = f"Colourings of {TITLES[part]}, {run.data_and_seed}"
         run.save(part, vj.plot.rows(np.stack(columns, axis=1), headings, text))
 
 

@@ -65,7 +65,10 @@ def main(config: Config) -> Report:
             f"{name}: nearest-mean accuracy {numbers[f'{name}_latent']['nearest_mean_accuracy']:.0%}": cloud
             for name, cloud in clouds.items()
         }
-        run.save("latents", vj.plot.clouds(titles, run.data.test.labels, f"Encodings of the test images, {run.where}"))
+        run.save(
+            "latents",
+            vj.plot.clouds(titles, run.data.test.labels, f"Encodings of the test images, {run.data_and_seed}"),
+        )
     print(f"{run.label()}:")
     print("\n".join(f"{name}: {value}" for name, value in numbers.items()))
     report = run.report({"label": run.label(), "classifier_accuracy": accuracy, "draws": DRAWS, **numbers})
@@ -103,7 +106,7 @@ def draw_digits(key: jax.Array, trained: Trained, run: Run, classes: int) -> Non
         ("styles", same, "one latent down each column"),
     ):
         images = trained.decode(z, digits)
-        title = f"A row for each digit asked for, {text}\nE[x|z, label], {run.where}"
+        title = f"A row for each digit asked for, {text}\nE[x|z, label], {run.data_and_seed}"
         run.save(part, vj.plot.images(images, COLUMNS, title))
 
 

@@ -138,7 +138,7 @@ def main(config: Config) -> Report:
     models = {name: train(key, name, run, config, kinds) for key, name in zip(train_keys, MODELS, strict=True)}
     count = min(len(run.data.test), config.images or (1_000 if run.data.event_shape[2] == 1 else 200))
     test = run.data.test[np.linspace(0, len(run.data.test) - 1, count).astype(int)]
-    label = f"{run.where}, {count:,} test images"
+    label = f"{run.data_and_seed}, {count:,} test images"
     print(f"{label}: PSNR in dB, SSIM, strength")
     pca, results, sheets = fit_pca(run), {}, []
     for key, noise in zip(jax.random.split(noise_key, len(kinds)), kinds, strict=True):
@@ -147,7 +147,9 @@ def main(config: Config) -> Report:
         print_table(str(noise), numbers)
         shown = (scaled(test), outputs["noisy image"], outputs[best], outputs[COMPARED])
         sheets.append((headline(str(noise), numbers), np.concatenate([images[:SHOWN] for images in shown])))
-    run.save("images", pictures(sheets, f"Test images, the best baseline and the denoising autoencoder; {run.where}"))
+    run.save(
+        "images", pictures(sheets, f"Test images, the best baseline and the denoising autoencoder; {run.data_and_seed}")
+    )
     run.save("psnr", chart(results, f"PSNR of denoised images, mean and standard error; {label}"))
     return run.report({"label": f"{label}, PSNR in dB", "images": count, "tuned_on": len(held_out), "noise": results})
 

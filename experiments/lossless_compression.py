@@ -90,10 +90,10 @@ def main(config: Config) -> Report:
         results[name] = measure(measure_key, name, kind, trained, run, config)
         costs[name] = cost_of_pixels(pixel_key, trained, levels_of(run.data.test, kind)[:SHOWN])
         print(table(name, results[name]))
-    run.save("rates", bars(results, f"The test images of {run.where}, in bits per pixel"))
+    run.save("rates", bars(results, f"The test images of {run.data_and_seed}, in bits per pixel"))
     text = "Cost of test images: -log2 p(x|z) of each pixel; below, the sum over pixels + KL of z"
-    run.save("bits", maps(costs, f"{text}; {run.where}"))
-    return run.report({"label": f"bits per pixel, {run.where}", "samples": config.samples, "kinds": results})
+    run.save("bits", maps(costs, f"{text}; {run.data_and_seed}"))
+    return run.report({"label": f"bits per pixel, {run.data_and_seed}", "samples": config.samples, "kinds": results})
 
 
 def train(key: jax.Array, kind: Kind, run: Run, config: Config, title: str) -> Trained:

@@ -103,13 +103,15 @@ def main(config: Config) -> Report:
     points = {name: quantised(transform, known, test) for name, transform in transforms.items()}
     points |= {name: mosaics(test, name) for name in ("JPEG", "WebP")}
     at_rate = {name: psnr_at(curve, config.rate) for name, curve in points.items()}
-    label = f"{run.where}, {len(test):,} test images of {test.shape[1]} x {test.shape[2]} pixels"
+    label = f"{run.data_and_seed}, {len(test):,} test images of {test.shape[1]} x {test.shape[2]} pixels"
     print(f"{label}: PSNR in dB at {config.rate:g} bits per pixel")
     print("\n".join(f"  {name:<12} {'-' if psnr is None else f'{psnr:.2f}'}" for name, psnr in at_rate.items()))
     run.save("curves", chart(points, config.rate, f"Rate and distortion, {label}"))
     run.save(
         "images",
-        pictures(points, test, config.rate, f"Test images at about {config.rate:g} bits per pixel; {run.where}"),
+        pictures(
+            points, test, config.rate, f"Test images at about {config.rate:g} bits per pixel; {run.data_and_seed}"
+        ),
     )
     return run.report(
         {

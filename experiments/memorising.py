@@ -140,11 +140,11 @@ def main(config: Config) -> Report:
     between = {
         name: measure(key, memories[name], pixels(few), recipe) for key, name in zip(keys, compared, strict=True)
     }
-    label = f"{run.where}; root mean squares over the pixels in [0, 1]; means over images, or over pairs of neighbours"
+    label = f"{run.data_and_seed}; root mean squares over the pixels in [0, 1]; means over images, or over pairs of neighbours"
     print("\n".join([label, *table(growth, between)]))
     levels = {"0": between[LEARNED]} | {f"{sigma:g}": between[noisy(sigma)] for sigma in config.noise}
-    run.save("numbers", draw_numbers(growth, levels, f"{run.where}; bands: one standard error"))
-    text = f"{run.where}; decoded at the codes and half-way between them"
+    run.save("numbers", draw_numbers(growth, levels, f"{run.data_and_seed}; bands: one standard error"))
+    text = f"{run.data_and_seed}; decoded at the codes and half-way between them"
     sigma = config.noise[-2:][0]  # the last level leaves little of the images
     run.save("steps", draw_steps(memories, few, noisy(sigma), f"{len(few)} stored images, {text}"))
     run.save("line", draw_line(memories, few, f"{len(few)} images stored on a line, {text}"))

@@ -57,10 +57,10 @@ def main(config: Config) -> Report:
         images = (vj.decode_all(vae, variables, z) + 1) / 2
         sheets.append((f"C = {c:g}", np.concatenate([shown.images / np.float32(255), images])))
     note = "squared error of pixels in [-1, 1] and KL in nats, means per test image at one sampled z"
-    label = f"{run.where}; {note}"
-    text = f"Reconstructions at the posterior mean and samples by the weight C, {run.where}"
+    label = f"{run.data_and_seed}; {note}"
+    text = f"Reconstructions at the posterior mean and samples by the weight C, {run.data_and_seed}"
     run.save("images", vj.plot.sheets(sheets, COLUMNS, 1, text, ("test images", "reconstructions", "samples")))
-    run.save("trade_off", trade_off(sweep, f"{run.where}: test images, one sampled z each"))
+    run.save("trade_off", trade_off(sweep, f"{run.data_and_seed}: test images, one sampled z each"))
     print(label)
     for row in sweep:
         print(f"C {row['C']:6g}: squared error {row['test_reconstruction']:7.2f}, KL {row['test_kl']:6.2f}")

@@ -91,10 +91,10 @@ def main(config: Config) -> Report:
         "minutes_by_epoch": trained.minutes_by_epoch,
     }
     print(row(run, numbers))
-    run.save("samples", samples_by_temperature(draw_key, model, trained.variables, run.where))
-    run.save("layers", samples_by_given_layers(layers_key, model, trained.variables, run.where))
+    run.save("samples", samples_by_temperature(draw_key, model, trained.variables, run.data_and_seed))
+    run.save("layers", samples_by_given_layers(layers_key, model, trained.variables, run.data_and_seed))
     times, bounds = numbers["minutes_by_epoch"], numbers["test_negative_elbo_by_epoch"]
-    title = f"Ladder VAE; {run.where}, {TRANSFORM.label}"
+    title = f"Ladder VAE; {run.data_and_seed}, {TRANSFORM.label}"
     run.save("minutes", bound_by_minutes(times, bounds, "nats per test image", title, -log_px.mean))
     return run.report(numbers)
 

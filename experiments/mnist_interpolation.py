@@ -71,7 +71,7 @@ def main(config: Config) -> Report:
                 clouds[title] = (encodings, paths[:ROWS])
     draw(run, config, results, rows, clouds)
     note = "means over pairs; confidence: greatest probability of the classifier; distance: Euclidean, pixels in [0, 1]"
-    return run.report({"label": f"{run.where}; {note}", "classifier_accuracy": accuracy, **results})
+    return run.report({"label": f"{run.data_and_seed}; {note}", "classifier_accuracy": accuracy, **results})
 
 
 def pairs_of(key: jax.Array, data: vj.Split, config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +97,7 @@ def along(name: str, values: np.ndarray, config: Config) -> dict[str, list[float
 
 def draw(run: Run, config: Config, results: dict, rows: list[tuple[str, np.ndarray]], clouds: dict[str, Any]) -> None:
     """Write the pictures: decoded paths, the paths among the encodings, and the measurements along the paths."""
-    where = f"from a {config.start} to a {config.end}, {run.where}"
+    where = f"from a {config.start} to a {config.end}, {run.data_and_seed}"
     run.save("rows", vj.plot.sheets(rows, config.steps, 2, f"Decoded steps of straight paths {where}"))
     run.save("paths", vj.plot.paths(clouds, run.data.test.labels, f"Straight paths {where}; dots: decoded steps"))
     curves = {

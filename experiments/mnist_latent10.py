@@ -40,7 +40,10 @@ def main(config: Config) -> Report:
         for name, text in DRAWS.items()
         for title, space in spaces.items()
     ]
-    run.save("draws", vj.plot.sheets(sheets, images_a_row=15, columns=2, title=f"225 draws each, E[x|z], {run.where}"))
+    run.save(
+        "draws",
+        vj.plot.sheets(sheets, images_a_row=15, columns=2, title=f"225 draws each, E[x|z], {run.data_and_seed}"),
+    )
     report = run.report(numbers)
     if config.page:
         write_page(run, report, spaces)

@@ -59,11 +59,11 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
         train_key, key = jax.random.split(jax.random.fold_in(run.key, number))
         trained = run.train(train_key, model, objective, title=TITLES[name])
         space = spaces[name] = latent_space(key, trained, run.data, classifier, legibility)
-        text = f"{TITLES[name]}: {len(space.encodings):,} test images, {run.where}"
+        text = f"{TITLES[name]}: {len(space.encodings):,} test images, {run.data_and_seed}"
         run.save(f"{name}_encodings", vj.plot.encodings(space.encodings, labels, space.circle, text))
         run.save(f"{name}_lattice", vj.plot.encodings(space.encodings, labels, space.circle, text, space.lattice))
         side = len(space.lattice)
-        text = f"{TITLES[name]}: E[x|z] on the {side} x {side} lattice, {run.where}"
+        text = f"{TITLES[name]}: E[x|z] on the {side} x {side} lattice, {run.data_and_seed}"
         run.save(f"{name}_digits", vj.plot.images(space.decoded, side, text))
     by_title = {TITLES[name]: space for name, space in spaces.items()}
     text = f"Encodings of the test images, and the lattice decoded\n{run.label()}"

@@ -37,11 +37,13 @@ def main(config: Config) -> Report:
     wide = run.train(wide_key, wide_vae, vj.ELBO(), title="20-D VAE")
 
     samples = plane.model.sample(draw_key, plane.variables, 64).px_z.mean
-    run.save("prior", vj.plot.images(samples, 8, f"64 draws from the prior of the 2-D VAE, E[x|z], {run.where}"))
+    run.save(
+        "prior", vj.plot.images(samples, 8, f"64 draws from the prior of the 2-D VAE, E[x|z], {run.data_and_seed}")
+    )
     shown = run.data.test[:8]
     z = vj.encode_all(encode_key, wide.model, wide.variables, shown).sample(reconstruction_key)
     pairs = np.concatenate([shown.images / np.float32(255), vj.decode_all(wide.model, wide.variables, z)])
-    text = f"Unseen digits, and E[x|z] at one sampled z of 20 dimensions, {run.where}"
+    text = f"Unseen digits, and E[x|z] at one sampled z of 20 dimensions, {run.data_and_seed}"
     run.save("reconstructions", vj.plot.images(pairs, 8, text))
 
     by_epoch = [record["test_negative_elbo"] for record in wide.history]

@@ -255,7 +255,7 @@ class Run:
         return classifier, accuracy
 
     @property
-    def where(self) -> str:
+    def data_and_seed(self) -> str:
         """The name of the data set and the seed, as text."""
         return f"{NAMES.get(self.data.name, self.data.name)}, seed {self.options.seed}"
 
@@ -290,7 +290,7 @@ class Run:
             {name: trained.model for name, trained in models.items()},
             {name: jax.device_get(trained.variables) for name, trained in models.items()},  # of this process alone
             self.data.test,
-            title=f"{report.name}: the latent space, {self.where}",
+            title=f"{report.name}: the latent space, {self.data_and_seed}",
             caption=f"Training images: {len(self.data.train):,}, epochs: {self.epochs}. {caption}",
             numbers=json.loads(path.with_suffix(".json").read_text()),
             **shown,
