@@ -140,7 +140,8 @@ def main(config: Config) -> Report:
     between = {
         name: measure(key, memories[name], pixels(few), recipe) for key, name in zip(keys, compared, strict=True)
     }
-    label = f"{run.data_and_seed}; root mean squares over the pixels in [0, 1]; means over images, or over pairs of neighbours"
+    unit = "root mean squares over the pixels in [0, 1]; means over images, or over pairs of neighbours"
+    label = f"{run.data_and_seed}; {unit}"
     print("\n".join([label, *table(growth, between)]))
     levels = {"0": between[LEARNED]} | {f"{sigma:g}": between[noisy(sigma)] for sigma in config.noise}
     run.save("numbers", draw_numbers(growth, levels, f"{run.data_and_seed}; bands: one standard error"))
