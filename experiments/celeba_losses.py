@@ -220,8 +220,8 @@ def label(run: Run, real: np.ndarray, independent: AttributeClassifier) -> str:
     """What the numbers in the report are."""
     return (
         f"{run.data_and_seed}, images in [0, 1], reconstructions at the posterior mean, distances between {len(real)} "
-        f"images each, in {independent.classifier.hidden[-1]} features; the standard error of the density is over the decoded "
-        "images alone, that of the coverage over the faces alone"
+        f"images each, in {independent.classifier.hidden[-1]} features; the standard error of the density is over the "
+        "decoded images alone, that of the coverage over the faces alone"
     )
 
 
