@@ -48,7 +48,7 @@ def main(config: Config) -> Report:
     """Measure the sides in alternation, then the memory, and write the report."""
     require_positive_int(rounds=config.rounds, together=config.together, memory_epochs=config.memory_epochs)
     run = Run.start("benchmark_fit", config)
-    vae, optimizer = vj.mlp_vae(run.data.image_shape), optax.adam(1e-3)
+    vae, optimizer = vj.mlp_vae(run.data.event_shape), optax.adam(1e-3)
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
 
     def seconds(*states: vj.TrainState, epochs: int, **settings: Any) -> float:
