@@ -367,3 +367,9 @@ def test_hold_out_takes_the_last_training_images():
     assert held.name == "own_held_out"
     with pytest.raises(vj.DataError, match="hold out 5 of 5"):
         dataset.hold_out(5)
+
+
+def test_the_old_name_of_the_event_shape_warns():
+    for data in (TRAIN, vj.Dataset("own", TRAIN, TEST, "drawn")):
+        with pytest.warns(DeprecationWarning, match="image_shape is now called event_shape"):
+            assert data.image_shape == data.event_shape
