@@ -54,7 +54,12 @@ LINES = [
             ("dtype=np.uint16) + 2) // 4", "dtype=np.uint16)) // 4", "test_cifar stand_in"),
         ],
         "vae_jax/evaluation/fitted_prior.py": [
-            ("means = shares.T @ z / weights[:, None]", "means = mixture.means", "test_fitted_prior scikit_learn"),
+            ("    _require_trainable(fitted)\n", "", "test_fitted_prior bad_input"),
+            (
+                "means = product(shares.T, z) / weights[:, None]",
+                "means = mixture.means",
+                "test_fitted_prior scikit_learn",
+            ),
             ("jnp.maximum(deviations / weights[:, None], floor[None])", "deviations", "test_fitted_prior scikit_learn"),
             ("model.draw(draw_keys, posterior, numbers)", "posterior.mean[None]", "test_fitted_prior samples"),
             (
@@ -266,6 +271,7 @@ LINES = [
                 "image.astype(jnp.float32) / LEVELS",
                 "test_observation binary",
             ),
+            ("if jnp.issubdtype(images.dtype, jnp.floating):", "if False:", "test_transforms divided"),
             ("+ noise) / LEVELS", "+ noise) / (LEVELS - 1)", "test_observation dequantised"),
             ("(keys, stream) for stream", "(keys, 0) for stream", "test_observation mirrored"),
             ("images[:, :, ::-1]", "images[:, ::-1]", "test_observation mirrored"),
@@ -280,9 +286,14 @@ LINES = [
         ],
         "vae_jax/distributions/divergence.py": [
             (
-                "(isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian))",
+                "isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian)",
                 "isinstance(q, DiagonalGaussian | FullGaussian)",
                 "test_priors mean_5",
+            ),
+            (
+                'require_latents("the mean of q", q.mean, p.mean.shape[-1])',
+                "pass",
+                "test_distributions another_number",
             ),
             ("(q.log_prob(z) - p.log_prob(z))", "(q.log_prob(z) + p.log_prob(z))", "test_priors log_ratio"),
         ],
@@ -351,7 +362,7 @@ LINES = [
                 "variance, event_ndim), updates",
                 "test_likelihoods perfect_fit",
             ),
-            ("variables or self.init()) ** 2", "variables or self.init())", "test_likelihoods real_line"),
+            ("learned_scale(own) ** 2", "learned_scale(own)", "test_likelihoods real_line"),
             ("(total, count), self.axis_name)", "(total, count), ())", "test_train under_pmap"),
             ("(1 - self.momentum) * variance", "self.momentum * variance", "test_likelihoods optimal_variance"),
             ("_LEAST_VARIANCE = 1e-8", "_LEAST_VARIANCE = 1e-6", "test_likelihoods perfect_fit"),
@@ -387,6 +398,7 @@ LINES = [
             ("(h + 0.5) * jnp.log1p(", "h * jnp.log1p(", "test_likelihoods_more scipys"),
         ],
         "vae_jax/distributions/mixture.py": [
+            ("jnp.result_type(z, means, precisions)", "z.dtype", "test_priors precision"),
             (
                 "return jnp.exp(0.5 * self.log_variances[component]) * noise",
                 "return jnp.exp(self.log_variances[component]) * noise",
@@ -403,6 +415,8 @@ LINES = [
             ("residuals = jnp.exp(0.5 *", "residuals = jnp.exp(", "test_full_mixture draws"),
         ],
         "vae_jax/distributions/priors.py": [
+            ("if not _are_symmetric(covariances):", "if False:", "test_full_mixture bad_mixtures"),
+            ("jax.random.normal(key, shape, jnp.float32)", "jax.random.normal(key, shape)", "test_priors precision"),
             (
                 "deviations[..., None] * np.linalg.inv(cholesky)",
                 "np.linalg.inv(cholesky)",
@@ -438,10 +452,11 @@ LINES = [
             ("values[before] + way", "values[after] + way", "test_attributes share"),
         ],
         "vae_jax/evaluation/log_px.py": [
+            ("stored.missing or not stored.whole", "stored.missing", "test_evaluate bits"),
             (
-                "return elbo_terms(noise_keys, model",
-                "return elbo_terms(observation_keys, model",
-                "test_evaluate streams",
+                "    require_observed(batch.targets, model",
+                "    _ = require_observed(batch.targets, model",
+                "test_evaluate missing",
             ),
             ("example_keys(key, count, first)", "example_keys(key, count)", "test_evaluate however_it_is_cut"),
             ('if getattr(model, "posterior", None) is Delta:', "if False:", "test_evaluate bits"),
@@ -454,6 +469,7 @@ LINES = [
             ("jnp.where(none, 1.0, squares)", "squares", "test_evaluate without_any_weight"),
         ],
         "vae_jax/evaluation/classifier.py": [
+            ("        require_bytes(data)\n", "", "test_classifier another_type"),
             ("data.images / np.float32(255)", "data.images.astype(np.float32)", "test_classifier learns"),
             ("-(-steps // steps_per_epoch)", "max(1, steps // steps_per_epoch)", "test_classifier as_many_steps"),
             ("h = nn.relu(MLP(", "h = (MLP(", "test_classifier features"),
@@ -499,6 +515,11 @@ LINES = [
         ],
         "vae_jax/evaluation/passes.py": [
             (
+                "return noise_keys, transform(transform_keys,",
+                "return transform_keys, transform(transform_keys,",
+                "test_evaluate streams",
+            ),
+            (
                 "example_keys(key, len(examples), first), examples, labels)",
                 "example_keys(key, len(examples)), examples, labels)",
                 "test_evaluate blocks",
@@ -519,6 +540,7 @@ LINES = [
             ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
         ],
         "vae_jax/models/base.py": [
+            ("        require_transformed(batch.x)\n", "", "test_newcomers mistake"),
             ("        require_compute_dtype(self.compute_dtype)\n", "", "test_compute_dtype refused"),
             (
                 "with jax.ensure_compile_time_eval():\n        low, high",

@@ -77,6 +77,7 @@ def evaluate(data=SPLIT, **settings):
             lambda: vj.mlp_vae(posterior="gaussian"),
             "posterior is 'gaussian'; expected a posterior, such as vj.Diagonal",
         ),
+        (lambda: vj.FlowPosterior(vj.Coupling(), vj.Delta), "base is Delta; expected vj.DiagonalGaussian or vj.FullG"),
         (
             lambda: vj.VAE(VAE.encoder, VAE.decoder, (6, 6, 1), 2, likelihood=vj.Bernoulli),
             "likelihood is the class Bernoulli",

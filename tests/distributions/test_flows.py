@@ -75,11 +75,6 @@ def test_a_coupling_flow_of_one_dimension_is_refused():
         vj.mlp_vae(SHAPE, latent_dim=1, hidden=(), prior=vj.FlowPrior(vj.Coupling())).init(jax.random.key(0))
 
 
-def test_a_flow_of_a_point_mass_is_refused():
-    with pytest.raises(vj.InputError, match=r"base is Delta; expected vj.DiagonalGaussian or vj.FullGaussian"):
-        vj.FlowPosterior(vj.Coupling(), vj.Delta)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -227,7 +227,7 @@ def test_bits_per_dimension_of_noise_are_eight_and_one():
     for vae, transform in ((VAE, vj.Scale()), (density, vj.Scale()), (levels, vj.Dequantize())):
         with pytest.raises(vj.InputError, match="no likelihood"):
             vj.bits_per_dim(uniform, vae, transform)
-    for raw in (vj.Raw(0, 1), vj.Mirrored(vj.Raw(0, 1)), vj.Raw(0, 255, whole=True, missing=True)):
+    for raw in (vj.Raw(0.0, 1.0), vj.Mirrored(vj.Raw(0.0, 1.0)), vj.Raw(0.0, 255.0, whole=True, missing=True)):
         with pytest.raises(vj.InputError, match="raw real numbers and missing entries have no bits per dimension"):
             vj.bits_per_dim(uniform, density, raw)
     with pytest.raises(vj.InputError, match="a plain autoencoder has no bound"):

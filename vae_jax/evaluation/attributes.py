@@ -85,7 +85,7 @@ class AttributeClassifier:
     classifier: Classifier
     variables: Variables
 
-    def __call__(self, x: Float[Any, "n height width channels"]) -> AttributePredictions:
+    def __call__(self, x: Any) -> AttributePredictions:
         """Probabilities and features of images [n, height, width, channels] in [0, 1], on the host.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from vae_jax.data.transforms import Batch, Support
 from vae_jax.distributions.base import Variables, example_keys, soft_clip
@@ -153,7 +153,9 @@ def sum_over_event(
     return density.sum(axis=-1).reshape(leading)
 
 
-def require_observed(x: Array, event: tuple[int, ...], support: Support, observed: Array | None) -> Array:
+def require_observed(
+    x: Float[Any, "..."], event: tuple[int, ...], support: Support, observed: Shaped[Any, "..."] | None
+) -> Float[Any, "..."]:
     """`x` after validation; unobserved entries are replaced by a value of the support, where the density is finite.
 
     Raises:
@@ -168,7 +170,7 @@ def require_observed(x: Array, event: tuple[int, ...], support: Support, observe
     return x
 
 
-def require_event(x: Array, event: tuple[int, ...], name: str = "x") -> None:
+def require_event(x: Any, event: tuple[int, ...], name: str = "x") -> None:
     """Raise `InputError` if the trailing axes of `x` do not have the shape of an event."""
     found = x.shape[max(0, x.ndim - len(event)) :]
     if found != event:
