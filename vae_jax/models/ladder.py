@@ -129,7 +129,7 @@ class LadderVAE(BaseVAE):
         count: int,
         condition: PyTree = None,
         temperature: float | Float[Array, ""] = 1.0,
-        given: Mapping[str, Array] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Draws:
         """Samples of the latents from their priors, and p(x|z) of each (see `LatentVariableModel.sample`).
 

@@ -119,7 +119,7 @@ class LatentVariableModel(Protocol):
         count: int,
         condition: Any = None,
         temperature: float | Float[Array, ""] = 1.0,
-        given: Mapping[str, Array] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Draws:
         """Sample latents from the model.
 

@@ -165,7 +165,7 @@ class VAE(BaseVAE):
         count: int,
         condition: PyTree = None,
         temperature: float | Float[Array, ""] = 1.0,
-        given: Mapping[str, Array] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Draws:
         """Samples of z from p(z) and p(x|z) of each (see `LatentVariableModel.sample`).
 
