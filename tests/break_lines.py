@@ -54,7 +54,12 @@ LINES = [
             ("dtype=np.uint16) + 2) // 4", "dtype=np.uint16)) // 4", "test_cifar stand_in"),
         ],
         "vae_jax/evaluation/fitted_prior.py": [
-            ("means = shares.T @ z / weights[:, None]", "means = mixture.means", "test_fitted_prior scikit_learn"),
+            ("    _require_trainable(fitted)\n", "", "test_fitted_prior bad_input"),
+            (
+                "means = product(shares.T, z) / weights[:, None]",
+                "means = mixture.means",
+                "test_fitted_prior scikit_learn",
+            ),
             ("jnp.maximum(deviations / weights[:, None], floor[None])", "deviations", "test_fitted_prior scikit_learn"),
             ("model.draw(draw_keys, posterior, numbers)", "posterior.mean[None]", "test_fitted_prior samples"),
             (
@@ -264,15 +269,16 @@ LINES = [
             (
                 "image.astype(jnp.float32) / (LEVELS - 1)",
                 "image.astype(jnp.float32) / LEVELS",
-                "test_observation binary",
+                "test_transforms binary",
             ),
-            ("+ noise) / LEVELS", "+ noise) / (LEVELS - 1)", "test_observation dequantised"),
-            ("(keys, stream) for stream", "(keys, 0) for stream", "test_observation mirrored"),
-            ("images[:, :, ::-1]", "images[:, ::-1]", "test_observation mirrored"),
-            ("jax.random.key(self.seed)", "jax.random.key(0)", "test_observation static"),
-            ("if self.target is None else self.target", "", "test_observation target"),
-            ("image.shape, jnp.float32)", "image.shape)", "test_observation float64"),
-            ("jax.random.bernoulli, p=jnp.float32(0.5)", "jax.random.bernoulli", "test_observation float64"),
+            ("if jnp.issubdtype(images.dtype, jnp.floating):", "if False:", "test_transforms divided"),
+            ("+ noise) / LEVELS", "+ noise) / (LEVELS - 1)", "test_transforms dequantised"),
+            ("(keys, stream) for stream", "(keys, 0) for stream", "test_transforms mirrored"),
+            ("images[:, :, ::-1]", "images[:, ::-1]", "test_transforms mirrored"),
+            ("jax.random.key(self.seed)", "jax.random.key(0)", "test_transforms static"),
+            ("if self.target is None else self.target", "", "test_transforms target"),
+            ("image.shape, jnp.float32)", "image.shape)", "test_transforms float64"),
+            ("jax.random.bernoulli, p=jnp.float32(0.5)", "jax.random.bernoulli", "test_transforms float64"),
         ],
         "vae_jax/distributions/base.py": [
             ("first + jnp.arange(batch)", "jnp.arange(batch)", "test_distributions position"),
@@ -280,9 +286,14 @@ LINES = [
         ],
         "vae_jax/distributions/divergence.py": [
             (
-                "(isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian))",
+                "isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian)",
                 "isinstance(q, DiagonalGaussian | FullGaussian)",
                 "test_priors mean_5",
+            ),
+            (
+                'require_latents("the mean of q", q.mean, p.mean.shape[-1])',
+                "pass",
+                "test_distributions another_number",
             ),
             ("(q.log_prob(z) - p.log_prob(z))", "(q.log_prob(z) + p.log_prob(z))", "test_priors log_ratio"),
         ],
@@ -351,7 +362,7 @@ LINES = [
                 "variance, event_ndim), updates",
                 "test_likelihoods perfect_fit",
             ),
-            ("variables or self.init()) ** 2", "variables or self.init())", "test_likelihoods real_line"),
+            ("learned_scale(own) ** 2", "learned_scale(own)", "test_likelihoods real_line"),
             ("(total, count), self.axis_name)", "(total, count), ())", "test_train under_pmap"),
             ("(1 - self.momentum) * variance", "self.momentum * variance", "test_likelihoods optimal_variance"),
             ("_LEAST_VARIANCE = 1e-8", "_LEAST_VARIANCE = 1e-6", "test_likelihoods perfect_fit"),
@@ -387,6 +398,7 @@ LINES = [
             ("(h + 0.5) * jnp.log1p(", "h * jnp.log1p(", "test_likelihoods_more scipys"),
         ],
         "vae_jax/distributions/mixture.py": [
+            ("jnp.result_type(z, means, precisions)", "z.dtype", "test_priors precision"),
             (
                 "return jnp.exp(0.5 * self.log_variances[component]) * noise",
                 "return jnp.exp(self.log_variances[component]) * noise",
@@ -403,6 +415,8 @@ LINES = [
             ("residuals = jnp.exp(0.5 *", "residuals = jnp.exp(", "test_full_mixture draws"),
         ],
         "vae_jax/distributions/priors.py": [
+            ("if not _are_symmetric(covariances):", "if False:", "test_full_mixture bad_mixtures"),
+            ("jax.random.normal(key, shape, jnp.float32)", "jax.random.normal(key, shape)", "test_priors precision"),
             (
                 "deviations[..., None] * np.linalg.inv(cholesky)",
                 "np.linalg.inv(cholesky)",
@@ -438,10 +452,11 @@ LINES = [
             ("values[before] + way", "values[after] + way", "test_attributes share"),
         ],
         "vae_jax/evaluation/log_px.py": [
+            ("stored.missing or not stored.whole", "stored.missing", "test_evaluate bits"),
             (
-                "return elbo_terms(noise_keys, model",
-                "return elbo_terms(observation_keys, model",
-                "test_evaluate streams",
+                "    require_observed(batch.targets, model",
+                "    False and require_observed(batch.targets, model",
+                "test_evaluate missing",
             ),
             ("example_keys(key, count, first)", "example_keys(key, count)", "test_evaluate however_it_is_cut"),
             ('if getattr(model, "posterior", None) is Delta:', "if False:", "test_evaluate bits"),
@@ -454,6 +469,7 @@ LINES = [
             ("jnp.where(none, 1.0, squares)", "squares", "test_evaluate without_any_weight"),
         ],
         "vae_jax/evaluation/classifier.py": [
+            ("        require_bytes(data)\n", "", "test_classifier another_type"),
             ("data.images / np.float32(255)", "data.images.astype(np.float32)", "test_classifier learns"),
             ("-(-steps // steps_per_epoch)", "max(1, steps // steps_per_epoch)", "test_classifier as_many_steps"),
             ("h = nn.relu(MLP(", "h = (MLP(", "test_classifier features"),
@@ -500,6 +516,11 @@ LINES = [
         ],
         "vae_jax/evaluation/passes.py": [
             (
+                "return noise_keys, transform(transform_keys,",
+                "return transform_keys, transform(transform_keys,",
+                "test_evaluate streams",
+            ),
+            (
                 "example_keys(key, len(examples), first), examples, labels)",
                 "example_keys(key, len(examples)), examples, labels)",
                 "test_evaluate blocks",
@@ -520,6 +541,7 @@ LINES = [
             ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
         ],
         "vae_jax/models/base.py": [
+            ("        require_transformed(batch.x)\n", "", "test_newcomers mistake"),
             ("        require_compute_dtype(self.compute_dtype)\n", "", "test_compute_dtype refused"),
             (
                 "with jax.ensure_compile_time_eval():\n        low, high",
@@ -597,31 +619,31 @@ LINES = [
             ("/ math.sqrt(inputs.shape[1])", "/ inputs.shape[1]", "test_model linear_path"),
         ],
         "vae_jax/networks/conv4x4.py": [
-            ("x.shape[1] % 2 or x.shape[2] % 2", "x.shape[1] % 2", "test_convolution odd"),
+            ("x.shape[1] % 2 or x.shape[2] % 2", "x.shape[1] % 2", "test_conv4x4 odd"),
             (
                 "jnp.pad(x, ((0, 0), (1, 1), (1, 1),",
                 "jnp.pad(x, ((0, 0), (0, 2), (0, 2),",
-                "test_convolution same_values",
+                "test_conv4x4 same_values",
             ),
-            ("[:, 1:-1, 1:-1]", "[:, :-2, :-2]", "test_convolution same_values"),
-            ("variance_scaling(8.0", "variance_scaling(2.0", "test_convolution scale"),
-            (".transpose(1, 3, 2, 4, 5, 0)", ".transpose(3, 1, 4, 2, 5, 0)", "test_convolution three_sides"),
+            ("[:, 1:-1, 1:-1]", "[:, :-2, :-2]", "test_conv4x4 same_values"),
+            ("variance_scaling(8.0", "variance_scaling(2.0", "test_conv4x4 scale"),
+            (".transpose(1, 3, 2, 4, 5, 0)", ".transpose(3, 1, 4, 2, 5, 0)", "test_conv4x4 three_sides"),
             (
                 "upsample(*promote_dtype(y, kernel)) + _bias(self)",
                 "upsample(*promote_dtype(y, kernel)) + 0 * _bias(self)",
-                "test_convolution same_values",
+                "test_conv4x4 same_values",
             ),
             (
                 "functools.reduce(operator.add, terms)",
                 "functools.reduce(operator.add, terms, jnp.zeros(()))",
-                "test_convolution types_are_kept",
+                "test_conv4x4 types_are_kept",
             ),
-            ("jnp.eye(features, dtype=y.dtype)", "jnp.eye(features)", "test_convolution types_are_kept"),
-            ("downsample(*promote_dtype(x, kernel))", "downsample(x, kernel)", "test_convolution promote"),
-            ("upsample(*promote_dtype(y, kernel)) +", "upsample(y, kernel) +", "test_convolution promote"),
-            ("self.features), jnp.float32)", "self.features))", "test_convolution promote"),
-            ("y.shape[-1]), jnp.float32)", "y.shape[-1]))", "test_convolution promote"),
-            ("(module.features,), jnp.float32)", "(module.features,))", "test_convolution promote"),
+            ("jnp.eye(features, dtype=y.dtype)", "jnp.eye(features)", "test_conv4x4 types_are_kept"),
+            ("downsample(*promote_dtype(x, kernel))", "downsample(x, kernel)", "test_conv4x4 promote"),
+            ("upsample(*promote_dtype(y, kernel)) +", "upsample(y, kernel) +", "test_conv4x4 promote"),
+            ("self.features), jnp.float32)", "self.features))", "test_conv4x4 promote"),
+            ("y.shape[-1]), jnp.float32)", "y.shape[-1]))", "test_conv4x4 promote"),
+            ("(module.features,), jnp.float32)", "(module.features,))", "test_conv4x4 promote"),
         ],
         "vae_jax/networks/dense.py": [
             (

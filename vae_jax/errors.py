@@ -148,7 +148,7 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def require_finite(variables: Any) -> None:
+def require_finite_variables(variables: Any) -> None:
     """Raise `InputError` if a leaf of the tree holds NaN or infinite values; traced leaves pass."""
     leaves = [pair for pair in jax.tree_util.tree_leaves_with_path(variables) if not is_traced(pair[1])]
     with jax.ensure_compile_time_eval():

@@ -51,7 +51,7 @@ def main(config: Config) -> Report:
     require_positive_int(rounds=config.rounds, together=config.together, memory_epochs=config.memory_epochs)
     require_unused(config, "learning_rate", "weight_decay", why="the optimizer of this benchmark is Adam at 1e-3")
     run = Run.start("benchmark_fit", config)
-    vae, optimizer = vj.mlp_vae(run.data.image_shape), optax.adam(1e-3)
+    vae, optimizer = vj.mlp_vae(run.data.event_shape), optax.adam(1e-3)
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
 
     def seconds(*states: vj.TrainState, epochs: int, **settings: Any) -> float:

@@ -53,8 +53,8 @@ def main(config: Config) -> Report:
         raise vj.InputError(f"epochs is {run.epochs}; the first does not count, so give at least 2")
     peer = torch_command(config.torch_python, config.peer or Path(__file__).with_name("torch_mlp.py"))
     steps = len(run.data.train) // run.batch_size
-    sizes = {"batch": run.batch_size, "steps": steps, "pixels": math.prod(run.data.image_shape)}
-    vae, optimizer = vj.mlp_vae(run.data.image_shape), optax.adam(1e-3)
+    sizes = {"batch": run.batch_size, "steps": steps, "pixels": math.prod(run.data.event_shape)}
+    vae, optimizer = vj.mlp_vae(run.data.event_shape), optax.adam(1e-3)
     step = vj.make_train_step(vae, vj.ELBO(), optimizer)
     seconds: dict[str, list[float]] = {"torch": [], "ours": []} if peer else {"ours": []}
     for turn in range(config.rounds):

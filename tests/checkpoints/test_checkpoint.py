@@ -266,7 +266,7 @@ def main(options):
     run = Run.start("full", options, native="digits")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    run.train(run.key, vj.mlp_vae(run.data.image_shape, hidden=(128,)), vj.ELBO())
+    run.train(run.key, vj.mlp_vae(run.data.event_shape, hidden=(128,)), vj.ELBO())
     return run.report({})
 
 run_script(main, Options)

@@ -175,7 +175,7 @@ def test_a_crop_beyond_the_image_is_an_error(side, fraction):
 
 def test_each_size_and_crop_has_a_cache_entry(tmp_path):
     write(tmp_path)
-    sizes = {load_celeba(tmp_path, size=size).image_shape for size in (8, 16, 8)}
+    sizes = {load_celeba(tmp_path, size=size).event_shape for size in (8, 16, 8)}
     assert sizes == {(8, 8, 3), (16, 16, 3)}
     load_celeba(tmp_path, size=8, crop=Crop(1.0, 1.0))
     assert len(list(cache_dir().iterdir())) == 3
@@ -482,7 +482,7 @@ def test_a_data_set_prepared_by_tfds(prepared, monkeypatch):
     dataset = vj.load("celeba", prepared)
     assert dataset.source.startswith("TFDS, celeb_a/2.1.0, the centre 64.2% x 78.7% resized")
     for number, split in enumerate(dataset.splits.values()):
-        assert split.image_shape == (64, 64, 3)
+        assert split.event_shape == (64, 64, 3)
         order = [(int(pixel) - 10) // 20 for pixel in split.images[:, 0, 0, 0]]  # TFDS shuffles
         assert sorted(order) == np.flatnonzero(np.array(SPLITS) == number).tolist()
         assert len(split.attributes.names) == 40

@@ -160,7 +160,7 @@ def test_the_stand_in_is_the_faces_at_half_their_size(monkeypatch):
     data, sentence = load_or_stand_in("cifar10")
     assert "Using synthetic faces of 32 x 32 pixels instead" in sentence
     assert data.name == "faces32"
-    assert data.train.image_shape == (32, 32, 3)
+    assert data.train.event_shape == (32, 32, 3)
     means = few.train.images.reshape(3, 32, 2, 32, 2, 3).mean(axis=(2, 4))
     np.testing.assert_array_equal(data.train.images, np.floor(means + 0.5))
     np.testing.assert_array_equal(data.test.attributes.values, few.test.attributes.values)

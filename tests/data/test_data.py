@@ -35,7 +35,7 @@ def test_idx_files_are_read_with_and_without_gz(tmp_path, suffix):
     dataset = vj.load("mnist", folder)
     assert same(dataset)
     assert "by their MD5 not the published MNIST" in dataset.source
-    assert dataset.image_shape == (6, 6, 1)
+    assert dataset.event_shape == (6, 6, 1)
     assert dataset.train.labels.dtype == np.int32
 
 
@@ -43,7 +43,7 @@ def test_the_height_of_idx_images_comes_before_their_width(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 1), dtype=np.uint8)
     split = vj.Split(images, np.arange(4, dtype=np.int32))
     dataset = vj.load("mnist", write_idx(tmp_path, split, split))
-    assert dataset.image_shape == (5, 7, 1)
+    assert dataset.event_shape == (5, 7, 1)
     np.testing.assert_array_equal(dataset.train.images, images)
 
 
@@ -367,3 +367,9 @@ def test_hold_out_takes_the_last_training_images():
     assert held.name == "own_held_out"
     with pytest.raises(vj.DataError, match="hold out 5 of 5"):
         dataset.hold_out(5)
+
+
+def test_the_old_name_of_the_event_shape_warns():
+    for data in (TRAIN, vj.Dataset("own", TRAIN, TEST, "drawn")):
+        with pytest.warns(DeprecationWarning, match="image_shape is now called event_shape"):
+            assert data.image_shape == data.event_shape

@@ -148,7 +148,7 @@ def test_other_shapes_and_dtypes_are_an_error(wrong):
 
 def test_load_faces_is_a_function_of_the_seed():
     data = load_faces(train=6, validation=3, test=2, seed=5)
-    assert (data.name, data.image_shape) == ("faces", (64, 64, 3))
+    assert (data.name, data.event_shape) == ("faces", (64, 64, 3))
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 6, "validation": 3, "test": 2}
     assert data.train.attributes.names == ATTRIBUTES
     again, fewer, other = load_faces(6, 3, 2, seed=5), load_faces(2, 3, 2, seed=5), load_faces(6, 3, 2, seed=6)

@@ -116,3 +116,13 @@ def test_the_noise_of_mirrored_images_is_independent_of_the_mirroring():
     half = jnp.full((4000, 1, 2, 1), 128, jnp.uint8).at[:, :, 0].set(0)
     x = np.asarray(vj.Mirrored(vj.Binarize())(keys, half).x)[:, 0, :, 0]
     assert scipy.stats.binomtest(int(x.sum()), 4000, 128 / 255).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    "transform", [vj.Scale(), vj.Binarize(), vj.StaticBinarize(), vj.Dequantize(), vj.Mirrored(vj.Binarize())]
+)
+def test_real_numbers_are_not_divided_by_255_again(transform):
+    message = r"takes bytes from 0 to 255, but the examples are float32; give bytes, .* or take vj.Raw\(0, 1\)"
+    for call in (transform, jax.jit(transform)):
+        with pytest.raises(vj.InputError, match=message):
+            call(example_keys(jax.random.key(1), 1), BYTES.astype(jnp.float32) / 255)

@@ -8,7 +8,17 @@ import scipy.integrate
 import scipy.stats
 
 from vae_jax import InputError
-from vae_jax.distributions import Delta, DiagonalGaussian, UnitGaussian, example_keys, log_ratio, soft_clip
+from vae_jax.distributions import (
+    Delta,
+    DiagonalGaussian,
+    FullGaussian,
+    GaussianMixtureDistribution,
+    UnitGaussian,
+    example_keys,
+    kl_divergence,
+    log_ratio,
+    soft_clip,
+)
 
 MEAN = jnp.array([[0.3, -2.0, 0.0], [5.0, 0.1, -0.7]])
 LOG_VARIANCE = jnp.array([[-3.0, 0.5, 0.0], [2.0, -8.0, 1e-3]])
@@ -115,3 +125,29 @@ def test_delta_has_no_noise_and_no_divergence():
     with pytest.raises(InputError, match="no density"):
         log_ratio(q, UnitGaussian(MEAN.shape[-1]), MEAN)
     np.testing.assert_array_equal(q.log_prob(jnp.stack([MEAN, MEAN + 1])), [[0, 0], [-np.inf, -np.inf]])
+
+
+ONE = jnp.zeros((2, 1))
+OF_ONE = DiagonalGaussian(ONE, ONE)
+
+
+@pytest.mark.parametrize(
+    ("density", "message"),
+    [
+        (lambda: UnitGaussian(2).log_prob(MEAN), r"z has shape \(2, 3\); expected \[..., 2\]"),
+        (lambda: OF_ONE.log_prob(MEAN), r"z has shape \(2, 3\); expected \[..., 1\]"),
+        (lambda: Q.log_prob(ONE), r"z has shape \(2, 1\); expected \[..., 3\]"),
+        (lambda: OF_ONE.log_ratio(MEAN), r"z has shape \(2, 3\); expected \[..., 1\]"),
+        (lambda: Delta(ONE).log_prob(MEAN), r"z has shape \(2, 3\); expected \[..., 1\]"),
+        (lambda: FullGaussian(ONE, ONE[..., None] + 1).log_prob(MEAN), r"z has shape \(2, 3\); expected \[..., 1\]"),
+        (lambda: GaussianMixtureDistribution(ONE, ONE, ONE[:, 0]).log_prob(MEAN), r"z has shape \(2, 3\)"),
+        (lambda: GaussianMixtureDistribution(ONE, ONE, ONE[:, 0]).responsibilities(MEAN), r"z has shape \(2, 3\)"),
+        (lambda: kl_divergence(OF_ONE, UnitGaussian(2), ONE), r"the mean of q has shape \(2, 1\); expected \[..., 2\]"),
+        (lambda: kl_divergence(OF_ONE, Q, ONE), r"the mean of q has shape \(2, 1\); expected \[..., 3\]"),
+        (lambda: log_ratio(OF_ONE, UnitGaussian(2), ONE), r"the mean of q has shape \(2, 1\); expected \[..., 2\]"),
+        (lambda: log_ratio(OF_ONE, Q, ONE), r"the mean of q has shape \(2, 1\); expected \[..., 3\]"),
+    ],
+)
+def test_another_number_of_latents_is_refused(density, message):
+    with pytest.raises(InputError, match=message):
+        density()

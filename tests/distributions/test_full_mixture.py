@@ -135,6 +135,11 @@ def test_the_variables_of_a_given_mixture():
     np.testing.assert_allclose(found.log_prob(z), given.log_prob(z), rtol=1e-4, atol=1e-4)
 
 
+def test_covariances_that_differ_from_symmetric_ones_by_rounding_are_taken():
+    given = np.array([[[1.0, 0.5 + 1e-6], [0.5, 1.0]]])
+    assert vj.FullGaussianMixture.variables(np.zeros((1, 2)), given, [1.0])["params"]["means"].shape == (1, 2)
+
+
 PAIR = {"means": np.zeros((2, 2)), "covariances": [np.eye(2)] * 2, "weights": [0.5, 0.5]}
 
 
@@ -146,6 +151,10 @@ PAIR = {"means": np.zeros((2, 2)), "covariances": [np.eye(2)] * 2, "weights": [0
         ({"weights": [1.0]}, r"have shapes \(2, 2\), \(2, 2, 2\) and \(1,\)"),
         ({"weights": [1.0, 0.0]}, r"weights is array\(\[1., 0.\]\); expected a finite number above 0"),
         ({"covariances": [[[1.0, 2.0], [2.0, 1.0]]] * 2}, "a covariance is not positive definite"),
+        ({"covariances": [[[1.0, 5.0], [0.0, 1.0]]] * 2}, r"not symmetric; expected \(c \+ c.T\) / 2 of an estimate c"),
+        ({"covariances": [[[1.0, 1e-3], [0.0, 1.0]]] * 2}, "a covariance is not symmetric"),
+        ({"covariances": [np.eye(2), np.full((2, 2), np.nan)]}, "means or covariances hold NaN or infinite values"),
+        ({"means": [[0.0, np.inf]] * 2}, "means or covariances hold NaN or infinite values"),
     ],
 )
 def test_bad_mixtures_are_refused(given, message):

@@ -242,6 +242,25 @@ def test_values_without_a_probability_are_refused(likelihood, x, message):
         likelihood(pixels([0.0, 0.0])).log_prob(pixels(x))
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "name"),
+    [
+        (vj.LearnedGaussian(), "log_scale"),
+        (vj.OptimalGaussian(), "variance"),
+        (vj.DiscretisedLogistic(), "log_scale"),
+        (vj.StudentT(), "log_scale"),
+        (vj.NegativeBinomial(), "log_inverse_dispersion"),
+    ],
+)
+def test_the_variables_of_another_model_are_refused(likelihood, name):
+    """They are not replaced by the initial ones, which None stands for."""
+    outputs = jnp.zeros((1, 2))
+    assert likelihood(outputs, None, 1).mean.shape == (1, 2)
+    for others in ({}, {"params": {"other": jnp.zeros(())}, "batch_stats": {}}):
+        with pytest.raises(InputError, match=f"the variables have no {name}; expected those of this model: model.init"):
+            likelihood(outputs, others, 1)
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
 @pytest.mark.parametrize("likelihood", [vj.Gaussian, vj.LearnedGaussian, vj.Laplace, vj.DiscretisedLogistic])
 def test_a_scale_that_is_none_is_refused(likelihood, value):

@@ -100,6 +100,26 @@ def test_the_density_of_a_mixture_is_scipys_at_small_variances_far_from_the_orig
         assert jax.eval_shape(mixture.log_prob, z.reshape(4, 5, 40)).shape == (4, 5)
 
 
+@pytest.mark.parametrize("prior", [vj.GaussianMixture(3), vj.FullGaussianMixture(3)], ids=["diagonal", "full"])
+def test_a_mixture_takes_latents_of_another_precision(prior):
+    """Networks have parameters in float32 where float64 is enabled, and so have the priors."""
+    z = np.float32(np.random.default_rng(0).normal(size=(4, 2)))
+    with jax.enable_x64(True):
+        variables = prior.init(jax.random.key(0), 2, SHAPE, None)
+        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+        double = jax.tree.map(np.float64, variables)
+
+        @jax.jit
+        def density_and_gradient(variables, z):
+            of = prior(variables, 2, lambda x: x)
+            return of.log_prob(z), jax.grad(lambda z: of.log_prob(z).sum())(z)
+
+        expected = density_and_gradient(double, np.float64(z))
+        for own, latents in ((variables, z), (double, z), (variables, np.float64(z))):
+            for found, exact in zip(density_and_gradient(own, latents), expected, strict=True):
+                np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5)
+
+
 def test_the_gradient_of_a_mixtures_density_is_that_of_its_components():
     """By all arguments, in reverse and in forward mode, against autodiff of the density as it is written on paper."""
 

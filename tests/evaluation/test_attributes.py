@@ -146,12 +146,29 @@ def test_a_judge_without_an_opinion_has_half():
     assert classifier.accuracy(data) == {"Bright": 0.5}
 
 
+REAL = vj.Split(split().images / np.float32(255), attributes=split().attributes)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda judge: judge(np.zeros((2, 2, 2, 1), np.uint8)), "the images are uint8; expected values in"),
+        (lambda judge: judge(np.zeros((2, 3, 2, 1))), r"shape \(2, 3, 2, 1\); expected \[n, 2, 2, 1\]"),
+        (lambda judge: judge.accuracy(REAL), "the images are float32; expected bytes"),
+    ],
+)
+def test_images_of_another_type_or_shape_are_refused(call, message):
+    with pytest.raises(vj.InputError, match=message):
+        call(hand_made_classifier())
+
+
 @pytest.mark.parametrize(
     ("data", "names", "error", "message"),
     [
         (split(), ("Tip",), vj.DataError, "did you mean Top"),
         (split(), (), vj.InputError, "0 attributes"),
         (vj.Split(split().images), ("Top",), vj.InputError, "no attributes"),
+        (REAL, ("Top",), vj.InputError, "the images are float32; expected bytes"),
     ],
 )
 def test_a_judge_needs_attributes(data, names, error, message):

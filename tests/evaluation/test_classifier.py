@@ -73,3 +73,16 @@ def test_images_without_labels_are_refused():
 def test_a_classifier_without_a_hidden_layer_is_refused():
     with pytest.raises(vj.InputError, match="hidden"):
         vj.Classifier(hidden=())
+
+
+def test_images_of_another_type_are_refused():
+    """A classifier is trained on bytes and called with values in [0, 1]."""
+    real = vj.Split(GREY, DATA.labels)
+    classifier = vj.Classifier((6, 6, 1), classes=3, hidden=(4,))
+    trained = vj.TrainedClassifier(classifier, classifier.init(jax.random.key(0)))
+    for refuses in (lambda: trained.on(real), lambda: vj.train_classifier(jax.random.key(0), real)):
+        with pytest.raises(vj.InputError, match="the images are float32; expected bytes, uint8 from 0 to 255"):
+            refuses()
+    with pytest.raises(vj.InputError, match="the images are uint8; expected values in"):
+        trained(DATA.images)
+    np.testing.assert_array_equal(trained.on(DATA).features, trained(GREY).features)

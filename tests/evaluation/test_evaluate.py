@@ -164,6 +164,27 @@ def test_log_likelihood_of_a_conditional_model():
     np.testing.assert_allclose(found, scipy.special.logsumexp(log_w, axis=0) - np.log(20), rtol=1e-5)
 
 
+@pytest.mark.parametrize("traced", ["nothing", "examples", "all"])
+def test_the_estimate_of_a_batch_with_missing_entries_under_jit(traced):
+    """Values of missing entries have no influence, also if the likelihood does not take them."""
+    observed = np.random.default_rng(1).random(X[:4].shape) < 0.5
+    x = np.where(observed, X[:4], 7).astype(np.float32)
+
+    def estimate(x, observed):
+        batch = vj.Batch(x, observed=observed)
+        return vj.importance_estimate(jax.random.key(4), VAE, VARIABLES, batch, samples=3).log_px
+
+    compiled = {
+        "nothing": estimate,
+        "examples": jax.jit(lambda x, _: estimate(x, observed)),
+        "all": jax.jit(estimate),
+    }
+    found = compiled[traced](x, observed)
+    np.testing.assert_allclose(found, estimate(np.where(observed, x, 0), observed), rtol=1e-5)
+    with pytest.raises(vj.InputError, match="x runs from 0 to 7"):
+        estimate(x, np.ones_like(observed))
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_that_a_model_does_not_take_are_refused_before_anything_is_computed(label):
     vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=3)
@@ -190,6 +211,9 @@ def test_what_has_no_likelihood_is_refused_at_once():
         lambda: vj.log_weights(key, VAE, broken, jnp.asarray(X), 5),
         lambda: vj.elbo_terms(key, VAE, broken, jnp.asarray(X)),
         lambda: vj.evaluate(key, VAE, broken, DATA),
+        lambda: vj.kl_by_unit(key, VAE, broken, DATA),
+        lambda: vj.encode_all(key, VAE, broken, DATA),
+        lambda: vj.decode_all(VAE, broken, np.zeros((2, 3))),
     ):
         with pytest.raises(vj.InputError, match="params/decoder/Dense_0/bias holds NaN"):
             refuses()
@@ -230,6 +254,9 @@ def test_bits_per_dimension_of_noise_are_eight_and_one():
     for vae, transform in ((VAE, vj.Scale()), (density, vj.Scale()), (levels, vj.Dequantize())):
         with pytest.raises(vj.InputError, match="no likelihood"):
             vj.bits_per_dim(uniform, vae, transform)
+    for raw in (vj.Raw(0.0, 1.0), vj.Mirrored(vj.Raw(0.0, 1.0)), vj.Raw(0.0, 255.0, whole=True, missing=True)):
+        with pytest.raises(vj.InputError, match="raw real numbers and missing entries have no bits per dimension"):
+            vj.bits_per_dim(uniform, density, raw)
     with pytest.raises(vj.InputError, match="a plain autoencoder has no bound"):
         vj.bits_per_dim(uniform, vj.mlp_vae((6, 6, 1), posterior=vj.Delta), vj.Binarize())
 

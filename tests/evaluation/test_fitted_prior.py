@@ -125,7 +125,11 @@ def test_a_dimension_without_variance_keeps_a_finite_density():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prior": vj.StandardNormal()}, "has no variables to fit"),
+        ({"prior": vj.StandardNormal(), "data": None}, "has no variables to fit"),
+        (
+            {"prior": vj.VampPrior(5), "data": None},
+            r"changes with the encoder, .*; take GaussianMixture\(10\)",
+        ),
         ({"prior": vj.GaussianMixture}, "class GaussianMixture"),
         ({"prior": vj.GaussianMixture(100), "draws": 1}, "40 samples of z can't be fitted by 100 components"),
         ({"draws": 0}, "draws is 0"),

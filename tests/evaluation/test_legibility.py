@@ -9,6 +9,7 @@ import vae_jax as vj
 from vae_jax.evaluation.classifier import Predictions
 from vae_jax.evaluation.legibility import _blurred, rejected_images
 
+REAL = vj.Split(small_split(9).images / np.float32(255), small_split(9).labels)
 KINDS = ("means", "blends", "shuffled", "noise")
 
 
@@ -94,11 +95,17 @@ def test_blurring_keeps_the_brightness_inside_and_is_that_of_a_gaussian():
     [
         (vj.Split(small_split(9).images), "no labels"),
         (vj.Split(small_split(9).images, np.zeros(9, np.int32)), "one class"),
+        (REAL, "the images are float32; expected bytes"),
     ],
 )
 def test_data_without_two_classes_are_refused(data, message):
     with pytest.raises(vj.InputError, match=message):
         vj.train_legibility_classifier(jax.random.key(0), data, steps=1)
+
+
+def test_real_numbers_make_no_rejected_images():
+    with pytest.raises(vj.InputError, match="the images are float32; expected bytes"):
+        rejected_images(np.random.default_rng(0), REAL, 8)
 
 
 def test_the_same_key_gives_the_same_classifier_and_another_one_another():

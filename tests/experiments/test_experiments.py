@@ -590,7 +590,7 @@ import vae_jax as vj
 
 images = np.random.default_rng(0).integers(0, 256, (64, 6, 6))
 data = vj.Dataset.from_arrays("noise", images, test_images=images)
-vae, optimizer = vj.mlp_vae(data.image_shape, hidden=(8,)), optax.adam(1e-3)
+vae, optimizer = vj.mlp_vae(data.event_shape, hidden=(8,)), optax.adam(1e-3)
 step = vj.make_train_step(vae, vj.ELBO(), optimizer)
 state, history = vj.fit(vj.init(jax.random.key(0), vae, optimizer), step, data.train, epochs=2, batch_size=16)
 encodings = vj.encode_all(jax.random.key(1), vae, state.variables, data.test).mean

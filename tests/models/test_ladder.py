@@ -192,6 +192,7 @@ def test_samples_at_a_temperature_and_with_given_layers():
     [
         ({"given": {"z4": jnp.zeros((2, 3))}}, "layers z4 are given; this model has z1, z2, z3"),
         ({"given": {"z2": jnp.zeros((2, 3))}}, r"z2 has shape \(2, 3\); expected \(2, 4\)"),
+        ({"given": {"z2": [[0.0] * 3] * 2}}, r"z2 has shape \(2, 3\); expected \(2, 4\)"),
         ({"temperature": -0.5}, "temperature is -0.5"),
         ({"count": 0}, "count is 0"),
         ({"condition": jnp.zeros(2, jnp.int32)}, "not conditional"),

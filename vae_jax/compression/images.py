@@ -14,7 +14,7 @@ from vae_jax.compression.container import Content, pack, replacing, unpack
 from vae_jax.compression.environment import difference, environment, model_digest
 from vae_jax.data.transforms import LEVELS
 from vae_jax.distributions import DiagonalGaussian, StandardNormal
-from vae_jax.errors import DataError, InputError, is_traced, named, require_finite
+from vae_jax.errors import DataError, InputError, is_traced, named, require_finite_variables
 from vae_jax.models import VAE, Variables
 
 _CHECKSUM_WORDS = 8  # 256 bits
@@ -136,7 +136,7 @@ def _require_model(vae: Any, variables: Any) -> str:
     if not isinstance(vae.prior, StandardNormal):
         raise InputError(f"the prior is {vae.prior}; expected vj.StandardNormal(), whose bins have equal mass")
     digest = model_digest(vae, variables)
-    require_finite(variables)
+    require_finite_variables(variables)
     if not 2 <= (vae.likelihood.support.levels or 0) <= LEVELS or not _has_pmf(vae, variables):
         raise InputError(
             f"the likelihood is {vae.likelihood}; expected one of bits or bytes with a pmf, such as vj.Bernoulli() or "

@@ -1,6 +1,7 @@
 """Data sets in memory: arrays of examples, with labels and attributes."""
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,7 +130,8 @@ class Split:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`event_shape`, for images."""
+        """Deprecated name of `event_shape`."""
+        warnings.warn("image_shape is now called event_shape", DeprecationWarning, stacklevel=2)
         return self.event_shape
 
     @cached_property
@@ -180,9 +182,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for name, split in self.splits.items():
-            if split.image_shape != self.train.image_shape:
+            if split.event_shape != self.train.event_shape:
                 raise DataError(
-                    f"training images are {self.train.image_shape} but {name} images are {split.image_shape}; "
+                    f"training images are {self.train.event_shape} but {name} images are {split.event_shape}; "
                     "expected one shape"
                 )
             if split.images.dtype != self.train.images.dtype:
@@ -210,7 +212,8 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`event_shape`, for images."""
+        """Deprecated name of `event_shape`."""
+        warnings.warn("image_shape is now called event_shape", DeprecationWarning, stacklevel=2)
         return self.event_shape
 
     def hold_out(self, count: int) -> "Dataset":

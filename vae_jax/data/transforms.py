@@ -175,6 +175,7 @@ class Scale:
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """x = low + (high - low) * byte / 255."""
+        _require_whole(images, self)
         x = images.astype(jnp.float32) * ((self.high - self.low) / 255.0) + self.low
         return Batch(x, label=labels)
 
@@ -193,6 +194,7 @@ class Binarize:
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """x ~ Bernoulli(byte / 255), a new draw for each key."""
+        _require_whole(images, self)
         return Batch(_binary(keys, images), label=labels)
 
 
@@ -225,13 +227,14 @@ class StaticBinarize:
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
         """x ~ Bernoulli(byte / 255), with a key from the bytes of the image; `keys` are not used."""
+        _require_whole(images, self)
         own = jax.vmap(partial(jax.random.fold_in, jax.random.key(self.seed)))(_fingerprint(images))
         return Batch(_binary(own, images), label=labels)
 
 
 @value
 class Dequantize:
-    """Uniform dequantisation: bytes plus noise, scaled to [0, 1), so that a density of them is a likelihood.
+    """Uniform dequantisation: bytes plus noise, scaled to [0, 1], so that a density of them is a likelihood.
 
     The expected log-density is a lower bound on the log-probability of the bytes (Theis et al., 2016, section 3.1).
     """
@@ -245,7 +248,8 @@ class Dequantize:
         images: Shaped[Array, "batch ..."],
         labels: Int[Array, " batch"] | None = None,
     ) -> Batch:
-        """x = (byte + u) / 256, u uniform on [0, 1)."""
+        """x = (byte + u) / 256, u uniform on [0, 1); float32 rounds 255 + u to 256 if u is near 1."""
+        _require_whole(images, self)
         noise = jax.vmap(lambda key, image: jax.random.uniform(key, image.shape, jnp.float32))(keys, images)
         return Batch((images.astype(jnp.float32) + noise) / LEVELS, label=labels)
 
@@ -397,6 +401,15 @@ def require_transform(transform: Any) -> Transform:
         )
     checked: Transform = transform
     return checked
+
+
+def _require_whole(images: Shaped[Array, "batch ..."], transform: Transform) -> None:
+    """Raise `InputError` if the examples of a transform of bytes are real numbers; their dtype is known under jit."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(
+            f"{transform} takes bytes from 0 to 255, but the examples are {images.dtype}; give bytes, such as "
+            "np.uint8(np.round(255 * x)) of values in [0, 1], or take vj.Raw(0, 1)"
+        )
 
 
 def _binary(keys: Keys, images: Shaped[Array, "batch ..."]) -> Float[Array, "batch ..."]:

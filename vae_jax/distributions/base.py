@@ -1,6 +1,6 @@
 """Protocols of posteriors and priors, and the keys, the noise and the bounds that all distributions share."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,10 @@ from jaxtyping import Array, Float, Key
 from vae_jax.errors import InputError
 
 LOG_2PI = 1.8378770664093453
-LOG_VARIANCE_BOUND = 20.0  # standard deviations from 4.5e-5 to 2.2e4
+LOG_VARIANCE_BOUND = 20.0  # of a soft clip, so that standard deviations are from 2.8e-5 to 3.6e4
+
+Variables = dict[str, Any]
+"""Variables by collection; the optimizer trains the collection "params"."""
 
 
 def example_keys(key: Array, batch: int, first: int | Array = 0) -> Key[Array, " batch"]:
@@ -41,6 +44,12 @@ def soft_clip(x: Float[Array, "*shape"], low: float, high: float) -> Float[Array
     """Smooth clipping: the identity from `low` to `high`; values beyond exceed these bounds by at most 1."""
     inside = jnp.clip(x, low, high)
     return inside + jnp.tanh(x - inside)
+
+
+def require_latents(name: str, z: Any, latent_dim: int) -> None:
+    """Raise `InputError` unless the last axis of an array has one entry for each latent dimension."""
+    if z.shape[-1:] != (latent_dim,):
+        raise InputError(f"{name} has shape {z.shape}; expected [..., {latent_dim}], the latents of the distribution")
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vae_jax.distributions.base import Posterior, Prior
+from vae_jax.distributions.base import Posterior, Prior, require_latents
 from vae_jax.distributions.gaussian import Delta, DiagonalGaussian, FullGaussian
 from vae_jax.distributions.standard import UnitGaussian
 from vae_jax.errors import InputError
@@ -34,8 +34,14 @@ def kl_divergence(
 
     Returns:
       [*batch, units] in closed form, otherwise [*samples, units].
+
+    Raises:
+      InputError: q, p and z are of different numbers of latents.
     """
-    if isinstance(q, Delta) or (isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian)):
+    if isinstance(q, Delta):
+        return q.kl()
+    if isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian | FullGaussian):
+        require_latents("the mean of q", q.mean, p.latent_dim)
         return q.kl()
     if isinstance(p, DiagonalGaussian) and isinstance(q, DiagonalGaussian):
         return _whitened(q, p).kl()
@@ -48,11 +54,12 @@ def log_ratio(
     """log q(z|x) - log p(z) in nats, [*samples, units]; its expectation over samples `z` from q is KL(q || p).
 
     Raises:
-      InputError: q is a `Delta`, which has no density.
+      InputError: q is a `Delta`, which has no density, or q, p and z are of different numbers of latents.
     """
     if isinstance(q, Delta):
         raise InputError("a plain autoencoder has no importance weights, as its posterior has no density")
     if isinstance(p, UnitGaussian) and isinstance(q, DiagonalGaussian):
+        require_latents("the mean of q", q.mean, p.latent_dim)
         return q.log_ratio(z)
     if isinstance(p, DiagonalGaussian) and isinstance(q, DiagonalGaussian):
         return _whitened(q, p).log_ratio(_standardised(z, p))
@@ -61,6 +68,7 @@ def log_ratio(
 
 def _whitened(q: DiagonalGaussian, p: DiagonalGaussian) -> DiagonalGaussian:
     """q in the coordinates (z - mean of p) / standard deviation of p, in which p is N(0, I)."""
+    require_latents("the mean of q", q.mean, p.mean.shape[-1])
     log_variance, of_p = jnp.broadcast_arrays(q.log_variance, p.log_variance)
     return DiagonalGaussian(_standardised(q.mean, p), log_variance - of_p)
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 
-from vae_jax.distributions.base import Posterior
-from vae_jax.distributions.gaussian import DiagonalGaussian, FullGaussian, Variables
+from vae_jax.distributions.base import Posterior, Variables
+from vae_jax.distributions.gaussian import Delta, DiagonalGaussian, FullGaussian
 from vae_jax.errors import InputError, require_positive, require_positive_int
 from vae_jax.values import parameter, value
 
@@ -51,10 +51,10 @@ class _Shift(nn.Module):
 class Coupling:
     """Affine coupling layers (RealNVP: Dinh et al., 2017).
 
-    Each layer leaves one half of the coordinates unchanged and maps each coordinate z of the other half to
-    exp(s) * z + t, where s and t are outputs of a network whose input is the unchanged half. The halves swap roles in
-    every second layer. After each pair of layers the coordinates are permuted, those with an even index first, so that
-    the next pair splits them differently. The flow is initially the identity, up to these permutations.
+    Each layer leaves one half of the coordinates unchanged. It maps each coordinate z of the other half to
+    exp(s) * z + t; s and t are outputs of a network of the unchanged half. The halves swap roles in every second layer.
+    After each pair of layers the coordinates are permuted, those with an even index first, so that the next pair splits
+    them differently. The flow is initially the identity, up to these permutations.
 
     Attributes:
       layers: Number of coupling layers.
@@ -200,10 +200,17 @@ class FlowPosterior:
     Attributes:
       flow: Flow, such as `Coupling()`; all examples share its parameters.
       base: Family of Gaussian posteriors to which the flow is applied.
+
+    Raises:
+      InputError: `base` is `Delta`, which has no density.
     """
 
     flow: Flow = parameter()
     base: type[DiagonalGaussian] | type[FullGaussian] = DiagonalGaussian
+
+    def __post_init__(self) -> None:
+        if self.base is Delta:
+            raise InputError("base is Delta; expected vj.DiagonalGaussian or vj.FullGaussian, which have densities")
 
     def output_shape(self, latent_dim: int) -> tuple[int, int]:
         """Shape of the encoder output of one example, which is that of the base."""

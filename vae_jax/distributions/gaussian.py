@@ -11,17 +11,14 @@ function of both (`from_network`).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from vae_jax.distributions.base import LOG_2PI, LOG_VARIANCE_BOUND, normal_like, soft_clip
+from vae_jax.distributions.base import LOG_2PI, LOG_VARIANCE_BOUND, Variables, normal_like, require_latents, soft_clip
 from vae_jax.values import shape_repr
-
-Variables = dict[str, Any]
 
 
 @shape_repr
@@ -52,7 +49,7 @@ class DiagonalGaussian:
     def from_network(
         cls, outputs: Float[Array, "*batch 2 latent"], variables: Variables | None = None
     ) -> "DiagonalGaussian":
-        """The posterior of encoder outputs; log-variances are soft-clipped to -20 and 20 to avoid overflow."""
+        """The posterior of encoder outputs; log-variances are soft-clipped beyond -20 and 20 (at most -21 and 21)."""
         mean, log_variance = outputs[..., 0, :], outputs[..., 1, :]
         return cls(mean, soft_clip(log_variance, -LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND))
 
@@ -68,6 +65,7 @@ class DiagonalGaussian:
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """log q(z|x) in nats, -1/2 sum of (z - mean)^2 / variance + log variance + log 2 pi."""
+        require_latents("z", z, self.mean.shape[-1])
         z, mean, log_variance = jnp.broadcast_arrays(z, self.mean, self.log_variance)
         square = (z - mean) ** 2 * jnp.exp(-log_variance)
         return -0.5 * jnp.sum(square + log_variance + LOG_2PI, axis=-1)
@@ -77,6 +75,7 @@ class DiagonalGaussian:
 
         For other priors, see `log_ratio` of this package.
         """
+        require_latents("z", z, self.mean.shape[-1])
         z, mean, log_variance = jnp.broadcast_arrays(z, self.mean, self.log_variance)
         return 0.5 * (z**2 - (z - mean) ** 2 * jnp.exp(-log_variance) - log_variance)
 
@@ -126,6 +125,7 @@ class Delta:
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """Logarithm of the probability of `z`, which is no density: 0 at the point, minus infinity elsewhere."""
+        require_latents("z", z, self.mean.shape[-1])
         z, mean = jnp.broadcast_arrays(z, self.mean)
         return jnp.where(jnp.all(z == mean, axis=-1), 0.0, -jnp.inf)
 
@@ -184,6 +184,7 @@ class FullGaussian:
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """log q(z|x) in nats, -1/2 (|L^-1 (z - mean)|^2 + Z log 2 pi) - log det L with Z latent dimensions."""
+        require_latents("z", z, self.mean.shape[-1])
         z, mean = jnp.broadcast_arrays(z, self.mean)
         cholesky = jnp.broadcast_to(jnp.asarray(self.cholesky), (*z.shape, z.shape[-1]))
         white = jax.scipy.linalg.solve_triangular(cholesky, (z - mean)[..., None], lower=True)[..., 0]

@@ -8,22 +8,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from vae_jax.distributions.base import LOG_2PI
+from vae_jax.distributions.base import LOG_2PI, require_latents
 from vae_jax.values import shape_repr
 
 
 class _Mixture(ABC):
-    """What the mixtures share: they differ by their components."""
+    """Base class of mixtures of Gaussians; a subclass defines the densities of the components."""
 
     means: Float[Array, "components latent"]
     logits: Float[Array, " components"]
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """log sum_k w_k N(z; means_k, C_k) in nats, [*samples]."""
+        require_latents("z", z, self.means.shape[-1])
         return jax.nn.logsumexp(self._log_joint(z), axis=-1)
 
     def responsibilities(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples components"]:
         """p(k|z), the probability of each component given z."""
+        require_latents("z", z, self.means.shape[-1])
         return jax.nn.softmax(self._log_joint(z), axis=-1)
 
     def sample(
@@ -75,8 +77,8 @@ class FullGaussianMixtureDistribution(_Mixture):
     """Mixture of Gaussians with full covariances, sum_k w_k N(means_k, C_k).
 
     With R_k unit lower triangular and D_k diagonal, the precision matrix is inv(C_k) = R_k' inv(D_k) R_k (the modified
-    Cholesky decomposition; Pourahmadi, 1999): row i of R_k has the negative coefficients of the regression of z_i on
-    z_1 ... z_(i-1), and D_k has the variances of what it leaves.
+    Cholesky decomposition; Pourahmadi, 1999): row i of R_k has minus the coefficients of the regression of z_i on
+    z_1 ... z_(i-1), and D_k has the variances of the residuals.
 
     Attributes:
       means: Means of the components, [components, latent].
@@ -135,7 +137,7 @@ def _squared_distances(
         difference = coordinate[..., None] - _as_last(mean, z)
         return total + difference**2 * _as_last(precision, z), None
 
-    total = jnp.zeros((*z.shape[:-1], len(means)), z.dtype)
+    total = jnp.zeros((*z.shape[:-1], len(means)), jnp.result_type(z, means, precisions))
     return jax.lax.scan(add, total, (jnp.moveaxis(z, -1, 0), means.T, precisions.T))[0]
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
-from vae_jax.distributions.base import LOG_VARIANCE_BOUND, Posterior, Prior, soft_clip
+from vae_jax.distributions.base import LOG_VARIANCE_BOUND, Posterior, Prior, Variables, soft_clip
 from vae_jax.distributions.flows import Flow, Transformed
-from vae_jax.distributions.gaussian import DiagonalGaussian, Variables
+from vae_jax.distributions.gaussian import DiagonalGaussian
 from vae_jax.distributions.mixture import FullGaussianMixtureDistribution, GaussianMixtureDistribution
 from vae_jax.distributions.standard import UnitGaussian
 from vae_jax.errors import InputError, require_positive, require_positive_int
@@ -40,7 +40,12 @@ class StandardNormal:
 
 @value
 class _MixtureOfGaussians:
-    """What the mixtures share: their number of components, and where these start."""
+    """Base class of the mixture priors: number of components and initial means.
+
+    Attributes:
+      components: Number of Gaussians.
+      spread: Standard deviation of the initial means.
+    """
 
     components: int = 10
     spread: float | Float[Array, "..."] = parameter(default=1.0)
@@ -50,10 +55,11 @@ class _MixtureOfGaussians:
         require_positive(spread=self.spread)
 
     def _init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Array]:
-        """Means sampled from N(0, spread^2), variances of 1, and equal weights."""
+        """Means sampled from N(0, spread^2), variances of 1, and equal weights, in the type of Linen's parameters."""
         shape = (self.components, latent_dim)
-        means = self.spread * jax.random.normal(key, shape)
-        return {"means": means, "log_variances": jnp.zeros(shape), "logits": jnp.zeros(self.components)}
+        means = jnp.asarray(self.spread, jnp.float32) * jax.random.normal(key, shape, jnp.float32)
+        others = {"log_variances": jnp.zeros_like(means), "logits": jnp.zeros(self.components, jnp.float32)}
+        return {"means": means} | others
 
 
 @value
@@ -70,7 +76,7 @@ class GaussianMixture(_MixtureOfGaussians):
         return {"params": self._init(key, latent_dim)}
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
-        """The mixture of these variables; log-variances are soft-clipped to -20 and 20."""
+        """The mixture of these variables; log-variances are soft-clipped beyond -20 and 20 (at most -21 and 21)."""
         of = variables["params"]
         log_variances = soft_clip(of["log_variances"], -LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
         return GaussianMixtureDistribution(of["means"], log_variances, of["logits"])
@@ -87,7 +93,7 @@ class FullGaussianMixture(_MixtureOfGaussians):
 
     def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
         """Initial variables: those of `GaussianMixture`, and coefficients of 0, so that the covariances are I."""
-        coefficients = jnp.zeros((self.components, latent_dim, latent_dim))
+        coefficients = jnp.zeros((self.components, latent_dim, latent_dim), jnp.float32)
         return {"params": self._init(key, latent_dim) | {"coefficients": coefficients}}
 
     @staticmethod
@@ -100,8 +106,8 @@ class FullGaussianMixture(_MixtureOfGaussians):
           weights: Weights, [components].
 
         Raises:
-          InputError: The shapes do not fit each other, a covariance is not positive definite, or a weight is not
-            positive.
+          InputError: The shapes do not fit each other, a number is not finite, a covariance is not symmetric or not
+            positive definite, or a weight is not positive.
         """
         means, covariances, weights = map(np.asarray, (means, covariances, weights))
         if means.ndim != 2 or covariances.shape != (*means.shape, means.shape[1]) or weights.shape != means.shape[:1]:
@@ -110,6 +116,10 @@ class FullGaussianMixture(_MixtureOfGaussians):
                 "expected [components, latent], [components, latent, latent] and [components]"
             )
         require_positive(weights=weights)
+        if not (np.isfinite(means).all() and np.isfinite(covariances).all()):
+            raise InputError("means or covariances hold NaN or infinite values; expected finite numbers")
+        if not _are_symmetric(covariances):
+            raise InputError("a covariance is not symmetric; expected (c + c.T) / 2 of an estimate c")
         try:
             cholesky = np.linalg.cholesky(covariances)
         except np.linalg.LinAlgError as error:
@@ -124,10 +134,17 @@ class FullGaussianMixture(_MixtureOfGaussians):
         return {"params": {name: jnp.asarray(array, jnp.result_type(float)) for name, array in params.items()}}
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
-        """The mixture of these variables; log-variances are soft-clipped to -20 and 20."""
+        """The mixture of these variables; log-variances are soft-clipped beyond -20 and 20 (at most -21 and 21)."""
         of = variables["params"]
         log_variances = soft_clip(of["log_variances"], -LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
         return FullGaussianMixtureDistribution(of["means"], log_variances, of["coefficients"], of["logits"])
+
+
+def _are_symmetric(covariances: Float[np.ndarray, "components latent latent"]) -> bool:
+    """Whether matrices are symmetric up to rounding, 1e-4 of the standard deviations of a row and a column."""
+    deviations = np.sqrt(np.abs(np.diagonal(covariances, axis1=1, axis2=2)))
+    tolerance = 1e-4 * deviations[:, :, None] * deviations[:, None]
+    return bool(np.all(np.abs(covariances - np.swapaxes(covariances, 1, 2)) <= tolerance))
 
 
 @value
@@ -171,7 +188,7 @@ class VampPrior:
         if not isinstance(posterior, DiagonalGaussian):
             raise InputError(f"a VampPrior mixes diagonal Gaussians, but the posterior is a {type(posterior).__name__}")
         mean, log_variance = jnp.asarray(posterior.mean), jnp.asarray(posterior.log_variance)
-        return GaussianMixtureDistribution(mean, log_variance, jnp.zeros(self.components))
+        return GaussianMixtureDistribution(mean, log_variance, jnp.zeros(self.components, mean.dtype))
 
 
 @value

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from vae_jax.distributions.base import LOG_2PI
+from vae_jax.distributions.base import LOG_2PI, require_latents
 
 
 @jax.tree_util.register_dataclass
@@ -22,6 +22,7 @@ class UnitGaussian:
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """log N(z; 0, I) in nats, -1/2 (|z|^2 + Z log 2 pi)."""
+        require_latents("z", z, self.latent_dim)
         return -0.5 * jnp.sum(z**2 + LOG_2PI, axis=-1)
 
     def sample(

@@ -16,7 +16,7 @@ from vae_jax.data import Split
 from vae_jax.data.transforms import Batch, Mirrored
 from vae_jax.errors import InputError, named, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
-from vae_jax.evaluation.classifier import Classifier, fit_classifier
+from vae_jax.evaluation.classifier import Classifier, fit_classifier, require_bytes, require_images
 from vae_jax.evaluation.passes import decode_all
 from vae_jax.models import VAE, Variables
 from vae_jax.networks import ConvEncoder, ConvFeatures
@@ -67,7 +67,8 @@ class AttributePredictions(NamedTuple):
 
 @partial(jax.jit, static_argnames="classifier")
 def _predict(first: int | Array, x: Array, variables: Variables, classifier: Classifier) -> AttributePredictions:
-    return AttributePredictions(jax.nn.sigmoid(classifier.logits(variables, x)), classifier.features(variables, x))
+    logits, features = classifier.logits_and_features(variables, x)
+    return AttributePredictions(jax.nn.sigmoid(logits), features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +85,13 @@ class AttributeClassifier:
     classifier: Classifier
     variables: Variables
 
-    def __call__(self, x: Float[Any, "n height width channels"]) -> AttributePredictions:
-        """Probabilities and features of images [n, height, width, channels] in [0, 1], on the host."""
+    def __call__(self, x: Any) -> AttributePredictions:
+        """Probabilities and features of images [n, height, width, channels] in [0, 1], on the host.
+
+        Raises:
+          InputError: The images have another shape, or are bytes.
+        """
+        x = require_images(x, self.classifier)
         return in_blocks(partial(_predict, variables=self.variables, classifier=self.classifier), x)
 
     def accuracy(self, data: Split) -> dict[str, float]:
@@ -95,12 +101,13 @@ class AttributeClassifier:
         the more common value thus has 0.5.
 
         Args:
-          data: Images with attributes.
+          data: Images with attributes, stored as bytes.
 
         Raises:
-          InputError: The images have no attributes.
+          InputError: The images have no attributes, have another shape, or are not bytes.
           DataError: An attribute is unknown, or all or none of the images have it.
         """
+        require_bytes(data)
         told = self(data.images / np.float32(255)).probabilities > 0.5
         truth = _values(data, self.names)
         sides = [(told[has, i].mean() + (~told[~has, i]).mean()) / 2 for i, has in enumerate(truth.T)]
@@ -126,7 +133,7 @@ def train_attribute_classifier(
 
     Args:
       key: Key of the parameters and of the order of the data.
-      data: Images with attributes.
+      data: Images with attributes, stored as bytes.
       names: Names of the attributes, at most 16.
       steps: Minimum number of training steps, which is rounded up to whole epochs.
       batch_size: Number of images per step.
@@ -138,7 +145,7 @@ def train_attribute_classifier(
       The trained classifier.
 
     Raises:
-      InputError: There are no attributes, more than 16 names, or no steps.
+      InputError: There are no attributes, more than 16 names, or no steps, or the images are not bytes.
       DataError: An attribute is unknown, or all or none of the images have it.
     """
     require_positive_int(steps=steps, batch_size=batch_size)
@@ -147,7 +154,7 @@ def train_attribute_classifier(
     attributes = _values(data, names)
     codes = (attributes @ (1 << np.arange(len(names)))).astype(np.int32)
     weights = _independence_weights(attributes, codes) if independent else jnp.ones(2 ** len(names))
-    classifier = Classifier(data.image_shape, len(names), (128,), convolutions)
+    classifier = Classifier(data.event_shape, len(names), (128,), convolutions)
     variables = fit_classifier(
         key,
         classifier,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -74,16 +74,19 @@ class Classifier:
         self, variables: Variables, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch classes"]:
         """Unnormalised log-probabilities of the classes."""
-        return self._apply(variables, x)[0]
+        return self.logits_and_features(variables, x)[0]
 
     def features(
         self, variables: Variables, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch features"]:
         """Outputs of the last hidden layer."""
-        return self._apply(variables, x)[1]
+        return self.logits_and_features(variables, x)[1]
 
-    def _apply(self, variables: Variables, x: Array) -> Any:
-        return self._network.apply(variables, x)
+    def logits_and_features(
+        self, variables: Variables, x: Float[Array, "batch height width channels"]
+    ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch features"]]:
+        """`logits` and `features`, by one pass through the network."""
+        return cast(tuple[Array, Array], self._network.apply(variables, x))
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class CrossEntropy:
 
 @partial(jax.jit, static_argnames=("classifier",))
 def _predict(first: int | Array, x: Array, variables: Variables, classifier: Classifier) -> "Predictions":
-    return Predictions(jax.nn.softmax(classifier.logits(variables, x)), classifier.features(variables, x))
+    logits, features = classifier.logits_and_features(variables, x)
+    return Predictions(jax.nn.softmax(logits), features)
 
 
 @shape_repr
@@ -153,7 +157,12 @@ class TrainedClassifier:
         return in_blocks(partial(_predict, variables=self.variables, classifier=self.classifier), x)
 
     def on(self, data: Split) -> Predictions:
-        """Predictions for the stored images of a split, which are bytes."""
+        """Predictions for the stored images of a split.
+
+        Raises:
+          InputError: The images have another shape, or are not bytes.
+        """
+        require_bytes(data)
         return self(data.images / np.float32(255))
 
 
@@ -195,7 +204,6 @@ def train_classifier(
     """
     if data.labels is None:
         raise InputError("the images have no labels; expected a label per image to train a classifier")
-    require_bytes(data)
     require_positive_int(steps=steps, batch_size=batch_size)
     classifier = Classifier(data.event_shape, classes=int(data.labels.max()) + 1)
     variables = fit_classifier(
@@ -223,14 +231,18 @@ def fit_classifier(
       key: Key of the initial parameters and of the order of the data.
       classifier: Network.
       objective: Objective to minimise.
-      data: Labelled images.
+      data: Labelled images, stored as bytes.
       steps: Minimum number of steps; the number of epochs is rounded up.
       batch_size: Number of images per step, at most all of them.
       learning_rate: Learning rate after the warm-up.
       weight_decay: Weight decay of AdamW.
       transform: Transform of the images.
       progress: Whether to show a progress bar.
+
+    Raises:
+      InputError: The images are not bytes.
     """
+    require_bytes(data)
     batch_size = min(batch_size, len(data))
     steps_per_epoch = len(data) // batch_size
     epochs = -(-steps // steps_per_epoch)

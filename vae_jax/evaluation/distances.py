@@ -19,7 +19,8 @@ from vae_jax.values import shape_repr
 def _nearest(first: int | Array, images: Array, references: Array) -> Array:
     # The matrix product finds the nearest reference; the distance is computed from the difference, because the rounding
     # error of the product is larger than small distances.
-    nearest = jnp.argmin(jnp.sum(references**2, axis=1)[None] - 2 * images @ references.T, axis=1)
+    products = jnp.matmul(2 * images, references.T, precision=jax.lax.Precision.HIGHEST)
+    nearest = jnp.argmin(jnp.sum(references**2, axis=1)[None] - products, axis=1)
     return jnp.linalg.norm(images - references[nearest], axis=1)
 
 

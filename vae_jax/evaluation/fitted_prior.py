@@ -12,8 +12,14 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch, Examples, Raw, Transform, as_split, as_transform
-from vae_jax.distributions import FullGaussianMixture, GaussianMixture, GaussianMixtureDistribution, example_keys
-from vae_jax.errors import InputError, named, require_finite, require_key, require_positive_int
+from vae_jax.distributions import (
+    FullGaussianMixture,
+    GaussianMixture,
+    GaussianMixtureDistribution,
+    VampPrior,
+    example_keys,
+)
+from vae_jax.errors import InputError, named, require_finite_variables, require_key, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.evaluation.passes import inputs_of
 from vae_jax.models import VAE, Variables
@@ -61,7 +67,8 @@ def fit_prior(
       model: Trained VAE, with any prior.
       variables: Variables of the model.
       data: Training data: a split, or an array of examples.
-      prior: Prior to fit: `GaussianMixture(10)`, `FlowPrior(Coupling())` or any other value that has variables.
+      prior: Prior to fit: `GaussianMixture(10)`, `FlowPrior(Coupling())` or any other value that has variables and does
+        not depend on the encoder.
       transform: Transform of the data in training.
       draws: Number of samples z of q(z|x) per example.
       steps: Minimum number of steps of Adam, in whole epochs; a mixture takes none.
@@ -71,15 +78,16 @@ def fit_prior(
       The model with the fitted prior, and its variables.
 
     Raises:
-      InputError: The prior has no variables, there are fewer examples than components, the model is no VAE, or an
-        argument is not valid.
+      InputError: The prior has no variables or is a `VampPrior`, there are fewer examples than components, the model is
+        no VAE, or an argument is not valid.
     """
     require_key(key)
     require_positive_int(draws=draws, steps=steps)
-    require_finite(variables)
+    require_finite_variables(variables)
     if not isinstance(model, VAE):
         raise InputError(f"model is {named(model)}; expected a VAE: fit_prior(key, model, variables, data)")
     fitted = replace(model, prior=prior)
+    _require_trainable(fitted)
     transform_key, draw_key, prior_key = jax.random.split(key, 3)
     data = as_split(data)
     model.require_inputs(data)
@@ -91,6 +99,18 @@ def fit_prior(
     else:
         own = _trained(prior_key, fitted, variables, z, steps, progress)
     return fitted, _with_prior(variables, own)
+
+
+def _require_trainable(model: VAE) -> None:
+    """Raise `InputError` unless the prior of a model has variables, and no others enter it."""
+    if isinstance(model.prior, VampPrior):
+        raise InputError(
+            "a VampPrior changes with the encoder, which fit_prior does not train; take GaussianMixture(10) or "
+            "FlowPrior(Coupling())"
+        )
+    variables = jax.eval_shape(_PriorOf(model).init, jax.random.key(0))
+    if not jax.tree.leaves(variables):
+        raise InputError(f"the prior {model.prior} has no variables to fit; take GaussianMixture(10)")
 
 
 @jit
@@ -131,7 +151,7 @@ def _mixture_of(
 
 
 def _full_mixture_of(seed: int, z: Float[np.ndarray, "n latent"], components: int) -> Variables:
-    """By scikit-learn, with full covariances of points that are scaled to a variance of 1 in each dimension."""
+    """Fits a mixture with full covariances by scikit-learn, to points scaled to unit variance."""
     from sklearn.exceptions import ConvergenceWarning  # imported here, because it takes a second to load
     from sklearn.mixture import GaussianMixture as Fitted
 
@@ -144,7 +164,7 @@ def _full_mixture_of(seed: int, z: Float[np.ndarray, "n latent"], components: in
 
 
 def _diagonal_mixture_of(seed: int, z: Float[np.ndarray, "n latent"], components: int) -> Variables:
-    """With diagonal covariances."""
+    """Fits a mixture with diagonal covariances by expectation maximisation, from k-means++ means."""
     from sklearn.cluster import kmeans_plusplus  # imported here, because it takes a second to load
 
     means = jnp.asarray(kmeans_plusplus(z, components, random_state=seed)[0], z.dtype)
@@ -162,10 +182,11 @@ def _maximised(z: Float[Array, "n latent"], mixture: GaussianMixtureDistribution
 
 def _improved(z: Float[Array, "n latent"], mixture: GaussianMixtureDistribution) -> GaussianMixtureDistribution:
     """One step of expectation maximisation."""
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     shares = mixture.responsibilities(z)  # [n, components]
     weights = shares.sum(axis=0) + jnp.finfo(z.dtype).tiny
-    means = shares.T @ z / weights[:, None]
-    deviations = jax.vmap(lambda share, mean: share @ (z - mean[None]) ** 2, in_axes=(1, 0))(shares, means)
+    means = product(shares.T, z) / weights[:, None]
+    deviations = jax.vmap(lambda share, mean: product(share, (z - mean[None]) ** 2), in_axes=(1, 0))(shares, means)
     floor = LEAST_VARIANCE * jnp.var(z, axis=0) + jnp.finfo(z.dtype).tiny
     variances = jnp.maximum(deviations / weights[:, None], floor[None])
     return GaussianMixtureDistribution(means, jnp.log(variances), jnp.log(weights))
@@ -178,10 +199,7 @@ class _PriorOf:
     model: VAE
 
     def init(self, key: Key[Array, ""]) -> Variables:
-        variables = self.model.prior.init(key, self.model.latent_dim, self.model.event_shape, None)
-        if not jax.tree.leaves(variables):
-            raise InputError(f"the prior {self.model.prior} has no variables to fit; take GaussianMixture(10)")
-        return dict(variables)
+        return dict(self.model.prior.init(key, self.model.latent_dim, self.model.event_shape, None))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ from jaxtyping import Array, Float, Key
 
 from vae_jax.data import Split
 from vae_jax.errors import InputError, require_positive_int
-from vae_jax.evaluation.classifier import Classifier, CrossEntropy, Predictions, TrainedClassifier, fit_classifier
+from vae_jax.evaluation.classifier import (
+    Classifier,
+    CrossEntropy,
+    Predictions,
+    TrainedClassifier,
+    fit_classifier,
+    require_bytes,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +60,7 @@ def train_legibility_classifier(
 
     Args:
       key: Key of the parameters, the order of the data and the rejected images.
-      data: Labelled grey images.
+      data: Labelled grey images, stored as bytes.
       steps: Minimum number of training steps, which is rounded up to whole epochs.
       batch_size: Number of images per step.
       progress: Whether to show a progress bar.
@@ -62,10 +69,11 @@ def train_legibility_classifier(
       The trained classifier.
 
     Raises:
-      InputError: The images have no labels or only one class, or there are no steps.
+      InputError: The images have no labels or only one class, or are not bytes, or there are no steps.
     """
     if data.labels is None:
         raise InputError("the images have no labels; legibility is measured by a classifier, which needs them")
+    require_bytes(data)
     require_positive_int(steps=steps, batch_size=batch_size)
     classes = int(data.labels.max()) + 1
     image_key, train_key = jax.random.split(key)
@@ -105,8 +113,9 @@ def rejected_images(generator: np.random.Generator, data: Split, count: int) -> 
       The images, uint8 [count, height, width, channels].
 
     Raises:
-      InputError: The data have no labels or only one class, so there are no blends.
+      InputError: The data have no labels or only one class, so there are no blends, or are not bytes.
     """
+    require_bytes(data)
     if data.labels is None or len(np.unique(data.labels)) < 2:
         raise InputError("the images are of one class or have no labels; blends need images of two classes")
     parts = [len(part) for part in np.array_split(np.arange(count), 4)]

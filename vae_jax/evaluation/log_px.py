@@ -10,12 +10,22 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.data.arrays import as_reals
-from vae_jax.data.transforms import LEVELS, Batch, Examples, Transform, as_split, as_transform, require_transform
+from vae_jax.data.transforms import (
+    LEVELS,
+    Batch,
+    Examples,
+    Mirrored,
+    Raw,
+    Transform,
+    as_split,
+    as_transform,
+    require_transform,
+)
 from vae_jax.distributions import Delta, example_keys
-from vae_jax.distributions.likelihoods.base import require_values
-from vae_jax.errors import InputError, renamed, require_finite, require_key, require_positive_int
+from vae_jax.distributions.likelihoods.base import require_observed
+from vae_jax.errors import InputError, renamed, require_finite_variables, require_key, require_positive_int
 from vae_jax.evaluation.blocks import block_of, in_blocks, on_host
-from vae_jax.evaluation.passes import inputs_of
+from vae_jax.evaluation.passes import inputs_of, observed_batch
 from vae_jax.models import LatentVariableModel, Variables
 from vae_jax.models.base import BaseVAE
 from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
@@ -33,10 +43,8 @@ def _elbo_terms(
     model: LatentVariableModel,
     transform: Transform,
 ) -> ELBOTerms:
-    observation_keys, noise_keys = (
-        example_keys(jax.random.fold_in(key, stream), len(examples), first) for stream in range(2)
-    )
-    return elbo_terms(noise_keys, model, variables, transform(observation_keys, examples, labels))
+    noise_keys, batch = observed_batch(key, first, examples, labels, transform)
+    return elbo_terms(noise_keys, model, variables, batch)
 
 
 @renamed(observe="transform")
@@ -69,7 +77,7 @@ def evaluate(
         finite, or an argument is not valid.
     """
     require_key(key)
-    require_finite(variables)
+    require_finite_variables(variables)
     data = as_split(data)
     transform = as_transform(transform, data)
     model.require_data(data, transform)
@@ -163,14 +171,13 @@ def importance_estimate(
     rows = 4 * block_of(model.event_shape) if rows is None else rows
     require_key(key)
     require_positive_int(samples=samples, block=block, rows=rows)
-    require_finite(variables)
+    require_finite_variables(variables)
     batch = as_batch(model, x, condition)
     if batch.x.shape[1:] != model.event_shape:
         raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")
     if isinstance(model, BaseVAE):
         model.require_condition(batch.label if model.classes is not None else batch.condition, len(batch.x))
-    known = batch.targets if batch.observed is None else batch.targets[batch.observed > 0]
-    require_values(known, model.likelihood.domain)
+    require_observed(batch.targets, model.event_shape, model.likelihood.domain, batch.observed)
     leaves, structure = jax.tree.flatten(batch)
 
     def run(first: int, *block_of_leaves: Any) -> ImportanceEstimate:
@@ -210,12 +217,18 @@ def bits_per_dim(log_px: Any, model: LatentVariableModel, transform: Transform) 
       transform: Transform of the examples.
 
     Raises:
-      InputError: The number is not a log-likelihood of such data (a cross-entropy of grey pixels, a density of levels),
-        or is not a bound on log p(x) (a plain autoencoder), or an argument is not valid.
+      InputError: The number is not a log-likelihood of such data (a cross-entropy of grey pixels, a density of levels
+        or of raw real numbers), or is not a bound on log p(x) (a plain autoencoder), or an argument is not valid.
     """
     require_transform(transform)
     if getattr(model, "posterior", None) is Delta:
         raise InputError("a plain autoencoder has no bound on log p(x), so it has no bits per dimension")
+    stored = transform.transform if isinstance(transform, Mirrored) else transform
+    if isinstance(stored, Raw) and (stored.missing or not stored.whole):
+        raise InputError(
+            "raw real numbers and missing entries have no bits per dimension; give bytes with vj.Dequantize() or "
+            "vj.Scale()"
+        )
     values = transform.support
     if not model.likelihood.is_likelihood_of(values):
         raise InputError(

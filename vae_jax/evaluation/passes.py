@@ -3,14 +3,15 @@
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.data import Split
 from vae_jax.data.arrays import as_reals
-from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
+from vae_jax.data.transforms import Batch, Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import InputError, renamed, require_key
+from vae_jax.errors import InputError, renamed, require_finite_variables, require_key
 from vae_jax.evaluation.blocks import block_of, in_blocks
 from vae_jax.models import VAE, Variables
 from vae_jax.models.protocol import as_condition
@@ -20,6 +21,24 @@ from vae_jax.values import jit
 def inputs_of(data: Split) -> list[np.ndarray]:
     """The examples, and the labels if there are any."""
     return [data.images] if data.labels is None else [data.images, np.asarray(data.labels)]
+
+
+def observed_batch(
+    key: Key[Array, ""], first: int | Array, examples: Array, labels: Array | None, transform: Transform
+) -> tuple[Key[Array, " block"], Batch]:
+    """Keys of the model's noise and the transformed batch of a block of examples, by two streams of the key.
+
+    Args:
+      key: Key of both.
+      first: Position of the first example of the block, on which the streams depend.
+      examples: Stored examples, [block, *event].
+      labels: Class numbers [block], or None.
+      transform: Transform of the examples.
+    """
+    transform_keys, noise_keys = (
+        example_keys(jax.random.fold_in(key, stream), len(examples), first) for stream in range(2)
+    )
+    return noise_keys, transform(transform_keys, examples, labels)
 
 
 @jit
@@ -60,9 +79,11 @@ def encode_all(
       Posterior with parameters [n, latent] on the host.
 
     Raises:
-      InputError: The model does not take the examples or their labels, or an argument is not valid.
+      InputError: The model does not take the examples or their labels, the variables are not finite, or an argument is
+        not valid.
     """
     require_key(key)
+    require_finite_variables(variables)
     data = as_split(data)
     vae.require_inputs(data)
     transform = as_transform(transform, data)
@@ -97,8 +118,10 @@ def decode_all(
       Mean of p(x|z), [n, *event], on the host.
 
     Raises:
-      InputError: There are no latents, or the model does not take the latents or the condition.
+      InputError: There are no latents, the model does not take the latents or the condition, or the variables are not
+        finite.
     """
+    require_finite_variables(variables)
     z, condition = as_reals("z", z, "[n, latent]"), as_condition(vae, condition)
     if z.shape[1] != vae.latent_dim:
         raise InputError(f"z has shape {z.shape}; expected [n, {vae.latent_dim}]: the model's latents")

@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from vae_jax.data.transforms import Examples, Transform, as_split, as_transform
-from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import InputError, named, renamed, require_finite
+from vae_jax.distributions import Posterior
+from vae_jax.errors import InputError, named, renamed, require_finite_variables, require_key
 from vae_jax.evaluation.blocks import in_blocks, on_host
-from vae_jax.evaluation.passes import inputs_of
+from vae_jax.evaluation.passes import inputs_of, observed_batch
 from vae_jax.models import LatentVariableModel, Variables
 from vae_jax.values import jit
 
@@ -29,10 +28,8 @@ def _kl_by_unit(
     model: LatentVariableModel,
     transform: Transform,
 ) -> dict[str, Array]:
-    observation_keys, noise_keys = (
-        example_keys(jax.random.fold_in(key, stream), len(examples), first) for stream in range(2)
-    )
-    terms = model.terms(noise_keys, variables, transform(observation_keys, examples, labels))
+    noise_keys, batch = observed_batch(key, first, examples, labels, transform)
+    terms = model.terms(noise_keys, variables, batch)
     return {layer: kl[0] for layer, kl in terms.kl.items()}
 
 
@@ -62,7 +59,8 @@ def kl_by_unit(
     Raises:
       InputError: The model does not take the examples, the variables are not finite, or an argument is not valid.
     """
-    require_finite(variables)
+    require_key(key)
+    require_finite_variables(variables)
     data = as_split(data)
     transform = as_transform(transform, data)
     model.require_data(data, transform)

@@ -164,10 +164,7 @@ class BaseVAE:
           InputError: The examples do not have the shape of the model, are bytes or not numbers, or are not finite, the
             model does not accept the condition, or the variables are those of another model.
         """
-        if getattr(x, "dtype", None) == np.uint8:
-            raise InputError(
-                "x is uint8; expected real numbers: apply a transform by vj.encode_all, or divide by 255 as vj.Scale"
-            )
+        require_transformed(x)
         x = jnp.asarray(as_reals("x", x))
         with jax.ensure_compile_time_eval():
             if not is_traced(x) and not jnp.isfinite(x).all():
@@ -210,6 +207,7 @@ class BaseVAE:
         self, variables: Variables, batch: Batch, condition: dict[str, Any], train: bool, key: Array | None
     ) -> tuple[Posterior, Any, Variables]:
         """q(z|x), the features that the encoder returns besides its parameters, and changed collections."""
+        require_transformed(batch.x)
         if batch.x.shape[1:] != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
             raise InputError(f"x has shape {batch.x.shape}; expected [batch, {expected}]")
@@ -322,6 +320,15 @@ def as_event_shape(shape: Any) -> tuple[int, ...]:
         raise InputError(f"event_shape is {shape!r}; expected a tuple of sizes, such as (28, 28, 1)")
     require_positive_int(**{f"event_shape[{axis}]": size for axis, size in enumerate(shape)})
     return tuple(int(size) for size in shape)
+
+
+def require_transformed(x: Any) -> None:
+    """Raise `InputError` if examples are bytes, to which no transform was applied; traced ones have a dtype too."""
+    if getattr(x, "dtype", None) == np.uint8:
+        raise InputError(
+            "x is uint8; expected real numbers: apply a transform by vj.encode_all or vj.transform_all, or divide by "
+            "255 as vj.Scale"
+        )
 
 
 def require_shape(name: str, outputs: Any, expected: tuple[int, ...]) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch
 from vae_jax.distributions import Delta, DiagonalGaussian, example_keys, kl_divergence, log_ratio
 from vae_jax.distributions.base import normal_like
@@ -128,7 +129,7 @@ class LadderVAE(BaseVAE):
         count: int,
         condition: PyTree = None,
         temperature: float | Float[Array, ""] = 1.0,
-        given: Mapping[str, Array] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Draws:
         """Samples of the latents from their priors, and p(x|z) of each (see `LatentVariableModel.sample`).
 
@@ -155,7 +156,10 @@ class LadderVAE(BaseVAE):
 
         def add(drawn: Callable[[Array], Array], size: int) -> Array:
             name = f"z{len(z) + 1}"
-            z[name] = (given or {}).get(name, drawn(jax.random.fold_in(key, len(z))))
+            if given and name in given:
+                z[name] = jnp.asarray(as_reals(name, given[name]))
+            else:
+                z[name] = drawn(jax.random.fold_in(key, len(z)))
             if z[name].shape != (count, size):
                 raise InputError(f"{name} has shape {z[name].shape}; expected ({count}, {size})")
             return z[name]

@@ -11,13 +11,11 @@ from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 from vae_jax.data import Split
 from vae_jax.data.arrays import as_array
 from vae_jax.data.transforms import Batch, Transform
+from vae_jax.distributions.base import Variables
 from vae_jax.distributions.likelihoods import Distribution, Likelihood
 from vae_jax.errors import InputError
 from vae_jax.networks import identity
 from vae_jax.values import shape_repr
-
-Variables = dict[str, Any]
-"""Variables of a model by collection; the optimizer trains the collection "params"."""
 
 ONE_DRAW = np.arange(1, dtype=np.int32)  # of NumPy, so that importing the library initialises no backend of JAX
 
@@ -121,7 +119,7 @@ class LatentVariableModel(Protocol):
         count: int,
         condition: Any = None,
         temperature: float | Float[Array, ""] = 1.0,
-        given: Mapping[str, Array] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Draws:
         """Sample latents from the model.
 

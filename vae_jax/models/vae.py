@@ -165,7 +165,7 @@ class VAE(BaseVAE):
         count: int,
         condition: PyTree = None,
         temperature: float | Float[Array, ""] = 1.0,
-        given: Mapping[str, Array] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Draws:
         """Samples of z from p(z) and p(x|z) of each (see `LatentVariableModel.sample`).
 
@@ -188,9 +188,12 @@ class VAE(BaseVAE):
         require_not_negative(temperature=temperature)
         if given and given.keys() != {LAYER}:
             raise InputError(f"layers {', '.join(given)} are given; this model has one, {LAYER!r}")
-        if given and given[LAYER].shape != (count, self.latent_dim):
-            raise InputError(f"z has shape {given[LAYER].shape}; expected ({count}, {self.latent_dim})")
-        z = given[LAYER] if given else self.prior_distribution(variables).sample(key, count, temperature)
+        if given:
+            z = jnp.asarray(as_reals(LAYER, given[LAYER]))
+        else:
+            z = self.prior_distribution(variables).sample(key, count, temperature)
+        if z.shape != (count, self.latent_dim):
+            raise InputError(f"z has shape {z.shape}; expected ({count}, {self.latent_dim})")
         return Draws({LAYER: z}, self.decode(variables, z, condition))
 
     def reconstruct(self, variables: Variables, x: Any, condition: PyTree = None) -> Distribution:

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch
-from vae_jax.errors import InputError, renamed, require_finite, require_positive_int
+from vae_jax.errors import InputError, renamed, require_finite_variables, require_positive_int
+from vae_jax.models.base import require_transformed
 from vae_jax.models.protocol import LatentVariableModel, Terms, Variables, as_condition
 from vae_jax.values import shape_repr
 
@@ -54,7 +55,7 @@ def elbo_terms(
       InputError: The examples do not have the shape of the model or have values that the likelihood does not accept, or
         the variables are not finite.
     """
-    require_finite(variables)
+    require_finite_variables(variables)
     terms = model.terms(key, variables, as_batch(model, x, condition))
     return ELBOTerms(terms.log_px_z[0], sum_over_units(terms.kl)[0])
 
@@ -88,7 +89,7 @@ def log_weights(
       InputError: There are no samples, the model is a plain autoencoder, which has no density, or as in `elbo_terms`.
     """
     require_positive_int(samples=samples)
-    require_finite(variables)
+    require_finite_variables(variables)
     return log_weights_of(model.terms(key, variables, as_batch(model, x, condition), jnp.arange(samples)))
 
 
@@ -109,9 +110,14 @@ def sum_over_units(by_layer: dict[str, Float[Array, "*axes units"]]) -> Float[Ar
 
 
 def as_batch(model: Any, x: Any, condition: PyTree) -> Batch:
-    """Batch of the examples, with the condition as label if the model has classes; a `Batch` is returned unchanged."""
+    """Batch of the examples, with the condition as label if the model has classes; a `Batch` is returned unchanged.
+
+    Raises:
+      InputError: The examples are bytes or are not numbers, or the labels are not whole numbers.
+    """
     if isinstance(x, Batch):
         return x
+    require_transformed(x)
     x = as_reals("x", x)
     if condition is None:
         return Batch(x)

@@ -5,7 +5,7 @@ summed over the event, such as the pixels and channels of an image, in nats; no 
 `InputError` if `x` has events of another shape, or values outside the support; traced values are not checked.
 """
 
-from vae_jax.distributions.likelihoods.base import Distribution, ImageDistribution, Likelihood
+from vae_jax.distributions.likelihoods.base import Distribution, Likelihood
 from vae_jax.distributions.likelihoods.bernoulli import (
     Bernoulli,
     BernoulliImage,
@@ -51,7 +51,6 @@ __all__ = [
     "Gaussian",
     "GaussianImage",
     "HeteroscedasticGaussian",
-    "ImageDistribution",
     "Independent",
     "IndependentCategorical",
     "IndependentMixtureOfLogistics",

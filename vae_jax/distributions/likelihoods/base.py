@@ -7,15 +7,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from vae_jax.data.transforms import Batch, Support
-from vae_jax.distributions.base import example_keys, soft_clip
+from vae_jax.distributions.base import Variables, example_keys, soft_clip
 from vae_jax.errors import InputError, is_traced
 
-_LOG_SCALE_BOUND = 10.0  # scales from 4.5e-5 to 2.2e4
-
-Variables = dict[str, Any]
+_LOG_SCALE_BOUND = 10.0  # of a soft clip, so that scales are from 1.7e-5 to 6.0e4
 
 
 @runtime_checkable
@@ -36,9 +34,6 @@ class Distribution(Protocol):
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """One sample per example, [*batch, *event]; `key` is one key, or one per example."""
-
-
-ImageDistribution = Distribution
 
 
 class Likelihood:
@@ -158,7 +153,9 @@ def sum_over_event(
     return density.sum(axis=-1).reshape(leading)
 
 
-def require_observed(x: Array, event: tuple[int, ...], support: Support, observed: Array | None) -> Array:
+def require_observed(
+    x: Float[Any, "..."], event: tuple[int, ...], support: Support, observed: Shaped[Any, "..."] | None
+) -> Float[Any, "..."]:
     """`x` after validation; unobserved entries are replaced by a value of the support, where the density is finite.
 
     Raises:
@@ -173,7 +170,7 @@ def require_observed(x: Array, event: tuple[int, ...], support: Support, observe
     return x
 
 
-def require_event(x: Array, event: tuple[int, ...], name: str = "x") -> None:
+def require_event(x: Any, event: tuple[int, ...], name: str = "x") -> None:
     """Raise `InputError` if the trailing axes of `x` do not have the shape of an event."""
     found = x.shape[max(0, x.ndim - len(event)) :]
     if found != event:
@@ -224,8 +221,24 @@ def scale_variables(scale: Any, shape: tuple[int, ...] = (), name: str = "log_sc
 
 
 def learned_scale(variables: Variables, name: str = "log_scale") -> Float[Array, "..."]:
-    """The positive scale of variables made by `scale_variables`."""
-    return positive(variables["params"][name])
+    """The positive scale of variables made by `scale_variables`.
+
+    Raises:
+      InputError: The variables have no such scale.
+    """
+    return positive(own_variable(variables, "params", name))
+
+
+def own_variable(variables: Variables, collection: str, name: str) -> Float[Array, "..."]:
+    """A variable of a likelihood.
+
+    Raises:
+      InputError: There is none of this name, as the variables are those of another model.
+    """
+    own: Array | None = variables.get(collection, {}).get(name)
+    if own is None:
+        raise InputError(f"the variables have no {name}; expected those of this model: model.init")
+    return own
 
 
 def positive(logarithm: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

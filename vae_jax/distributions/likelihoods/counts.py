@@ -23,7 +23,7 @@ from vae_jax.errors import require_positive
 from vae_jax.values import parameter, shape_repr, value
 
 COUNTS = Support(0.0, math.inf, whole=True)
-_LOG_RATE_BOUND = 15.0  # rates up to 8.9e6, because float32 represents all integers only up to 1.7e7
+_LOG_RATE_BOUND = 15.0  # of a soft clip: rates up to 8.9e6, as float32 represents all integers only up to 1.7e7
 _GREATEST_RATE = 2.0**30  # greatest rate of a sample, which is int32
 _INVERSE_DISPERSION = "log_inverse_dispersion"
 
@@ -41,7 +41,7 @@ class Poisson(Likelihood):
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentPoisson":
-        """p(x|z) with the outputs as logarithms of the rates, soft-clipped to -15 and 15."""
+        """p(x|z) with the outputs as logarithms of the rates, soft-clipped beyond -15 and 15 (at most -16 and 16)."""
         return IndependentPoisson(_log_rate(outputs), event_ndim)
 
 
@@ -109,8 +109,9 @@ class NegativeBinomial(Likelihood):
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentNegativeBinomial":
-        """p(x|z) with the outputs as logarithms of the means, soft-clipped to -15 and 15."""
-        inverse_dispersion = learned_scale(variables or self.init(), _INVERSE_DISPERSION)
+        """p(x|z) with the outputs as logarithms of the means, soft-clipped beyond -15 and 15 (at most -16 and 16)."""
+        own = self.init() if variables is None else variables
+        inverse_dispersion = learned_scale(own, _INVERSE_DISPERSION)
         return IndependentNegativeBinomial(_log_rate(outputs), inverse_dispersion, event_ndim)
 
 
@@ -138,8 +139,9 @@ class IndependentNegativeBinomial:
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
         """Sum of log(Gamma(x + r) / (Gamma(r) x!)) + r log(r / (r + m)) + x log(m / (r + m)), in nats.
 
-        For x > 0 the probability is r / (r + x) times the binomial probability of r successes in r + x trials with
-        success probability r / (r + m), which is computed by the method of Loader (2000).
+        For x > 0 the probability is r / (r + x) times the binomial probability of r successes in r + x trials. Each
+        trial succeeds with probability r / (r + m). The binomial probability is computed by the method of Loader
+        (2000).
         """
 
         def log_density(log_mean: Array, r: Array, x: Array) -> Array:

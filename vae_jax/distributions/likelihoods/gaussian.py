@@ -15,6 +15,7 @@ from vae_jax.distributions.likelihoods.base import (
     Variables,
     in_words,
     learned_scale,
+    own_variable,
     positive,
     scale_variables,
     sum_over_event,
@@ -121,7 +122,8 @@ class LearnedGaussian(Likelihood):
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
         """p(x|z) with the outputs as means."""
-        return GaussianImage(outputs, learned_scale(variables or self.init()) ** 2, event_ndim)
+        own = self.init() if variables is None else variables
+        return GaussianImage(outputs, learned_scale(own) ** 2, event_ndim)
 
 
 @value
@@ -182,7 +184,7 @@ class OptimalGaussian(Likelihood):
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
         """p(x|z) with the outputs as means and the running variance, which is 1 before training."""
-        running = (variables or self.init())["batch_stats"]
+        running = _running(self.init() if variables is None else variables)
         seen = running["weight"] > 0
         variance = jnp.where(seen, running["variance"] / jnp.where(seen, running["weight"], 1), 1.0)
         return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE), event_ndim)
@@ -202,8 +204,13 @@ class OptimalGaussian(Likelihood):
         if self.axis_name is not None:
             total, count = jax.lax.psum((total, count), self.axis_name)
         variance = jax.lax.stop_gradient(total / count)
-        running = variables["batch_stats"]
+        running = _running(variables)
         kept = {name: self.momentum * value for name, value in running.items()}
         fresh = {"variance": (1 - self.momentum) * variance, "weight": 1 - self.momentum}
         updates = {"batch_stats": {name: (kept[name] + fresh[name]).astype(running[name].dtype) for name in kept}}
         return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE), event_ndim), updates
+
+
+def _running(variables: Variables) -> dict[str, Array]:
+    """The decaying sum of the variances of an `OptimalGaussian`, and its total weight."""
+    return {name: own_variable(variables, "batch_stats", name) for name in ("variance", "weight")}

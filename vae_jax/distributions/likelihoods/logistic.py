@@ -52,7 +52,8 @@ class DiscretisedLogistic(Likelihood):
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "DiscretisedLogisticImage":
         """p(x|z) with the outputs as means of the logistic variables before rounding."""
-        return DiscretisedLogisticImage(outputs, learned_scale(variables or self.init()), event_ndim)
+        own = self.init() if variables is None else variables
+        return DiscretisedLogisticImage(outputs, learned_scale(own), event_ndim)
 
 
 @shape_repr

@@ -21,7 +21,7 @@ from vae_jax.errors import InputError, is_traced, require_positive_int
 from vae_jax.values import shape_repr, value
 
 BYTES = Support(0.0, 1.0, LEVELS)
-_LOG_SCALE_BOUND = 7.0  # smallest scale of Salimans et al. (2017), with .97 of the mass of a component on one level
+_LOG_SCALE_BOUND = 7.0  # of a soft clip; the bound of Salimans et al. (2017), with .97 of the mass on one level
 
 
 @value

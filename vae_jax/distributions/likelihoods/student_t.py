@@ -56,7 +56,8 @@ class StudentT(Likelihood):
     ) -> "IndependentStudentT":
         """p(x|z) with the outputs as locations."""
         degrees = jnp.asarray(self.degrees, outputs.dtype)
-        return IndependentStudentT(outputs, learned_scale(variables or self.init()), degrees, event_ndim)
+        own = self.init() if variables is None else variables
+        return IndependentStudentT(outputs, learned_scale(own), degrees, event_ndim)
 
 
 @shape_repr
