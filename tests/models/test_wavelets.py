@@ -142,6 +142,8 @@ def test_a_saved_model_is_loaded(tmp_path):
         ({"event_shape": (32, 32)}, r"event_shape is \(32, 32\)"),
         ({"deviation": 0.0}, "deviation is 0"),
         ({"likelihood": vj.HeteroscedasticGaussian()}, "linear paths go to locations of pixels"),
+        ({"likelihood": vj.Bernoulli()}, r"the outputs of Bernoulli\(\) are no locations"),
+        ({"likelihood": vj.NegativeBinomial()}, "the outputs of NegativeBinomial.* are no locations"),
         ({"prior": "normal"}, "prior is 'normal'"),
     ],
 )
