@@ -303,8 +303,8 @@ def resnet_vae(
       The model, without variables; `init` creates them.
 
     Raises:
-      InputError: A size is not a positive integer, height or width is not a multiple of 2**(len(blocks) - 1), the
-        normalisation is not one of the two, or `linear` is set with a likelihood without locations
+      InputError: A size is not a positive integer, height or width is not a multiple of 2**(len(blocks) - 1), or the
+        normalisation is not one of the two. `linear` is set with a likelihood without locations
         (`Likelihood.has_locations`).
     """
     event_shape = as_event_shape(event_shape)
