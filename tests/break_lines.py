@@ -75,8 +75,9 @@ LINES = [
             ("_SIGNS / 4, blocks", "_SIGNS / 2, blocks", "test_wavelets inverse"),
             ("np.cos(np.pi * k * (2 * n + 1)", "np.cos(np.pi * n * (2 * k + 1)", "test_wavelets colour_basis"),
             ("return gain(level) * deviation / 2**level", "return gain(level) * deviation", "test_wavelets noise"),
-            ("(inputs - 0.5) @ colour_basis", "inputs @ colour_basis", "test_wavelets noise"),
-            ("means @ colour_basis(colours).T + 0.5", "means @ colour_basis(colours) + 0.5", "test_wavelets noise"),
+            ("matmul(inputs - 0.5, colour_basis", "matmul(inputs, colour_basis", "test_wavelets noise"),
+            ("matmul(means, colour_basis(colours).T,", "matmul(means, colour_basis(colours),", "test_wavelets noise"),
+            ("lax.Precision.HIGHEST", "lax.Precision.DEFAULT", "test_wavelets precision"),
             ('name="start")(joined(z, condition))', 'name="start")(joined(z, None))', "test_wavelets condition"),
             (
                 "self.likelihood.with_locations(outputs, locations, self.deviation)",
@@ -110,6 +111,7 @@ LINES = [
         ],
         "vae_jax/networks/features.py": [
             ("x, activations = (x - mean) / deviation, {}", "x, activations = x, {}", "test_perceptual independent"),
+            ("if not 1 <= compared <= len(activations):", "if False:", "test_adversarial compares"),
         ],
         "vae_jax/training/principal_components.py": [
             ("np.log(noise / kept)", "np.log(noise * kept)", "test_pca_start likelihood"),
@@ -669,7 +671,7 @@ LINES = [
             ("np.linspace(0, steps - 1,", "np.linspace(0, 0,", "test_objectives schedule"),
             ("~(values >= 0)", "values < -9", "test_objectives schedule"),
             ("{layer: kl.mean(axis=0) for", "{layer: kl[0] for", "test_objectives more_samples"),
-            ("beta * paid - log_px_z", "paid - log_px_z", "test_objectives elbo_is_its_terms"),
+            ("beta * penalty - log_px_z", "penalty - log_px_z", "test_objectives elbo_is_its_terms"),
             ("(total, weight), self.axis_name)", "(total, weight), ())", "test_objectives free_bits"),
             ("total <= self.free_bits * weight", "total <= self.free_bits", "test_objectives free_bits"),
             ("mask @ kl, mask.sum()", "kl.sum(axis=0), mask.sum()", "test_objectives free_bits"),
@@ -753,6 +755,10 @@ LINES = [
                 "test_seeds before_training",
             ),
         ],
+        "vae_jax/training/schedules.py": [
+            ("warmup_steps=warm_up_steps", "warmup_steps=0", "test_train warm_up"),
+            ("min(round(warm_up * steps), steps - 1)", "round(warm_up * steps)", "test_train warm_up"),
+        ],
         "vae_jax/training/step.py": [
             ("cpu=by_cond, default=by_select", "cpu=by_cond, default=by_cond", "test_accelerators exported and step"),
             ("@functools.partial(jax.jit, inline=True)", "@functools.partial(lambda take: take)", "test_train traces"),
@@ -772,7 +778,9 @@ LINES = [
                 "jax.random.fold_in(run_key, stream + number)",
                 "test_train python_loop",
             ),
-            ("warmup_steps=round(warm_up * steps)", "warmup_steps=0", "test_train warm_up"),
+            ("        batch = _with_finite_padding(batch)\n", "", "test_train masked"),
+            ('{"loss": losses[MODEL], **parts', '{"loss": total, **parts', "test_parts gradient"),
+            ("not 0 <= int(number) < count", "not -count <= int(number) < count", "test_bad_training sentence"),
             ("self.model.require_data(data, transform)", "pass", "test_train does_not_take"),
             ("require_schedules(self.objective, steps)", "pass", "test_objectives schedule_of_a_run"),
         ],

@@ -34,7 +34,7 @@ CALLS = {
     "encode": lambda key, v, x, z: VAE.encode(v, x),
     "decode": lambda key, v, x, z: VAE.decode(v, z).log_prob(x),
     "decode of labels": lambda key, v, x, z: CONDITIONAL.decode(v, z, LABEL).mean,
-    "forward": lambda key, v, x, z: VAE.forward(key, v, vj.Batch(x), samples=2).px_z.log_prob(x),
+    "terms": lambda key, v, x, z: VAE.terms(key, v, vj.Batch(x), jnp.arange(2), train=True).px_z.log_prob(x),
     "ELBO": lambda key, v, x, z: vj.ELBO(free_bits=0.1)(key, VAE, v, vj.Batch(x), jnp.int32(0)).per_example,
     "IWAE": lambda key, v, x, z: vj.IWAE(3, True)(key, VAE, v, vj.Batch(x), jnp.int32(0)).per_example,
     "Reconstruction": lambda key, v, x, z: vj.Reconstruction()(key, VAE, v, vj.Batch(x), jnp.int32(0)).per_example,

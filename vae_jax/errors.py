@@ -135,9 +135,8 @@ def _all_within(value: Any, holds: Callable[[Any], Any]) -> bool:
         return True
     if not isinstance(value, Real | np.ndarray | jax.Array | np.generic) or isinstance(value, bool):
         return False
-    return bool(
-        np.all(holds(np.asarray(value)))
-    )  # NumPy, because importing the library must not start a backend of JAX
+    # NumPy, because importing the library must not start a backend of JAX.
+    return bool(np.all(holds(np.asarray(value))))
 
 
 def is_traced(tree: Any) -> bool:

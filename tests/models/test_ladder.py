@@ -370,7 +370,10 @@ def with_parts(**parts):
             lambda: jax.jit(vj.IWAE(4, doubly_reparameterised=True))(key(), TINY, VARIABLES, BATCH, jnp.int32(0)),
             "for one latent layer, but the model has 2",
         ),
-        (lambda: TINY.terms(key(), VARIABLES, BATCH, through=jnp.tanh), "takes one layer of latents"),
+        (
+            lambda: TINY.terms(key(), VARIABLES, BATCH, through=jnp.tanh),
+            r"a LadderVAE has no doubly reparameterised gradient; use vj\.IWAE\(k\), or a vj\.VAE",
+        ),
         (
             lambda: vj.log_likelihood(key(), TINY, drawn(THREE.init, key()), X, 2),
             "the variables are not those of this model's DenseBottomUp",

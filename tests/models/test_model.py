@@ -33,14 +33,14 @@ def test_shapes_of_everything():
     variables = drawn(vae.init, jax.random.key(0))
     widths = [layer["kernel"].shape for part in ("encoder", "decoder") for layer in variables["params"][part].values()]
     assert widths == [(36, 8), (8, 4), (4, 6), (3, 4), (4, 8), (8, 36)]
-    forward = jax.jit(lambda x: vae.forward(jax.random.key(1), variables, vj.Batch(x), samples=4))(
+    terms = jax.jit(lambda x: vae.terms(jax.random.key(1), variables, vj.Batch(x), jnp.arange(4)))(
         uniform(0, (5, 6, 6, 1))
     )
-    assert forward.z.shape == (4, 5, 3)
-    assert forward.px_z.mean.shape == (4, 5, 6, 6, 1)
+    assert terms.z["z"].shape == (4, 5, 3)
+    assert terms.px_z.mean.shape == (4, 5, 6, 6, 1)
     decoded = jax.eval_shape(lambda z: vae.decode(variables, z).mean, jnp.zeros((2, 3)))
     assert decoded.shape == (2, 6, 6, 1)
-    assert len(np.unique(forward.z)) == forward.z.size, "samples of an example share noise"
+    assert len(np.unique(terms.z["z"])) == terms.z["z"].size, "samples of an example share noise"
 
 
 def test_a_plain_autoencoder_reconstructs_without_noise():
@@ -71,9 +71,9 @@ def test_batch_statistics_change_in_training_alone():
     vae = vj.VAE(Normalised((2, 2)), Normalised((6, 6, 1)), (6, 6, 1), 2)
     variables = drawn(vae.init, jax.random.key(0))
     batch = vj.Batch(uniform(1, (16, 6, 6, 1)))
-    forward = jax.jit(lambda train: vae.forward(jax.random.key(2), variables, batch, train=train), static_argnums=0)
-    assert forward(False).updates == {}
-    updates = forward(True).updates
+    terms = jax.jit(lambda train: vae.terms(jax.random.key(2), variables, batch, train=train), static_argnums=0)
+    assert terms(False).updates == {}
+    updates = terms(True).updates
     assert jax.tree.structure(updates) == jax.tree.structure({"batch_stats": variables["batch_stats"]})
     before = variables["batch_stats"]["encoder"]["BatchNorm_0"]["mean"]
     assert not np.allclose(before, updates["batch_stats"]["encoder"]["BatchNorm_0"]["mean"])
@@ -130,9 +130,9 @@ def test_labels_enter_both_networks():
     posterior = jax.jit(lambda x: CONDITIONAL.encode(variables, x, labels).mean)(x)
     assert not np.allclose(*posterior), "the encoder does not see the label"
     assert not np.allclose(*decode(z)), "the decoder does not see the label"
-    forward = jax.jit(lambda batch: CONDITIONAL.forward(jax.random.key(1), variables, batch, samples=3, train=False))
-    found = forward(vj.Batch(x, label=labels))
-    for z, mean in zip(np.asarray(found.z), np.asarray(found.px_z.mean), strict=True):
+    terms = jax.jit(lambda batch: CONDITIONAL.terms(jax.random.key(1), variables, batch, jnp.arange(3)))
+    found = terms(vj.Batch(x, label=labels))
+    for z, mean in zip(np.asarray(found.z["z"]), np.asarray(found.px_z.mean), strict=True):
         np.testing.assert_allclose(mean, decode(z), rtol=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_batch_norm_vae_normalises_by_the_batch_in_training_and_by_running_stati
     x = jnp.asarray(5 + np.asarray(normal(1, (64, 6, 6, 1))))
     layer = variables["params"]["encoder"]["Dense_0"]
     h = np.asarray(x).reshape(64, -1) @ layer["kernel"]
-    updates = jax.jit(lambda x: vae.forward(jax.random.key(2), variables, vj.Batch(x), train=True).updates)(x)
+    updates = jax.jit(lambda x: vae.terms(jax.random.key(2), variables, vj.Batch(x), train=True).updates)(x)
     statistics = updates["batch_stats"]["encoder"]["BatchNorm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.7 * h.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(statistics["var"], 0.3 + 0.7 * h.var(axis=0), rtol=1e-3)
@@ -296,15 +296,20 @@ def test_a_network_that_cannot_leave_padding_out_is_refused():
     batch = vj.Batch(jnp.zeros((4, 6, 6, 1)), mask=jnp.array([1.0, 1, 1, 0]))
     own = vj.VAE(Normalised((2, 2)), Normalised((6, 6, 1)), (6, 6, 1), 2)
     with pytest.raises(vj.InputError, match="mask, but Normalised, which has batch statistics, takes none"):
-        own.forward(jax.random.key(2), drawn(own.init, jax.random.key(0)), batch)
+        own.terms(jax.random.key(2), drawn(own.init, jax.random.key(0)), batch, train=True)
     mapped = vj.batch_norm_vae((6, 6, 1), latent_dim=2, hidden=(4,), axis_name="devices")
     with pytest.raises(vj.InputError, match="batch norm under pmap"):
-        mapped.forward(jax.random.key(2), drawn(mapped.init, jax.random.key(0)), batch)
+        mapped.terms(jax.random.key(2), drawn(mapped.init, jax.random.key(0)), batch, train=True)
 
 
-def test_the_former_name_of_the_likelihood_of_a_pass_warns():
+def test_the_former_method_of_a_pass_and_its_names_warn():
     vae = vj.mlp_vae((6, 6, 1), hidden=(4,))
-    forward = vae.forward(jax.random.key(1), drawn(vae.init, jax.random.key(0)), vj.Batch(jnp.zeros((1, 6, 6, 1))))
+    arguments = jax.random.key(1), drawn(vae.init, jax.random.key(0)), vj.Batch(jnp.zeros((1, 6, 6, 1)))
+    with pytest.warns(DeprecationWarning, match=r"use VAE\.terms"):
+        forward = vae.forward(*arguments, samples=2)
+    terms = vae.terms(*arguments, jnp.arange(2), train=True)
+    np.testing.assert_array_equal(forward.z, terms.z["z"])
+    np.testing.assert_array_equal(forward.px_z.mean, terms.px_z.mean)
     with pytest.warns(DeprecationWarning, match="px_z"):
         assert forward.p_x is forward.px_z
 

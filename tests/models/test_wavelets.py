@@ -46,6 +46,13 @@ def test_the_transform_has_the_sums_and_the_inverse_that_it_should():
     np.testing.assert_allclose(back, x, rtol=1e-5, atol=1e-6)
 
 
+def test_products_of_the_transform_have_full_precision():
+    """The default precision of accelerators does not resolve the levels of bytes."""
+    jaxpr = jax.make_jaxpr(lambda x: MODEL.terms(key(), VARIABLES, vj.Batch(x)).log_px_z)(X)
+    precise = str(jaxpr).count("precision=(Precision.HIGHEST, Precision.HIGHEST)")
+    assert precise == 6, "one of colours and two of scales, in the encoder and in the decoder"
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_the_colour_basis_is_orthonormal_and_starts_with_grey(channels):
     basis = colour_basis(channels)
@@ -142,6 +149,8 @@ def test_a_saved_model_is_loaded(tmp_path):
         ({"event_shape": (32, 32)}, r"event_shape is \(32, 32\)"),
         ({"deviation": 0.0}, "deviation is 0"),
         ({"likelihood": vj.HeteroscedasticGaussian()}, "linear paths go to locations of pixels"),
+        ({"likelihood": vj.Bernoulli()}, r"the outputs of Bernoulli\(\) are no locations"),
+        ({"likelihood": vj.NegativeBinomial()}, "the outputs of NegativeBinomial.* are no locations"),
         ({"prior": "normal"}, "prior is 'normal'"),
     ],
 )

@@ -396,7 +396,12 @@ def test_a_scale_per_channel():
         ),
         (
             lambda: vj.resnet_vae(linear=True, likelihood=vj.HeteroscedasticGaussian()),
-            r"linear paths go to locations of pixels, but Heteroscedast.* takes outputs of shape \(32, 32, 3, 2\)",
+            "linear paths go to locations of pixels, but the outputs of Heteroscedasti.* are no locations",
+        ),
+        *(
+            (partial(make, (16, 16, 1), linear=True, likelihood=of), f"but the outputs of {type(of).__name__}.* are no")
+            for make in (vj.conv_vae, vj.resnet_vae)
+            for of in (vj.Bernoulli(), vj.ContinuousBernoulli(), vj.Poisson(), vj.NegativeBinomial(), vj.Categorical())
         ),
         (
             lambda: vj.LearnedGaussian(per_element=True, per_channel=True),
@@ -469,9 +474,11 @@ def test_a_linear_path_moves_the_locations_of_the_likelihood(make, likelihood):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_outputs_that_are_no_locations_are_refused():
-    with pytest.raises(InputError, match=r"HeteroscedasticGaussian.* takes outputs of another shape than x"):
-        vj.HeteroscedasticGaussian().with_locations(jnp.ones((1, 4, 4, 3, 2)), jnp.ones((1, 4, 4, 3)))
+@pytest.mark.parametrize("likelihood", [vj.HeteroscedasticGaussian(), vj.Bernoulli(), vj.Poisson()], ids=repr)
+def test_outputs_that_are_no_locations_are_refused(likelihood):
+    outputs = jnp.ones((1, *likelihood.output_shape((4, 4, 3))))
+    with pytest.raises(InputError, match=f"the outputs of {type(likelihood).__name__}.* are no locations"):
+        likelihood.with_locations(outputs, jnp.ones((1, 4, 4, 3)))
 
 
 def test_the_bias_of_a_convolution_is_added():

@@ -202,7 +202,9 @@ def test_bad_arguments(settings, message):
         vj.Adversarial(**settings)
 
 
-def test_a_missing_or_normalised_discriminator_is_refused():
+def test_missing_parts_and_a_normalised_discriminator_are_refused():
+    with pytest.raises(vj.InputError, match="the batch has missing entries, which"):
+        loss_of(OBJECTIVE, replace(BATCH, observed=jnp.ones_like(BATCH.x)))
     with pytest.raises(vj.InputError, match="the state has no discriminator"):
         loss_of(OBJECTIVE, variables=drawn(VAE.init, jax.random.key(0)))
     with pytest.raises(vj.InputError, match="has the collection batch_stats; expected params only"):
@@ -211,16 +213,22 @@ def test_a_missing_or_normalised_discriminator_is_refused():
         loss_of(vj.Adversarial(DISCRIMINATOR, objective=vj.IWAE(2)))
 
 
+@pytest.mark.parametrize("compared", [-1, 0, 3])
+def test_a_discriminator_compares_activations_that_it_has(compared):
+    with pytest.raises(vj.InputError, match=f"compared is {compared}; expected the number of a convolution, 1 to 2"):
+        vj.Adversarial(vj.Discriminator((4, 8), compared)).init(jax.random.key(0), VAE)
+
+
 @pytest.mark.parametrize(
     ("accuracies", "outcome"),
     [
-        ([0.6, 0.9, 0.99, 1.0], "has won for good.*100%.*lower or decaying learning rate"),
-        ([0.9, 0.6, 0.52, 0.5], "has lost for good.*50%.*higher learning rate"),
+        ([0.6, 0.9, 0.99, 1.0], "is saturated in the second half of the run.*accuracy is 100%.*lower or decaying"),
+        ([0.9, 0.6, 0.52, 0.5], "is at chance level in the second half.*accuracy is 50% in.*higher learning rate"),
         ([0.5, 0.99, 0.99, 0.9], None),
-        ([[0.7, 0.7], [0.7, 0.99]], "has won for good"),
+        ([[0.7, 0.7], [0.7, 0.99]], "is saturated"),
     ],
 )
-def test_a_discriminator_that_wins_or_loses_gives_a_warning(accuracies, outcome):
+def test_a_one_sided_discriminator_gives_a_warning(accuracies, outcome):
     history = [{"discriminator_accuracy": accuracy} for accuracy in accuracies]
     if outcome is None:
         with warnings.catch_warnings():

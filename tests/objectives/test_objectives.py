@@ -55,7 +55,7 @@ def test_reconstruction_leaves_the_kl_out():
 def test_the_target_is_what_is_explained(objective):
     clean = 1 - X
     with_target = loss(objective, vj.Batch(X, target=clean))
-    density = jax.jit(lambda x: VAE.forward(jax.random.key(2), VARIABLES, vj.Batch(X)).px_z.log_prob(x)[0])
+    density = jax.jit(lambda x: VAE.terms(jax.random.key(2), VARIABLES, vj.Batch(X)).px_z.log_prob(x)[0])
     np.testing.assert_allclose(with_target.terms["log_px_z"], density(clean), rtol=1e-6)
 
 
@@ -84,8 +84,8 @@ def test_a_beta_that_is_no_weight_is_refused(beta):
 def test_more_samples_of_the_elbo_are_the_mean_of_single_ones():
     @jax.jit
     def kl_and_density(x):
-        forward = VAE.forward(example_keys(jax.random.key(2), 5), VARIABLES, BATCH, samples=3)
-        return forward.posterior.kl().sum(-1), forward.px_z.log_prob(x)
+        terms = VAE.terms(example_keys(jax.random.key(2), 5), VARIABLES, BATCH, jnp.arange(3))
+        return VAE.encode(VARIABLES, x).kl().sum(-1), terms.px_z.log_prob(x)
 
     kl, log_px_z = map(np.asarray, kl_and_density(X))
     np.testing.assert_allclose(loss(vj.ELBO(samples=3)).per_example, kl - log_px_z.mean(axis=0), rtol=1e-6)

@@ -71,6 +71,7 @@ def test_each_part_has_the_gradient_of_its_own_loss_alone():
     assert float(after.variables["params"]["x"]) == pytest.approx(x - 0.05 * (x + 2 * (y - 1.5)), rel=1e-5)
     assert float(after.variables["params"]["opponent"]) == pytest.approx(y + 0.1 * (2 * x - y), rel=1e-5)
     assert set(metrics) == {"loss", "loss_model", "loss_opponent", "distance", "finite"}
+    assert float(metrics["loss"]) == float(metrics["loss_model"]) != 0
 
 
 def test_players_are_resumed_to_the_same_bits_and_frozen_arrays_are_not_stored(tmp_path):

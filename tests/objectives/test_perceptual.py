@@ -1,6 +1,7 @@
 """The perceptual loss, feature networks, and published parameters read from files."""
 
 import pickle
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +152,8 @@ def test_bad_arguments(arguments, message):
 
 
 def test_missing_parts_are_refused():
+    with pytest.raises(vj.InputError, match="the batch has missing entries, which"):
+        loss_of(OBJECTIVE, replace(BATCH, observed=jnp.ones_like(BATCH.x)))
     with pytest.raises(vj.InputError, match="feature network has no variables"):
         loss_of(OBJECTIVE, variables=fresh(frozen=None).variables)
     with pytest.raises(vj.InputError, match="has no layer 'conv9'; expected one of conv1, conv2"):

@@ -168,7 +168,7 @@ def test_training_goes_on_from_there():
         (
             vj.conv_vae(SHAPE, 2, (4,), vj.ColourMixtureOfLogistics(2), linear=True),
             np.repeat(correlated(99)[..., :1], 3, axis=-1),
-            "the channels of what 2 principal components leave are linearly dependent; expected images in colour",
+            "the residual channels after 2 principal components are linearly dependent; expected images in colour",
         ),
         (
             vj.conv_vae(SHAPE, 2, (4,), linear=True),

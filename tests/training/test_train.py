@@ -317,10 +317,11 @@ def test_noise_of_a_device_is_its_part_of_the_whole_noise():
     np.testing.assert_array_equal(whole[4:], part)
 
 
-def test_masked_examples_have_no_influence():
+@pytest.mark.parametrize("padding", [0.9, np.nan])
+def test_masked_examples_have_no_influence(padding):
     padded = batch(16)
     mask = np.float32(np.arange(16) < 10)
-    x = jnp.asarray(np.where(mask.reshape(16, 1, 1, 1), padded.x, np.float32(0.9)))
+    x = jnp.asarray(np.where(mask.reshape(16, 1, 1, 1), padded.x, np.float32(padding)))
     padded = replace(padded, x=x, mask=jnp.asarray(mask))
     with_padding, metrics = PLAIN_JITTED(fresh(optimizer=PLAIN), padded)
     without, expected = PLAIN_JITTED(fresh(optimizer=PLAIN), vj.Batch(jnp.asarray(np.asarray(x)[:10])))
@@ -378,6 +379,8 @@ def test_fit_refuses_what_makes_no_run(settings, message):
 def test_warm_up_then_cosine():
     rate = vj.warm_up_then_cosine(0.1, steps=100, warm_up=0.1)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(55), rate(100)], [0, 0.05, 0.1, 0.05, 0], atol=1e-7)
+    rate = vj.warm_up_then_cosine(0.1, steps=10, warm_up=0.96)  # one step of decay is left
+    np.testing.assert_allclose([rate(9), rate(10)], [0.1, 0], atol=1e-7)
     with pytest.raises(vj.InputError, match="peak"):
         vj.warm_up_then_cosine(0.0, steps=10)
     with pytest.raises(vj.InputError, match="warm_up"):

@@ -55,8 +55,9 @@ def export(model: Any, variables: Any, folder: Any, platforms: Sequence[str] = P
       platforms: Platforms on which the files run, such as ("cpu", "cuda", "tpu").
 
     Raises:
-      InputError: The folder can't be written, flatbuffers is not installed, the variables are not those of the model,
-        the model has no methods `encode` and `decode`, its distributions have no mean, or a network can't be exported.
+      InputError: The folder can't be written, or flatbuffers is not installed. The variables are not those of the
+        model. The model has no methods `encode` and `decode`, its distributions have no mean, or a network can't be
+        exported.
     """
     if not isinstance(folder, str | os.PathLike):
         raise InputError(f"folder is {named(folder)}; expected a path: vj.export(model, variables, folder)")

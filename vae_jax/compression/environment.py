@@ -1,4 +1,4 @@
-"""What the last bits of a computed number depend on: the model, versions, the processor and settings."""
+"""Versions, processor and settings on which the last bits of computed numbers depend."""
 
 import hashlib
 import importlib.metadata

@@ -42,8 +42,9 @@ def compress(path: Any, vae: Any, variables: Any, images: Any) -> None:
       images: Bytes [n, *event], from 0 to 255, or from 0 to 1 for a likelihood of bits.
 
     Raises:
-      InputError: The model is of another kind, the images are no bytes, have another shape or values without a
-        probability, there is none, the variables are not finite or of another model, or the file cannot be written.
+      InputError: The model is of another kind, or the variables are not finite or of another model. There are no
+        images, they are no bytes, or they have another shape or values without a probability. The file cannot be
+        written.
     """
     model = _require_model(vae, variables)
     images = _require_images(images, vae)

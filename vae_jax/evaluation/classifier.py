@@ -20,7 +20,8 @@ from vae_jax.models import Variables
 from vae_jax.networks import MLP, ConvEncoder
 from vae_jax.objectives import Loss, Objective
 from vae_jax.training.loop import fit
-from vae_jax.training.step import init, make_train_step, warm_up_then_cosine
+from vae_jax.training.schedules import warm_up_then_cosine
+from vae_jax.training.step import init, make_train_step
 from vae_jax.values import shape_repr
 
 

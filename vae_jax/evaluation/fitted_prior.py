@@ -25,7 +25,8 @@ from vae_jax.evaluation.passes import inputs_of
 from vae_jax.models import VAE, Variables
 from vae_jax.objectives import Loss
 from vae_jax.training.loop import fit
-from vae_jax.training.step import init, make_train_step, warm_up_then_cosine
+from vae_jax.training.schedules import warm_up_then_cosine
+from vae_jax.training.step import init, make_train_step
 from vae_jax.values import jit
 
 LEAST_VARIANCE = 1e-6

@@ -1,4 +1,4 @@
-"""What the models with an encoder and a decoder share: variables, conditions, prior and the checks of their inputs.
+"""Base class of models with an encoder and a decoder: variables, conditions, prior, and checks of inputs.
 
 Variables are a dictionary of collections, as in Linen: "params", which the optimizer trains, and others such as
 "batch_stats". Each collection has one entry for each of encoder, decoder, likelihood, posterior and prior that has

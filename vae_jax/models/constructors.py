@@ -75,19 +75,13 @@ def _linear_path(linear: bool, likelihood: Likelihood, event_shape: tuple[int, .
     """The arguments of a decoder with which a linear path, if there is one, goes to the locations of the likelihood.
 
     Raises:
-      InputError: There is a path, but the likelihood has no locations that it could move.
+      InputError: There is a path, but the likelihood has no locations.
     """
+    if linear:
+        likelihood.require_locations()
     if not linear or likelihood.output_shape(event_shape) == event_shape:
         return {"linear": linear}
-    _require_locations(likelihood, event_shape)
     return {"linear": True, "likelihood": likelihood, "event_shape": event_shape}
-
-
-def _require_locations(likelihood: Likelihood, event_shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless the outputs have locations that a linear map of the latents can move."""
-    outputs = likelihood.output_shape(event_shape)
-    if outputs != event_shape and type(likelihood).with_locations is Likelihood.with_locations:
-        raise InputError(f"linear paths go to locations of pixels, but {likelihood} takes outputs of shape {outputs}")
 
 
 @renamed(image_shape="event_shape")
@@ -240,7 +234,7 @@ def conv_vae(
     Raises:
       InputError: A size is not a positive integer, or a distribution is not of the expected kind. There are no
         convolutions, or height or width is not a multiple of 2**len(features). `linear` is set with a likelihood
-        without locations (`Likelihood.with_locations`).
+        without locations (`Likelihood.has_locations`).
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim)
@@ -309,9 +303,9 @@ def resnet_vae(
       The model, without variables; `init` creates them.
 
     Raises:
-      InputError: A size is not a positive integer, height or width is not a multiple of 2**(len(blocks) - 1), the
-        normalisation is not one of the two, or `linear` is set with a likelihood without locations
-        (`Likelihood.with_locations`).
+      InputError: A size is not a positive integer, height or width is not a multiple of 2**(len(blocks) - 1), or the
+        normalisation is not one of the two. `linear` is set with a likelihood without locations
+        (`Likelihood.has_locations`).
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim, width=width)
@@ -479,7 +473,7 @@ def wavelet_ladder_vae(
     Raises:
       InputError: A size is not a positive integer, the scales of `channels` and `blocks` differ in number, height or
         width is not a multiple of 2**len(channels), or the likelihood has no locations
-        (`Likelihood.with_locations`).
+        (`Likelihood.has_locations`).
     """
     event_shape = as_event_shape(event_shape)
     _require_widths(channels=channels, blocks=blocks)
@@ -487,7 +481,7 @@ def wavelet_ladder_vae(
     require_positive(deviation=deviation)
     require_parts(likelihood=likelihood, prior=prior, posterior=DiagonalGaussian)
     _require_halvings(event_shape, len(channels))
-    _require_locations(likelihood, event_shape)
+    likelihood.require_locations()
     height, width, colours = event_shape
     scales = len(channels)
     coarsest_first = tuple(reversed(channels)), tuple(reversed(blocks))

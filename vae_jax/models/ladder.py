@@ -86,11 +86,11 @@ class LadderVAE(BaseVAE):
         """Terms of the bound at samples of the latents, in nats (see `LatentVariableModel.terms`).
 
         Raises:
-          InputError: `through` or `freeze_posterior` is given: the doubly reparameterised gradient of Tucker et al.
-            (2019) is that of a model with one layer of latents.
+          InputError: `through` or `freeze_posterior` is given, as for the doubly reparameterised gradient of Tucker et
+            al. (2019), which a `VAE` has.
         """
         if through is not identity or freeze_posterior:
-            raise InputError("the doubly reparameterised gradient takes one layer of latents; use vj.IWAE(k)")
+            raise InputError("a LadderVAE has no doubly reparameterised gradient; use vj.IWAE(k), or a vj.VAE")
         if code is None:
             code = self.code(variables, batch, train, key)
         numbers = jnp.asarray(draws)

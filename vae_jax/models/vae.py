@@ -30,7 +30,7 @@ LAYER = "z"
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Forward:
-    """Result of a forward pass through a VAE.
+    """Result of `VAE.forward`, which is deprecated.
 
     Attributes:
       posterior: Posterior q(z|x), [batch, latent].
@@ -279,20 +279,12 @@ class VAE(BaseVAE):
         train: bool = True,
         through: Callable[[Array], Array] = identity,
     ) -> Forward:
-        """Encode a batch, sample `samples` latents per example and decode them; `terms` without the densities.
-
-        Args:
-          key: One key, or one per example.
-          variables: Variables of the model.
-          batch: Batch of examples, with the condition if the model is conditional.
-          samples: Number of samples per example.
-          train: Whether the batch statistics of this batch are used and updated, and dropout is active.
-          through: Function applied to the latents [samples, batch, latent] before they are decoded, by which an
-            objective changes their gradient.
-
-        Returns:
-          Posterior, samples, p(x|z) and the updated collections of variables.
-        """
+        """Deprecated; `terms` of the draws `jnp.arange(samples)` has the same samples, p(x|z) and updates."""
+        warnings.warn(
+            "VAE.forward is deprecated; use VAE.terms(key, variables, batch, jnp.arange(samples), train=train)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
         posterior, _, updates = self._encode(variables, batch, self._of_batch(batch), train, key)
         z = through(self.draw(key, posterior, jnp.arange(samples)))
         px_z, changed = self._likelihood_of(key, variables, batch, z, jnp.arange(samples), train)

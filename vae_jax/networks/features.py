@@ -84,10 +84,16 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> tuple[Float[Array, " batch"], Float[Array, "batch ..."]]:
-        """Logits of the probability that an image is real, and the activations that are compared."""
+        """Logits of the probability that an image is real, and the activations that are compared.
+
+        Raises:
+          InputError: There is no convolution with the number `compared`.
+        """
         activations = []
         for width in self.features:
             x = nn.leaky_relu(Downsample(width)(x), 0.2)
             activations.append(x)
-        compared = len(self.features) - 1 if self.compared is None else self.compared
-        return nn.Dense(1)(x.reshape(len(x), -1))[:, 0], activations[max(0, compared - 1)]
+        compared = max(1, len(self.features) - 1) if self.compared is None else self.compared
+        if not 1 <= compared <= len(activations):
+            raise InputError(f"compared is {compared}; expected the number of a convolution, 1 to {len(activations)}")
+        return nn.Dense(1)(x.reshape(len(x), -1))[:, 0], activations[compared - 1]

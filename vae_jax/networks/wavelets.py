@@ -12,6 +12,7 @@ with independent noise, so no layer of latents starts without information.
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -23,6 +24,7 @@ from vae_jax.networks.dense import joined
 from vae_jax.networks.ladder import Latent, ResidualBlock, parameters_of_maps
 from vae_jax.networks.residual import Conv3x3
 
+_PRECISION = jax.lax.Precision.HIGHEST  # the default of accelerators does not resolve levels of bytes, 1 / 255
 _SIGNS = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], np.float32)
 
 
@@ -35,12 +37,13 @@ def haar(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch 
     """Mean and horizontal, vertical and diagonal difference of each block of 2 x 2 pixels, all divided by 4."""
     batch, height, width, channels = x.shape
     blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return jnp.einsum("kp,bhwpc->bhwkc", _SIGNS / 4, blocks.reshape(batch, height // 2, width // 2, 4, channels))
+    blocks = blocks.reshape(batch, height // 2, width // 2, 4, channels)
+    return jnp.einsum("kp,bhwpc->bhwkc", _SIGNS / 4, blocks, precision=_PRECISION)
 
 
 def inverse_haar(bands: Float[Array, "batch h w 4 channels"]) -> Float[Array, "batch height width channels"]:
     """The image of which `haar` gives the bands."""
-    return _joined_blocks(jnp.einsum("pk,bhwkc->bhwpc", _SIGNS, bands))
+    return _joined_blocks(jnp.einsum("pk,bhwkc->bhwpc", _SIGNS, bands, precision=_PRECISION))
 
 
 def _joined_blocks(blocks: Float[Array, "batch h w 4 channels"]) -> Float[Array, "batch height width channels"]:
@@ -78,7 +81,8 @@ class WaveletBottomUp(nn.Module):
         self, inputs: Float[Array, "batch height width channels"], train: bool = False, condition: PyTree = None
     ) -> tuple[Float[Array, "batch 2 means"], tuple[Array, ...]]:
         """Parameters of the top layer, and the differences of each scale, [batch, h, w, 3, channels], top-down."""
-        means, differences = (inputs - 0.5) @ colour_basis(inputs.shape[-1]), []
+        means = jnp.matmul(inputs - 0.5, colour_basis(inputs.shape[-1]), precision=_PRECISION)
+        differences = []
         for level in range(1, self.scales + 1):
             bands = haar(means)
             means = bands[:, :, :, 0]
@@ -136,7 +140,7 @@ class WaveletTopDown(nn.Module):
                 h, drawn = self._with_latents(f"{scale}_{number}", h, part.stop - part.start, latent, found, level)
                 differences.append(drawn / gain(level))
             means = inverse_haar(jnp.concatenate([means[:, :, :, None], jnp.concatenate(differences, axis=-1)], axis=3))
-        return self._outputs(h, means @ colour_basis(colours).T + 0.5)
+        return self._outputs(h, jnp.matmul(means, colour_basis(colours).T, precision=_PRECISION) + 0.5)
 
     def _with_latents(
         self, name: str, h: Array, colours: int, latent: Latent, found: Array | None, level: int

@@ -16,14 +16,13 @@ from vae_jax.errors import InputError, named, require_not_negative
 from vae_jax.models.apply import folded
 from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Discriminator
-from vae_jax.objectives.base import Loss, require_schedules
+from vae_jax.objectives.base import Loss, require_complete, require_objective_value, require_schedules
 from vae_jax.objectives.elbo import ELBO
-from vae_jax.objectives.perceptual import decoded, of_one_part, require_objective_value
 from vae_jax.values import parameter, value
 
 _REMEDIES = {
-    "won": "a lower or decaying learning rate of the discriminator, more noise or a penalty of 1 to 10",
-    "lost": "a higher learning rate of the discriminator, less noise or a smaller weight",
+    "saturated": "a lower or decaying learning rate of the discriminator, more noise or a penalty of 1 to 10",
+    "at chance level": "a higher learning rate of the discriminator, less noise or a smaller weight",
 }
 
 DISCRIMINATOR = "discriminator"
@@ -37,8 +36,9 @@ _DRAW, _NOISE = 2**31 - 3, 2**31 - 4
 class Adversarial:
     """VAE/GAN (Larsen et al., 2016): an objective, a discriminator, and a squared error of its activations.
 
-    The discriminator D separates the examples from reconstructions E[x|z] and from draws of the model. Each part has
-    its own loss, all from one forward pass (Larsen et al., algorithm 1), with softplus(a) = log(1 + exp(a)):
+    The discriminator D separates the examples from reconstructions E[x|z] and from draws of the model; E[x|z] is that
+    of the first sample of z. Each part has its own loss, all from one forward pass (Larsen et al., algorithm 1), with
+    softplus(a) = log(1 + exp(a)):
 
     * "discriminator": softplus(-D(x)) + the mean of softplus(D(y)) over the reconstruction and the draw y,
     * "encoder": the objective + feature_weight / 2 |F(x) - F(E[x|z])|^2, with F the activations of the discriminator,
@@ -59,7 +59,8 @@ class Adversarial:
       feature_weight: Weight of the squared error of the activations, which is a sum over the activations.
       noise: Standard deviation of the Gaussian noise that is added to all inputs of the discriminator (instance noise:
         Soenderby et al., 2017); the same for an example and its reconstruction.
-      penalty: Weight of half the squared gradient of the discriminator at the examples (R1: Mescheder et al., 2018).
+      penalty: Weight of half the squared gradient of the discriminator at the examples with their noise (R1: Mescheder
+        et al., 2018).
       objective: Objective of the other parts.
 
     Raises:
@@ -115,8 +116,9 @@ class Adversarial:
         "discriminator_accuracy", the mean of the shares of examples and of decoded images that are told apart.
 
         Raises:
-          InputError: The state has no discriminator, or the objective returns no p(x|z).
+          InputError: The batch has missing entries, the state has no discriminator, or the objective returns no p(x|z).
         """
+        require_complete(batch)
         if DISCRIMINATOR not in variables["params"]:
             raise InputError("the state has no discriminator; expected init(..., objective=) with this objective")
         loss = self.objective(key, model, variables, batch, step)
@@ -128,7 +130,7 @@ class Adversarial:
             return cast(tuple[Array, Array], outputs)
 
         real, of_real = discriminate(batch.targets)
-        reconstructed, of_reconstructed = discriminate(decoded(loss).mean[0])
+        reconstructed, of_reconstructed = discriminate(loss.require_px_z().mean[0])
         drawn, _ = discriminate(_draws(keys, model, variables, batch))
         fake = jnp.stack([reconstructed, drawn])
         axes = tuple(range(1, of_real.ndim))
@@ -139,7 +141,7 @@ class Adversarial:
             slope = jax.grad(lambda x: discriminate(x)[0].sum())(batch.targets)
             discrimination += 0.5 * self.penalty * jnp.sum(slope**2, axis=tuple(range(1, slope.ndim)))
         accuracy = 0.5 * ((real > 0) + (fake < 0).mean(axis=0))
-        of_encoder = of_one_part(loss) + error
+        of_encoder = loss.require_one_part() + error
         losses = {"model": of_encoder + adversarial, "encoder": of_encoder, DISCRIMINATOR: discrimination}
         terms = {"feature_error": error, "adversarial": adversarial, "discriminator_accuracy": accuracy}
         return loss._replace(per_example=losses, terms=loss.terms | terms)
@@ -162,16 +164,19 @@ def _draws(
 
 
 class AdversarialWarning(UserWarning):
-    """A discriminator has won or lost for good, so that it teaches the decoder nothing."""
+    """The discriminator separates real from decoded images almost always or at chance level.
+
+    Its gradient then does not train the decoder.
+    """
 
 
 def warn_if_one_sided(history: Sequence[Mapping[str, Any]], low: float = 0.55, high: float = 0.98) -> None:
-    """Issue an `AdversarialWarning` if a discriminator won or lost in each epoch of the second half of a run.
+    """Issue an `AdversarialWarning` if a discriminator is one-sided in each epoch of the second half of a run.
 
     Args:
       history: Records of `fit` with an `Adversarial` objective, of one model or of several members.
-      low: Accuracy up to which the discriminator has lost; 1/2 is chance.
-      high: Accuracy from which it has won.
+      low: Accuracy up to which the discriminator is at chance level, which is 1/2.
+      high: Accuracy from which it is saturated.
 
     Raises:
       InputError: The records have no "discriminator_accuracy".
@@ -179,12 +184,12 @@ def warn_if_one_sided(history: Sequence[Mapping[str, Any]], low: float = 0.55, h
     if not history or "discriminator_accuracy" not in history[-1]:
         raise InputError("the history has no discriminator_accuracy; expected the records of fit with vj.Adversarial")
     late = np.array([np.atleast_1d(record["discriminator_accuracy"]) for record in history[len(history) // 2 :]])
-    ends = {"won": np.all(late >= high, axis=0), "lost": np.all(late <= low, axis=0)}
-    for end, of_members in ends.items():
+    one_sided = {"saturated": np.all(late >= high, axis=0), "at chance level": np.all(late <= low, axis=0)}
+    for level, of_members in one_sided.items():
         if of_members.any():
             warnings.warn(
-                f"the discriminator has {end} for good: it tells {late[-1][of_members][0]:.0%} of the images apart in "
-                f"the last epoch, where 1/2 is chance; try {_REMEDIES[end]}",
+                f"the discriminator is {level} in the second half of the run: its accuracy is "
+                f"{late[-1][of_members][0]:.0%} in the last epoch, where 50% is chance; try {_REMEDIES[level]}",
                 AdversarialWarning,
                 stacklevel=2,
             )

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch
 from vae_jax.distributions.likelihoods import Distribution
+from vae_jax.errors import InputError, named
 from vae_jax.models.protocol import Variables
 from vae_jax.values import shape_repr
 
@@ -27,6 +28,31 @@ class Loss(NamedTuple):
     terms: dict[str, Float[Array, " batch"]]
     updates: Variables
     px_z: Distribution | None = None
+
+    def require_one_part(self) -> Float[Array, " batch"]:
+        """The loss per example, to which a term is added.
+
+        Raises:
+          InputError: There are separate losses for several parts.
+        """
+        if isinstance(self.per_example, dict):
+            raise InputError(
+                "the objective has losses for several parts; put the adversarial loss outside: "
+                "Adversarial(..., objective=Perceptual(...))"
+            )
+        return self.per_example
+
+    def require_px_z(self) -> Distribution:
+        """p(x|z) of the forward pass.
+
+        Raises:
+          InputError: The objective does not return it.
+        """
+        if self.px_z is None:
+            raise InputError(
+                "the objective returns no p(x|z); expected one that does, such as ELBO(): Loss(..., px_z=)"
+            )
+        return self.px_z
 
 
 @runtime_checkable
@@ -67,3 +93,18 @@ def require_schedules(objective: Any, steps: int) -> None:
     """Raise `InputError` if a schedule of an objective can't be used in a run of so many steps."""
     if isinstance(objective, HasSchedules):
         objective.require_schedules(steps)
+
+
+def require_objective_value(objective: Any) -> None:
+    """Raise `InputError` unless the argument is an objective, to which terms can be added."""
+    if isinstance(objective, type) or not isinstance(objective, Objective):
+        raise InputError(f"objective is {named(objective)}; expected an objective, such as vj.ELBO()")
+
+
+def require_complete(batch: Batch) -> None:
+    """Raise `InputError` if the batch has missing entries, which a network that compares images takes as data."""
+    if batch.observed is not None:
+        raise InputError(
+            "the batch has missing entries, which a feature network or a discriminator can't leave out; take ELBO() or "
+            "complete images"
+        )

@@ -91,11 +91,11 @@ class ELBO:
         log_px_z = terms.log_px_z.mean(axis=0)
         by_layer = {layer: kl.mean(axis=0) for layer, kl in self.kl(terms).items()}  # [B, U]
         kl = sum_over_units(by_layer)
-        paid = sum_over_units({layer: self._paid(kl, batch) for layer, kl in by_layer.items()})
+        penalty = sum_over_units({layer: self._with_free_bits(own, batch) for layer, own in by_layer.items()})
         beta = self.beta(step) if callable(self.beta) else self.beta
-        layers = {f"kl_{layer}": kl.sum(axis=-1) for layer, kl in by_layer.items()} if len(by_layer) > 1 else {}
+        layers = {f"kl_{layer}": own.sum(axis=-1) for layer, own in by_layer.items()} if len(by_layer) > 1 else {}
         named = {"log_px_z": log_px_z, "kl": kl, **layers}
-        return Loss(beta * paid - log_px_z, named, terms.updates, terms.px_z)
+        return Loss(beta * penalty - log_px_z, named, terms.updates, terms.px_z)
 
     def require_schedules(self, steps: int) -> None:
         """Raise `InputError` if the schedule of beta is negative or NaN in one of up to 1,000 steps of the run."""
@@ -107,7 +107,7 @@ class ELBO:
             step, found = at[wrong[0]], values[wrong[0]]
             raise InputError(f"beta is {found:.3g} in step {step} of {steps}; expected a schedule of 0 or more")
 
-    def _paid(self, kl: Float[Array, "batch units"], batch: Batch) -> Float[Array, "batch units"]:
+    def _with_free_bits(self, kl: Float[Array, "batch units"], batch: Batch) -> Float[Array, "batch units"]:
         """KL of each example, changed so that the mean over the batch is max(mean KL, free bits) of each unit."""
         if isinstance(self.free_bits, int | float) and self.free_bits == 0:
             return kl

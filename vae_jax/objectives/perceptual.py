@@ -7,11 +7,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch
-from vae_jax.distributions.likelihoods import Distribution
 from vae_jax.errors import InputError, named, require_positive
 from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Activations
-from vae_jax.objectives.base import Loss, Objective, require_schedules
+from vae_jax.objectives.base import Loss, require_complete, require_objective_value, require_schedules
 from vae_jax.objectives.elbo import ELBO
 from vae_jax.values import parameter, value
 
@@ -24,8 +23,8 @@ class Perceptual:
     """An objective plus the perceptual loss of a deep-feature-consistent VAE (Hou et al., 2017, equation 5).
 
     The loss adds sum_l weights_l / (2 C_l H_l W_l) |F_l(x) - F_l(E[x|z])|^2, with F_l the activations of layer l of a
-    network that is not trained. The weights are in nats. The weight of the pixels is that of the objective: with a
-    Gaussian likelihood, it is the inverse of the variance.
+    network that is not trained. E[x|z] is that of the first sample of z. The weights are in nats. The weight of the
+    pixels is that of the objective: with a Gaussian likelihood, it is the inverse of the variance.
 
         objective = vj.Perceptual(network, ("conv2", "conv3"), (100.0, 100.0))
         state = vj.init(key, vae, optimizer, frozen={"features": network_variables})
@@ -76,18 +75,19 @@ class Perceptual:
         """Loss of each example; the term "perceptual" is what is added to the objective, in nats.
 
         Raises:
-          InputError: `TrainState.frozen` has no variables of the feature network, which has no layer of a given name,
-            or the objective returns no p(x|z).
+          InputError: The batch has missing entries, `TrainState.frozen` has no variables of the feature network, the
+            network has no layer of a given name, or the objective returns no p(x|z).
         """
+        require_complete(batch)
         loss = self.objective(key, model, variables, batch, step)
         found = variables.get("frozen", {}).get(FEATURES)
         if found is None:
             raise InputError(
                 'the feature network has no variables; expected init(..., frozen={"features": variables}) of a state'
             )
-        distances = layer_distances(self.features, found, self.layers, batch.targets, decoded(loss).mean[0])
+        distances = layer_distances(self.features, found, self.layers, batch.targets, loss.require_px_z().mean[0])
         added = jnp.stack([w * d for w, d in zip(self.weights, distances, strict=True)]).sum(axis=0)
-        return loss._replace(per_example=of_one_part(loss) + added, terms=loss.terms | {"perceptual": added})
+        return loss._replace(per_example=loss.require_one_part() + added, terms=loss.terms | {"perceptual": added})
 
 
 def layer_distances(
@@ -107,34 +107,3 @@ def layer_distances(
         raise InputError(f"the feature network has no layer {unknown[0]!r}; expected one of {', '.join(of_x)}")
     squares = [(of_x[layer] - of_y[layer]) ** 2 for layer in layers]
     return [0.5 * jnp.mean(square, axis=tuple(range(1, square.ndim))) for square in squares]
-
-
-def of_one_part(loss: Loss) -> Float[Array, " batch"]:
-    """The loss per example of an objective, to which a term is added.
-
-    Raises:
-      InputError: The objective has separate losses for its parts.
-    """
-    if isinstance(loss.per_example, dict):
-        raise InputError(
-            "the objective has losses for several parts; put the adversarial loss outside: "
-            "Adversarial(..., objective=Perceptual(...))"
-        )
-    return loss.per_example
-
-
-def decoded(loss: Loss) -> Distribution:
-    """p(x|z) of the forward pass of an objective.
-
-    Raises:
-      InputError: The objective does not return it.
-    """
-    if loss.px_z is None:
-        raise InputError("the objective returns no p(x|z); expected one that does, such as ELBO(): Loss(..., px_z=)")
-    return loss.px_z
-
-
-def require_objective_value(objective: Any) -> None:
-    """Raise `InputError` unless the argument is an objective, to which terms can be added."""
-    if isinstance(objective, type) or not isinstance(objective, Objective):
-        raise InputError(f"objective is {named(objective)}; expected an objective, such as vj.ELBO()")

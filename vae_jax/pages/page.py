@@ -176,7 +176,10 @@ def _plane(z: Float[np.ndarray, "n 2"], has_data: bool) -> Content:
 
 
 def _sliders(z: Float[np.ndarray, "n latent"], posterior: Posterior | None, prior: Prior) -> Content:
-    """The dimensions that carry most, each with what it carries and the range of its slider, and encodings to start."""
+    """The dimensions with the largest KL (or standard deviation), and encodings to start from.
+
+    Each dimension has that number and the range of its slider.
+    """
     size, unit = _carried(z, posterior, prior)
     low, high = np.quantile(z, (0.005, 0.995), axis=0)
     dimensions = [

@@ -1,7 +1,7 @@
 """Training: many steps compiled into one chunk, and `fit`, which runs chunks and reports their metrics.
 
 `TrainState.step` alone says where a run stands. The order of the data in an epoch and the noise of a step follow from
-this number and the key of the state, so a run can be stopped between two chunks and resumed to the same bits.
+this number and the key of the state. A run can thus be stopped between two chunks and resumed to the same bits.
 """
 
 import hashlib
@@ -221,10 +221,9 @@ def fit(
       except the first two.
 
     Raises:
-      InputError: An argument can't be used: no epochs, no batch, a batch larger than the data, data that the model does
-        not take, devices that can't share the batch, an `eval_fn` that does not return numbers or a name that the
-        record has already, a store with checkpoints of another run or in use by another run, or a store and a step
-        without a description.
+      InputError: An argument can't be used. The batch is larger than the data, the model does not take the data, or the
+        devices can't share the batch. `eval_fn` returns no numbers, or a name that the record has. The store has
+        checkpoints of another run or is in use, or the step has no description.
       NotFiniteError: A loss or a gradient was not finite; the message names the step, `state` is the last good one.
       StoppedError: Ctrl-C or SIGTERM was received; the current steps were finished, and the store was given the state.
     """

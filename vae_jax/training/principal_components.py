@@ -34,8 +34,8 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
         p(x|z) = N(m + U (L - s^2)^(1/2) z, s^2),    q(z|x) = N(L^(-1) (L - s^2)^(1/2) U^T (x - m), s^2 L^(-1)).
 
     A `ColourMixtureOfLogistics` has dependent channels, so the noise has a covariance S between the channels of a
-    pixel: the model is probabilistic PCA of the pixels multiplied by S^(-1/2), and S is the covariance of what it
-    leaves. All components start with the conditional means of the channels, and with scales around the conditional
+    pixel: the model is probabilistic PCA of the pixels multiplied by S^(-1/2), and S is the covariance of the
+    residuals. All components start with the conditional means of the channels, and with scales around the conditional
     standard deviations, which differ so that training can tell the components apart.
 
     NumPy computes this in double precision, so the function cannot be traced. The prior must be N(0, I) at the given
@@ -190,7 +190,7 @@ def _noise_between_channels(moments: _Moments, count: int) -> np.ndarray:
     and W W^T that of the components. They are those of the pixels whitened by the noise, so it is computed repeatedly.
 
     Raises:
-      InputError: The channels of what the components leave are linearly dependent, as those of grey images are.
+      InputError: The residual channels are linearly dependent, as those of grey images are.
     """
     colour = np.eye(_CHANNELS)
     for _ in range(_ITERATIONS):
@@ -202,7 +202,7 @@ def _noise_between_channels(moments: _Moments, count: int) -> np.ndarray:
             colour = colour @ np.linalg.cholesky(left / len(by_pixel))
         except np.linalg.LinAlgError as error:
             raise InputError(
-                f"the channels of what {count} principal components leave are linearly dependent; expected images in "
+                f"the residual channels after {count} principal components are linearly dependent; expected images in "
                 "colour"
             ) from error
     return colour

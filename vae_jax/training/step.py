@@ -23,8 +23,6 @@ from vae_jax.errors import (
     is_traced,
     named,
     require_key,
-    require_positive,
-    require_positive_int,
 )
 from vae_jax.models import Variables, merged
 from vae_jax.models.parameters import parameter_count
@@ -155,8 +153,8 @@ def init(
       frozen: See `TrainState`.
 
     Raises:
-      InputError: The key is not one typed key, the model or the optimizer is none, `variables` are not those of a model
-        or are given together with `data`, or the variables of the objective have the name of a part of the model.
+      InputError: The key is not one typed key, or the model or the optimizer is none. `variables` are not those of a
+        model, or are given together with `data`. The variables of the objective have the name of a part of the model.
     """
     require_key(key, f"{INIT}; vj.init_members takes several keys")
     require_model(model, INIT)
@@ -179,24 +177,6 @@ def init(
         variables = merged(own, variables)  # those of a trained state have the objective's too
     opt_state = optimizer.init(variables["params"])
     return TrainState(variables, opt_state, jnp.zeros((), jnp.int32), run_key, settings, frozen or {})
-
-
-def warm_up_then_cosine(peak: float, steps: int, warm_up: float = 0.025) -> optax.Schedule:
-    """A learning rate with linear warm-up and cosine decay to 0 (Loshchilov and Hutter, 2017).
-
-    Args:
-      peak: Learning rate after the warm-up.
-      steps: Number of steps of the whole run.
-      warm_up: Share of the steps that belong to the warm-up.
-
-    Raises:
-      InputError: `peak` is not above 0, `steps` is not at least 1, or `warm_up` is outside [0, 1).
-    """
-    require_positive_int(steps=steps)
-    require_positive(peak=peak)
-    if not 0 <= warm_up < 1:
-        raise InputError(f"warm_up is {warm_up}; expected a share of the steps, from 0 to below 1")
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=round(warm_up * steps), decay_steps=steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +215,7 @@ class TrainStep:
             raise InputError(f"the batch is {named(batch)}; expected a Batch, such as vj.Batch(x) of floats")
         params, axis_name = state.variables["params"], self.axis_name
         size = len(batch.x)
+        batch = _with_finite_padding(batch)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
         keys = example_keys(stream(state.key, NOISE, state.step), size, first)
         mask = jnp.ones(size) if batch.mask is None else batch.mask
@@ -250,11 +231,11 @@ class TrainStep:
 
         losses, gradient, (terms, updates) = _gradients(loss_fn, params)
         losses, terms, gradient = _sum((losses, terms, gradient), axis_name)
-        loss = functools.reduce(operator.add, losses.values())
+        total = functools.reduce(operator.add, losses.values())
         parts = {f"loss_{part}": value for part, value in losses.items()} if len(losses) > 1 else {}
         if taken_names := (RECORD_NAMES | parts.keys()) & terms.keys():
             raise InputError(f"the objective has a term named {' and '.join(taken_names)}; choose another name")
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
+        finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
 
         @functools.partial(jax.jit, inline=True)  # traced once, for both branches
         def take(before: tuple[Variables, optax.OptState, Array]) -> tuple[Variables, optax.OptState, Array]:
@@ -273,11 +254,20 @@ class TrainStep:
         before = (state.variables, state.opt_state, state.step)
         variables, opt_state, taken = jax.lax.platform_dependent(before, cpu=by_cond, default=by_select)
         state = dataclasses.replace(state, variables=variables, opt_state=opt_state, step=taken)
-        return state, {"loss": loss, **parts, **terms, "finite": finite}
+        return state, {"loss": losses[MODEL], **parts, **terms, "finite": finite}
 
 
 MODEL = "model"
 """The part of a loss with the parameters that belong to no other part."""
+
+
+def _with_finite_padding(batch: Batch) -> Batch:
+    """The batch with its first example in place of padding, the loss of which may not be finite: 0 * NaN is NaN."""
+    if batch.mask is None:
+        return batch
+    is_example = batch.mask > 0
+    rows = jnp.where(is_example, jnp.arange(len(is_example)), jnp.argmax(is_example))
+    return dataclasses.replace(jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), batch), mask=batch.mask)
 
 
 def _by_part(loss: Any, size: int) -> dict[str, Array]:
@@ -326,8 +316,8 @@ def make_train_step(
 
     An objective with several parts returns a loss for each part by name, such as {"model": ..., "discriminator": ...}.
     A part has the parameters `variables["params"][name]`; "model" has all others. Each loss is differentiated with
-    respect to the parameters of its part only, all from one forward pass; the metrics "loss_<part>" are the means of
-    these losses. `optax.partition` gives each part its optimizer.
+    respect to the parameters of its part only, all from one forward pass. The metrics "loss_<part>" are the means of
+    these losses. With several parts, "loss" is the loss of "model". `optax.partition` gives each part its optimizer.
 
     A step written by hand has the same signature. It returns metrics with the scalars "loss" and "finite", draws the
     noise of step s from `stream(state.key, NOISE, s)`, and adds 1 to `state.step` unless the loss is not finite.
@@ -341,7 +331,7 @@ def make_train_step(
 
     Raises:
       InputError: An argument is of another kind, such as `optax.adam` without its arguments. When the step is traced:
-        the state is no `TrainState`, the batch is no `Batch`, or the objective returns no `Loss`, a loss that is not
+        the state is no `TrainState`, or the batch is no `Batch`. The objective returns no `Loss`, a loss that is not
         one number an example, or a term with a name that a record has already.
     """
     require_model(model, MAKE_TRAIN_STEP)
@@ -367,7 +357,7 @@ def member(tree: PyTree, number: Int[Array, ""] | int) -> PyTree:
         found = ", ".join(str(size[0]) if size else "none" for size in sorted(sizes))
         raise InputError(f"the leading axes have different sizes ({found}); expected a tree of several members")
     count = next(iter(sizes))[0] if sizes else None
-    if count is not None and not is_traced(number) and not -count <= int(number) < count:
+    if count is not None and not is_traced(number) and not 0 <= int(number) < count:
         raise InputError(f"member {number} does not exist; expected 0 to {count - 1}")
     return _member(tree, number)
 
@@ -393,7 +383,7 @@ def stream(run_key: Key[Array, ""], stream: int, number: Int[Array, ""] | int) -
 def select(condition: Bool[Array, ""], tree: PyTree, other: PyTree) -> PyTree:
     """`tree` if the condition holds, else `other`; both are computed.
 
-    For `jax.lax.cond`, an accelerator would wait until the host has read the condition.
+    With `jax.lax.cond`, an accelerator would wait until the host has read the condition.
     """
 
     def chosen(leaf: Array, other: Array) -> Array:

@@ -42,6 +42,9 @@ class Likelihood:
     support: ClassVar[Support]
     """Values over which the distribution is normalised."""
 
+    has_locations: ClassVar[bool] = False
+    """Whether the outputs have locations of the entries in the unit of x, and not logits or log-rates."""
+
     @property
     def domain(self) -> Support:
         """Values that `log_prob` accepts: the support, unless a subclass accepts more."""
@@ -93,11 +96,15 @@ class Likelihood:
           unit: Factor of the locations, and of the scales if there are any, in `outputs`.
 
         Raises:
-          InputError: The likelihood has other outputs than one location per entry.
+          InputError: The likelihood has no locations.
         """
-        if outputs.shape != locations.shape:
-            raise InputError(f"{self} takes outputs of another shape than x, so that they are not locations alone")
+        self.require_locations()
         return unit * outputs + locations
+
+    def require_locations(self) -> None:
+        """Raise `InputError` unless the outputs have locations, to which a linear map of the latents can be added."""
+        if not self.has_locations:
+            raise InputError(f"linear paths go to locations of pixels, but the outputs of {self} are no locations")
 
     def in_training(
         self, outputs: Float[Array, "samples batch ..."], variables: Variables, batch: Batch, event_ndim: int = 3

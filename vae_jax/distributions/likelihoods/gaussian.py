@@ -40,6 +40,7 @@ class Gaussian(Likelihood):
     variance: Any = parameter(default=1.0)
 
     support: ClassVar[Support] = REAL
+    has_locations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_positive(variance=self.variance)
@@ -103,6 +104,7 @@ class LearnedGaussian(Likelihood):
     per_channel: bool = False
 
     support: ClassVar[Support] = REAL
+    has_locations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_positive(scale=self.scale)
@@ -167,6 +169,7 @@ class OptimalGaussian(Likelihood):
     axis_name: str | None = None
 
     support: ClassVar[Support] = REAL
+    has_locations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not is_traced(self.momentum) and not 0 <= self.momentum < 1:

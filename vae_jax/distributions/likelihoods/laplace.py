@@ -27,6 +27,7 @@ class Laplace(Likelihood):
     scale: Any = parameter(default=1.0)
 
     support: ClassVar[Support] = REAL
+    has_locations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_positive(scale=self.scale)

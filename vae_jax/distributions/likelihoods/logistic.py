@@ -36,6 +36,7 @@ class DiscretisedLogistic(Likelihood):
     scale: Any = parameter(default=0.1)
 
     support: ClassVar[Support] = Support(0.0, 1.0, LEVELS)
+    has_locations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_positive(scale=self.scale)

@@ -35,6 +35,7 @@ class MixtureOfLogistics(Likelihood):
     components: int = 5
 
     support: ClassVar[Support] = BYTES
+    has_locations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_positive_int(components=self.components)
@@ -119,6 +120,7 @@ class ColourMixtureOfLogistics(Likelihood):
     components: int = 10
 
     support: ClassVar[Support] = BYTES
+    has_locations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_positive_int(components=self.components)

@@ -39,6 +39,7 @@ class StudentT(Likelihood):
     per_element: bool = False
 
     support: ClassVar[Support] = REAL
+    has_locations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_positive(degrees=self.degrees, scale=self.scale)
