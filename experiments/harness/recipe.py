@@ -57,8 +57,8 @@ class Trained:
         return vj.decode_all(self.model, self.variables, z, condition)
 
 
-def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter, 2019) with warm-up and cosine decay, and averaged parameters.
+def adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter, 2019) with warm-up and cosine decay; only weight matrices decay.
 
     Args:
       peak: Learning rate after the warm-up.
@@ -69,23 +69,17 @@ def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e
     Returns:
       The optimizer.
     """
+
+    def is_matrix(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
     schedule = vj.warm_up_then_cosine(peak, steps)
-    return vj.averaged(optax.adamw(schedule, eps=eps, weight_decay=weight_decay, mask=_is_matrix))
+    return optax.adamw(schedule, eps=eps, weight_decay=weight_decay, mask=is_matrix)
 
 
-def adamw(peak: float, weight_decay: float, steps: int) -> optax.GradientTransformation:
-    """The optimizer of `averaged_adamw` without averaged parameters; without weight decay it is `optax.adam`."""
-    schedule = vj.warm_up_then_cosine(peak, steps)
-    if weight_decay == 0:
-        return optax.adam(schedule)
-    return optax.adamw(schedule, weight_decay=weight_decay, mask=_is_matrix)
-
-
-def _is_matrix(params: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-
-_is_matrix.__qualname__ = "averaged_adamw.<locals>.is_matrix"  # its name in the checkpoints of earlier runs
+def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> optax.GradientTransformation:
+    """`adamw` with averaged parameters (`vj.averaged`)."""
+    return vj.averaged(adamw(peak, weight_decay, steps, eps))
 
 
 def kl_warm_up(share: float, steps: int) -> optax.Schedule:

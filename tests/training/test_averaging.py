@@ -9,7 +9,6 @@ from conftest import small_split
 from harness.recipe import adamw, averaged_adamw
 
 import vae_jax as vj
-from vae_jax.checkpoints import describe
 
 
 def test_the_average_is_the_weighted_sum_of_all_parameters_there_were():
@@ -57,14 +56,16 @@ def test_weight_matrices_alone_decay(make):
     np.testing.assert_array_equal(updates["log_scale"], 0.0)
 
 
-def test_adamw_without_decay_is_adam_so_that_runs_of_adam_are_resumed():
-    expected = optax.adam(vj.warm_up_then_cosine(0.1, 10))
-    assert describe(adamw(0.1, weight_decay=0.0, steps=10)) == describe(expected)
+def test_adamw_without_decay_is_adam():
+    params = {"kernel": jnp.full((2, 3), 2.0)}
+    gradient = {"kernel": jax.device_put(np.float32(np.random.default_rng(0).normal(size=(2, 3))))}
 
+    @jax.jit
+    def updates():
+        optimizers = adamw(0.1, weight_decay=0.0, steps=10), optax.adam(vj.warm_up_then_cosine(0.1, 10))
+        return [of.update(gradient, of.init(params), params)[0]["kernel"] for of in optimizers]
 
-def test_runs_of_earlier_versions_know_the_optimizer():
-    """By this name and bytecode of its mask."""
-    assert "harness.recipe:averaged_adamw.<locals>.is_matrix" in str(describe(averaged_adamw(0.1, 0.0, steps=10)))
+    np.testing.assert_array_equal(*updates())
 
 
 @pytest.mark.parametrize("eta", [0.0, -1.0, float("nan")])
