@@ -853,6 +853,7 @@ LINES = [
             ("if picture.getcolors(maxcolors=2**16) is None:", "if False:", "test_run photographs"),
         ],
         "experiments/clustering.py": [
+            ("key=normalised_entropy)", "key=lambda fitted: -fitted.score(rows))", "test_clustering smallest"),
             (
                 "linear_sum_assignment(counts, maximize=True)",
                 "linear_sum_assignment(counts)",

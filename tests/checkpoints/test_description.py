@@ -18,7 +18,7 @@ from vae_jax.checkpoints.description import build, describe, own_packages
 from vae_jax.errors import InputError
 from vae_jax.networks import MLP, identity
 
-SIZE = {"image_shape": (8, 8, 1), "latent_dim": 3}
+SIZE = {"event_shape": (8, 8, 1), "latent_dim": 3}
 
 
 class Own(nn.Module):
