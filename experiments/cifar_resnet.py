@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from harness.options import Options, TrainingOptions
+from harness.options import Options, TrainingOptions, require_different
 from harness.recipe import Trained, adamw
 from harness.report import Report
 from harness.run import Run
@@ -29,7 +29,6 @@ from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.errors import require_different
 
 GAUSSIAN = {
     "shared": vj.LearnedGaussian(0.1),

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from harness.options import Options, TrainingOptions, require_unused
+from harness.options import Options, TrainingOptions, require_different, require_unused
 from harness.report import Report
 from harness.run import Run
 from harness.script import run_script
@@ -35,7 +35,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.errors import require_different, require_positive, require_positive_int
+from vae_jax.errors import require_positive, require_positive_int
 
 HIDDEN = (128, 256)  # widths of the decoders; the encoders have them in reverse order
 FREQUENCIES = 16  # number of sines and of cosines of a one-dimensional code

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness.options import Options
+from harness.options import Options, require_different
 from harness.recipe import adamw
 from harness.report import Report
 from harness.run import Run
@@ -21,7 +21,7 @@ from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.errors import require_different, require_positive
+from vae_jax.errors import require_positive
 
 TRANSFORM = vj.Scale(-1.0, 1.0)
 COLUMNS = 16  # number of images of each kind in the picture

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import optax
 from flax import linen as nn
-from harness.options import Options, require_unused
+from harness.options import Options, require_different, require_unused
 from harness.recipe import averaged_adamw, kl_warm_up
 from harness.report import Report
 from harness.run import Run
@@ -29,8 +29,7 @@ from harness.script import run_script
 from matplotlib.figure import Figure
 
 import vae_jax as vj
-from vae_jax.errors import require_different, require_positive_int
-from vae_jax.evaluation.units import warn_if_collapsed
+from vae_jax.errors import require_positive_int
 
 TRANSFORM = vj.Binarize()
 PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}  # -log p(x), 5,000 samples, 3,280 epochs: Burda et al. (2016), table 1
@@ -177,7 +176,7 @@ def measure(
     # All models and all numbers of samples share one key, and thus the samples, which reduces the noise of differences.
     encode_key, terms_key, weight_key = (jax.random.fold_in(key, stream) for stream in range(3))
     posterior = vj.encode_all(encode_key, vae, variables, run.data.test, transform=TRANSFORM)
-    warn_if_collapsed(posterior)
+    vj.warn_if_collapsed(posterior)
     terms = vj.evaluate(terms_key, vae, variables, run.data.test, transform=TRANSFORM)
     estimates = {
         samples: vj.importance_estimate(weight_key, vae, variables, x, samples)

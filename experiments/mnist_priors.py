@@ -13,14 +13,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from harness.options import Options, TrainingOptions
+from harness.options import Options, TrainingOptions, require_different
 from harness.recipe import averaged_adamw, kl_warm_up
 from harness.report import Report
 from harness.run import Run
 from harness.script import run_script
 
 import vae_jax as vj
-from vae_jax.errors import require_different, require_positive_int
+from vae_jax.errors import require_positive_int
 from vae_jax.evaluation import ImportanceEstimate
 
 TRANSFORM = vj.Binarize()

@@ -123,13 +123,6 @@ def require_not_negative(**values: Any) -> None:
             raise InputError(f"{name} is {value!r}; expected a finite number of at least 0")
 
 
-def require_different(**lists: Sequence[Any]) -> None:
-    """Raise `InputError` unless each list has one value or more, each of them once."""
-    for name, values in lists.items():
-        if not values or len(set(values)) < len(values):
-            raise InputError(f"{name} is {list(values)}; expected one value or more, each once")
-
-
 def _all_within(value: Any, holds: Callable[[Any], Any]) -> bool:
     if is_traced(value):
         return True

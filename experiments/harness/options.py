@@ -1,9 +1,10 @@
 """Options that the scripts share, in groups as `--help` shows them."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh
@@ -116,6 +117,13 @@ class Options:
         for group in groups.values():
             flat |= group if isinstance(group, dict) else {}
         return ", ".join(f"{name} {value}" for name, value in flat.items() if name not in own)
+
+
+def require_different(**lists: Sequence[Any]) -> None:
+    """Raise `InputError` unless each list has one value or more, each of them once."""
+    for name, values in lists.items():
+        if not values or len(set(values)) < len(values):
+            raise InputError(f"{name} is {list(values)}; expected one value or more, each once")
 
 
 def require_unused(options: Options, *names: str, why: str) -> None:
