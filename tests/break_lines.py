@@ -364,7 +364,11 @@ LINES = [
                 "variance, event_ndim), updates",
                 "test_likelihoods perfect_fit",
             ),
-            ("learned_scale(own) ** 2", "learned_scale(own)", "test_likelihoods real_line"),
+            (
+                "learned_scale(self.own(variables)) ** 2",
+                "learned_scale(self.own(variables))",
+                "test_likelihoods real_line",
+            ),
             ("(total, count), self.axis_name)", "(total, count), ())", "test_train under_pmap"),
             ("(1 - self.momentum) * variance", "self.momentum * variance", "test_likelihoods optimal_variance"),
             ("_LEAST_VARIANCE = 1e-8", "_LEAST_VARIANCE = 1e-6", "test_likelihoods perfect_fit"),

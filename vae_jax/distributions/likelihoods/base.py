@@ -70,6 +70,10 @@ class Likelihood:
         """Initial variables of the likelihood, by collection; only "params" is optimised."""
         return {}
 
+    def own(self, variables: Variables | None) -> Variables:
+        """The variables, or the initial ones in place of None."""
+        return self.init() if variables is None else variables
+
     def __call__(
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> Distribution:

@@ -110,8 +110,7 @@ class NegativeBinomial(Likelihood):
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "IndependentNegativeBinomial":
         """p(x|z) with the outputs as logarithms of the means, soft-clipped beyond -15 and 15 (at most -16 and 16)."""
-        own = self.init() if variables is None else variables
-        inverse_dispersion = learned_scale(own, _INVERSE_DISPERSION)
+        inverse_dispersion = learned_scale(self.own(variables), _INVERSE_DISPERSION)
         return IndependentNegativeBinomial(_log_rate(outputs), inverse_dispersion, event_ndim)
 
 

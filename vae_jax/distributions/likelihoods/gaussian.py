@@ -124,8 +124,7 @@ class LearnedGaussian(Likelihood):
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
         """p(x|z) with the outputs as means."""
-        own = self.init() if variables is None else variables
-        return GaussianImage(outputs, learned_scale(own) ** 2, event_ndim)
+        return GaussianImage(outputs, learned_scale(self.own(variables)) ** 2, event_ndim)
 
 
 @value
@@ -187,7 +186,7 @@ class OptimalGaussian(Likelihood):
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "GaussianImage":
         """p(x|z) with the outputs as means and the running variance, which is 1 before training."""
-        running = _running(self.init() if variables is None else variables)
+        running = _running(self.own(variables))
         seen = running["weight"] > 0
         variance = jnp.where(seen, running["variance"] / jnp.where(seen, running["weight"], 1), 1.0)
         return GaussianImage(outputs, jnp.maximum(variance, _LEAST_VARIANCE), event_ndim)

@@ -53,8 +53,7 @@ class DiscretisedLogistic(Likelihood):
         self, outputs: Float[Array, "..."], variables: Variables | None = None, event_ndim: int = 3
     ) -> "DiscretisedLogisticImage":
         """p(x|z) with the outputs as means of the logistic variables before rounding."""
-        own = self.init() if variables is None else variables
-        return DiscretisedLogisticImage(outputs, learned_scale(own), event_ndim)
+        return DiscretisedLogisticImage(outputs, learned_scale(self.own(variables)), event_ndim)
 
 
 @shape_repr

@@ -57,8 +57,7 @@ class StudentT(Likelihood):
     ) -> "IndependentStudentT":
         """p(x|z) with the outputs as locations."""
         degrees = jnp.asarray(self.degrees, outputs.dtype)
-        own = self.init() if variables is None else variables
-        return IndependentStudentT(outputs, learned_scale(own), degrees, event_ndim)
+        return IndependentStudentT(outputs, learned_scale(self.own(variables)), degrees, event_ndim)
 
 
 @shape_repr
