@@ -2,7 +2,7 @@
 
 One class: a model is trained on the images of one digit, and the other nine digits of the test split are the anomalies.
 `--leave-one-out`: a model is trained on nine digits, and the tenth is the anomaly. This is harder, because the usual
-images vary more. This is repeated for each digit. A score orders the test images from usual to unusual, and its AUROC
+images vary more. Either is repeated for each digit. A score orders the test images from usual to unusual, and its AUROC
 is the probability that an anomaly is less usual than a usual image. The scores of the VAE are
 
 * the squared error of the reconstruction at the posterior mean;

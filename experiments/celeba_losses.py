@@ -107,7 +107,7 @@ class Config(Options):
     """Feature network of the perceptual loss: a classifier of attributes that is trained here, the encoder of the plain
     VAE, which needs no attributes, or VGG-19."""
     weights: Path | None = None
-    """File with the published parameters of VGG-19, .safetensors or .npz with torchvision's names, for and needed by
+    """File with the published parameters of VGG-19, .safetensors or .npz with torchvision's names; required by
     --features vgg19."""
     classifier_steps: int | None = None
     """Number of training steps of each of the two classifiers, in whole epochs. The default is 1,500 on CelebA, and

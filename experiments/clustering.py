@@ -172,7 +172,7 @@ def mixture(rows: np.ndarray, clusters: int, config: Config) -> Any:
     """Mixture of Gaussians with full covariances: of ten starts, the one with the smallest normalised entropy.
 
     This is the criterion of Celeux and Soromenho (1996): the mean entropy of p(component|row), divided by the gain in
-    mean log-likelihood over one Gaussian. The likelihood alone prefers broad components that overlap with others. The
+    mean log-likelihood over one Gaussian. Unlike the likelihood, it prefers components that do not overlap. The
     covariances get 1e-3 of the mean variance of the rows on the diagonal.
     """
     from scipy.special import entr

@@ -90,6 +90,6 @@ def sentences(effect: Mapping[str, Any]) -> Iterator[str]:
             continue
         drifts = ", ".join(f"P({other}) by {drift:+.2f}" for other, drift in found["drift"].items())
         yield (
-            f"{float(share):.0%} flipped at {found['step']:.2f}: {drifts}, the faces {found['distance']:.2f} "
-            "of the distance between two different ones from where they were"
+            f"{float(share):.0%} flipped at {found['step']:.2f}: {drifts}; distance from the unedited faces "
+            f"{found['distance']:.2f}, where 1 is that between two different faces"
         )

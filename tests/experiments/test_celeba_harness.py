@@ -21,5 +21,5 @@ def test_effects_are_interpolated_where_a_share_of_the_faces_is_flipped():
     assert more == {"step": 1.5, "drift": {"Male": pytest.approx(-0.4)}, "distance": 2}
     assert most == {"step": None, "drift": {"Male": None}, "distance": None}
     first, _, last = sentences(found)
-    assert first.startswith("25% flipped at 0.50: P(Male) by -0.10, the faces 0.50 of the distance")
+    assert first.startswith("25% flipped at 0.50: P(Male) by -0.10; distance from the unedited faces 0.50,")
     assert last == "90% flipped: not within 2 steps"
