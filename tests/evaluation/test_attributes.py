@@ -100,7 +100,7 @@ def split(count=256, seed=0) -> vj.Split:
     return vj.Split(images, attributes=vj.Attributes(("Top", "Blue"), values))
 
 
-def test_a_judge_learns_attributes():
+def test_a_classifier_learns_attributes():
     data = split()
     classifier = train_attribute_classifier(
         jax.random.key(0), data, ("Blue", "Top"), steps=64, batch_size=32, convolutions=(8, 8), progress=False
@@ -123,7 +123,7 @@ def test_the_loss_of_an_example_is_weighted_by_its_combination():
     np.testing.assert_allclose(weighted, weights * plain, rtol=1e-6)
 
 
-def test_a_judge_of_correlated_attributes_does_not_tell_one_by_the_other():
+def test_a_classifier_of_correlated_attributes_does_not_tell_one_by_the_other():
     """The second attribute is not to be seen, but 90 % of the images have both or neither."""
     generator = np.random.default_rng(0)
     top = np.arange(256) % 2 == 0
@@ -139,7 +139,7 @@ def test_a_judge_of_correlated_attributes_does_not_tell_one_by_the_other():
     np.testing.assert_allclose([of_top[1], of_others[1]], 0.5, atol=0.1)  # without the weights 0.9 and 0.1
 
 
-def test_a_judge_without_an_opinion_has_half():
+def test_a_classifier_without_an_opinion_has_half():
     classifier = hand_made_classifier(weight=0.0)
     values = np.arange(40)[:, None] < 4
     data = vj.Split(np.zeros((40, 2, 2, 1), np.uint8), attributes=vj.Attributes(("Bright",), values))
@@ -152,9 +152,9 @@ REAL = vj.Split(split().images / np.float32(255), attributes=split().attributes)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda judge: judge(np.zeros((2, 2, 2, 1), np.uint8)), "the images are uint8; expected values in"),
-        (lambda judge: judge(np.zeros((2, 3, 2, 1))), r"shape \(2, 3, 2, 1\); expected \[n, 2, 2, 1\]"),
-        (lambda judge: judge.accuracy(REAL), "the images are float32; expected bytes"),
+        (lambda classifier: classifier(np.zeros((2, 2, 2, 1), np.uint8)), "the images are uint8; expected values in"),
+        (lambda classifier: classifier(np.zeros((2, 3, 2, 1))), r"shape \(2, 3, 2, 1\); expected \[n, 2, 2, 1\]"),
+        (lambda classifier: classifier.accuracy(REAL), "the images are float32; expected bytes"),
     ],
 )
 def test_images_of_another_type_or_shape_are_refused(call, message):
@@ -171,7 +171,7 @@ def test_images_of_another_type_or_shape_are_refused(call, message):
         (REAL, ("Top",), vj.InputError, "the images are float32; expected bytes"),
     ],
 )
-def test_a_judge_needs_attributes(data, names, error, message):
+def test_a_classifier_needs_attributes(data, names, error, message):
     with pytest.raises(error, match=message):
         train_attribute_classifier(jax.random.key(0), data, names)
 
