@@ -316,6 +316,11 @@ LINES = [
             ("+ log_variance + LOG_2PI", "+ log_variance", "test_distributions log_prob"),
         ],
         "vae_jax/distributions/likelihoods/base.py": [
+            (
+                "return self.init() if variables is None else variables",
+                "return self.init()",
+                "test_residual scale_per_channel",
+            ),
             ("jnp.where(rows(observed) > 0, density, 0)", "density", "test_likelihoods_more only_observed"),
             (
                 "density.sum(axis=-1).reshape(leading)",
