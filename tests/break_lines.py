@@ -133,9 +133,11 @@ LINES = [
             ("    _require_standard_normal(vae, variables)\n", "", "test_pca_start bad_input"),
         ],
         "vae_jax/networks/conv3x3.py": [
-            ("[a - c, b + c, c - b, b - d]", "[a - c, b + c, b - c, b - d]", "test_residual native_convolution"),
+            ("return a - c, b + c, c - b, d - b", "return a - c, b + c, b - c, d - b", "test_residual native_conv"),
+            ("0.5 * (b - c), 0.5 * (b + c) + d", "0.5 * (c - b), 0.5 * (b + c) + d", "test_residual native_conv"),
+            ("return a, a + b, a - b, b", "return a, a + b, a - b, -b", "test_residual native_convolution"),
             ("return even and channels", "return channels", "test_residual native_convolution"),
-            ("kernel[::-1, ::-1].transpose", "kernel.transpose", "test_residual native_convolution"),
+            ("return kernel[::-1, ::-1].transpose", "return kernel.transpose", "test_residual native_convolution"),
             ("g, cpu=_gradients_on_cpu", "g, cpu=_native_gradients", "test_residual accelerators"),
         ],
         "vae_jax/networks/residual.py": [
@@ -629,6 +631,18 @@ LINES = [
             ("inputs.reshape(len(inputs), -1) - 0.5", "inputs.reshape(len(inputs), -1)", "test_model linear_path"),
             ("/ math.sqrt(inputs.shape[1])", "/ inputs.shape[1]", "test_model linear_path"),
         ],
+        "vae_jax/networks/winograd.py": [
+            (
+                "jnp.stack([jnp.stack(row, axis=1) for row in pixels], axis=1)",
+                "jnp.stack([jnp.stack(row, axis=1) for row in transposed(pixels)], axis=1)",
+                "test_conv4x4 three_sides",
+            ),
+            (
+                "(((0,), (0,)), ((), ()))",
+                "(((0,), (0,)), ((), ())), precision=jax.lax.Precision.DEFAULT, preferred_element_type=jnp.float32",
+                "test_conv4x4 types_are_kept",
+            ),
+        ],
         "vae_jax/networks/conv4x4.py": [
             ("x.shape[1] % 2 or x.shape[2] % 2", "x.shape[1] % 2", "test_conv4x4 odd"),
             (
@@ -637,6 +651,12 @@ LINES = [
                 "test_conv4x4 same_values",
             ),
             ("[:, 1:-1, 1:-1]", "[:, :-2, :-2]", "test_conv4x4 same_values"),
+            ("h % 2 == 0 and w % 2 == 0", "w % 2 == 0", "test_conv4x4 three_sides"),
+            ("channels * features >= _LEAST_CHANNELS", "0 >= _LEAST_CHANNELS", "test_conv4x4 elsewhere"),
+            ("return a - b, b, c - b", "return a - b, b, b - c", "test_conv4x4 three_sides"),
+            ("return a, b - (a + c), c", "return a, b - (a - c), c", "test_conv4x4 three_sides"),
+            ("return a + b, b + c", "return a + b, b - c", "test_conv4x4 three_sides"),
+            ("jnp.pad(a, after) + jnp.pad(c, before)", "jnp.pad(a, before) + jnp.pad(c, after)", "test_conv4x4 three"),
             ("variance_scaling(8.0", "variance_scaling(2.0", "test_conv4x4 scale"),
             (".transpose(1, 3, 2, 4, 5, 0)", ".transpose(3, 1, 4, 2, 5, 0)", "test_conv4x4 three_sides"),
             (

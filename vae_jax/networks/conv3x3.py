@@ -2,21 +2,22 @@
 
 GPU and TPU use the native convolution of XLA. On a CPU its forward pass is fast, but its gradients are 40 to 80 times
 slower if the train step is inside a `scan` or a `while_loop`, because their axes are permuted. There, wide layers use
-the minimal filtering of Winograd, which needs 16 multiplications for 2 x 2 pixels of the output instead of 36, and
-consists of matrix products. For narrow layers and images of odd height or width, each gradient is written as a
-convolution with the usual order of axes.
+Winograd's minimal filtering F(2 x 2, 3 x 3), which needs 16 products for 2 x 2 pixels of the output instead of 36
+(Lavin and Gray, 2016, section 4.1, with the sign of one product changed). For narrow layers and images of odd height or
+width, each gradient is written as a convolution with the usual order of axes.
 """
+
+import operator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
+
+from vae_jax.networks.winograd import Grid, along_both, first_with_first, flattened, image_of, pixels_of, products
 
 Image = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "3 3 channels features"]
 
-# Transforms of F(2 x 2, 3 x 3), Lavin and Gray (2016), section 4.1. Those of images consist of sums only.
-_KERNEL_TRANSFORM = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 _LEAST_CHANNELS = 10  # half the harmonic mean of channels and features from which on Winograd's filtering is faster
 
 
@@ -56,13 +57,13 @@ def _on_cpu(x: Array, kernel: Array) -> Array:
 
 def _gradients_on_cpu(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
     if _suits_winograd(x, kernel):
-        return jax.vjp(_by_winograd, x, kernel)[1](g)
+        return _gradients_by_winograd(x, kernel, g)
     # The gradient of the kernel is a convolution of images with a channel per example, one image per channel of x. The
     # first barrier keeps the layers that x and g come from out of the transposes, which would compute them again, and
     # the second keeps the transposes out of the convolution, which would then be slow.
     x, kernel, g = jax.lax.optimization_barrier((x, kernel, g))
     images, weights = jax.lax.optimization_barrier((x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)))
-    return _natively(g, kernel[::-1, ::-1].transpose(0, 1, 3, 2)), _natively(images, weights).transpose(1, 2, 0, 3)
+    return _natively(g, _mirrored(kernel)), _natively(images, weights).transpose(1, 2, 0, 3)
 
 
 def _suits_winograd(x: Array, kernel: Array) -> bool:
@@ -72,30 +73,44 @@ def _suits_winograd(x: Array, kernel: Array) -> bool:
 
 
 def _by_winograd(x: Array, kernel: Array) -> Array:
-    """The convolution as 16 matrix products, one for each entry of the transformed tiles of 4 x 4 pixels.
-
-    The tiles overlap by two pixels, and each gives 2 x 2 pixels of the output.
-    """
-    batch, height, width, channels = x.shape
-    h, w, features = height // 2, width // 2, kernel.shape[-1]
-    transform = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
-    kernels = jnp.einsum("ai,bj,ijcf->abcf", transform, transform, kernel)
-    pairs = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(batch, h + 1, 2, w + 1, 2, channels)
-    products = []
-    for a, row in enumerate(_tile(pairs[:, :h, 0], pairs[:, :h, 1], pairs[:, 1:, 0], pairs[:, 1:, 1])):
-        tiles = _tile(row[:, :, :w, 0], row[:, :, :w, 1], row[:, :, 1:, 0], row[:, :, 1:, 1])
-        of_row = [tile.reshape(-1, channels) @ kernels[a, b] for b, tile in enumerate(tiles)]
-        products.append(_pair(*of_row))
-    rows = [_pair(*(pair[column] for pair in products)) for column in (0, 1)]  # [column][row]
-    pixels = jnp.stack([jnp.stack([rows[0][i], rows[1][i]], axis=1) for i in (0, 1)], axis=1)
-    return pixels.reshape(batch, h, w, 2, 2, features).transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, -1)
+    of_tiles = products(operator.matmul, _image_tiles(x), along_both(_of_kernel, [list(row) for row in kernel]))
+    return image_of(along_both(_pairs, of_tiles), (*x.shape[:3], kernel.shape[3]))
 
 
-def _tile(a: Array, b: Array, c: Array, d: Array) -> list[Array]:
-    """Transform of the four pixels of a tile along one axis."""
-    return [a - c, b + c, c - b, b - d]
+def _gradients_by_winograd(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+    of_tiles = products(first_with_first, _image_tiles(x), flattened(along_both(_transposed_pairs, pixels_of(g))))
+    by_kernel = jnp.stack([jnp.stack(row) for row in along_both(_transposed_of_kernel, of_tiles)])
+    return _by_winograd(g, _mirrored(kernel)), by_kernel
 
 
-def _pair(a: Array, b: Array, c: Array, d: Array) -> list[Array]:
-    """Two pixels of the output from the four products along one axis."""
-    return [a + b + c, b - c - d]
+def _mirrored(kernel: Array) -> Array:
+    """Kernel of the transposed convolution."""
+    return kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+
+
+def _image_tiles(x: Array) -> Grid:
+    """Transformed tiles of 4 x 4 pixels, which overlap by two pixels: 4 x 4 arrays [tiles, C]."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, width = x.shape[1:3]
+    parts = [[padded[:, i : i + height : 2, j : j + width : 2] for j in range(4)] for i in range(4)]
+    return flattened(along_both(_of_image, parts))
+
+
+def _of_image(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
+    return a - c, b + c, c - b, d - b
+
+
+def _of_kernel(a: Array, b: Array, c: Array) -> tuple[Array, ...]:
+    return a, 0.5 * (a + b + c), 0.5 * (a - b + c), c
+
+
+def _transposed_of_kernel(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
+    return a + 0.5 * (b + c), 0.5 * (b - c), 0.5 * (b + c) + d
+
+
+def _pairs(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
+    return a + b + c, b - c + d
+
+
+def _transposed_pairs(a: Array, b: Array) -> tuple[Array, ...]:
+    return a, a + b, a - b, b

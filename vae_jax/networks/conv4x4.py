@@ -6,7 +6,15 @@ of this module belong to one trilinear form,
     <downsample(x, k), y> = <x, upsample(y, k)> = <k, correlate(x, y)>,
 
 so the gradients of each function are the other two. GPU and TPU use the native convolution of XLA. On a CPU this is
-slow, and its gradients are many times slower, so there each function is a matrix product of rows of copied pixels.
+slow, and its gradients are many times slower, so there each function consists of matrix products.
+
+In blocks of 2 x 2 pixels, the convolution is one of 2 x 2 blocks and stride 1. Winograd's minimal filtering F(2 x 2,
+2 x 2) needs 9 products for 2 x 2 pixels of y instead of 16:
+
+    pixels of y = pairs(differences(blocks of x) * sums(blocks of k)),
+
+where `pairs` is the transpose of `sums`. With few channels the transforms cost more than they save. Then, and for sizes
+that are no multiples of four, there is one product of rows of copied pixels.
 """
 
 import functools
@@ -20,10 +28,13 @@ from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from vae_jax.errors import InputError
+from vae_jax.networks.winograd import Grid, along_both, first_with_first, flattened, image_of, pixels_of, products
 
 Image = Float[Array, "batch height width channels"]
 Half = Float[Array, "batch h w features"]
 Kernel = Float[Array, "4 4 channels features"]
+
+_LEAST_CHANNELS = 7  # half the harmonic mean of channels and features from which on Winograd's filtering is faster
 
 
 @jax.custom_vjp
@@ -42,19 +53,19 @@ def downsample(x: Image, kernel: Kernel) -> Half:
     """
     if x.shape[1] % 2 or x.shape[2] % 2:
         raise InputError(f"an image of {x.shape[1]} x {x.shape[2]} pixels cannot be halved; expected even numbers")
-    return jax.lax.platform_dependent(x, kernel, cpu=_downsample_by_products, default=_downsample_natively)
+    return jax.lax.platform_dependent(x, kernel, cpu=_downsample_on_cpu, default=_downsample_natively)
 
 
 @jax.custom_vjp
 def upsample(y: Half, kernel: Kernel) -> Float[Array, "batch 2*h 2*w channels"]:
     """Transpose of `downsample`, which doubles height and width; only reverse-mode derivatives."""
-    return jax.lax.platform_dependent(y, kernel, cpu=_upsample_by_products, default=_upsample_natively)
+    return jax.lax.platform_dependent(y, kernel, cpu=_upsample_on_cpu, default=_upsample_natively)
 
 
 @jax.custom_vjp
 def correlate(x: Image, y: Half) -> Kernel:
     """Gradient of the kernel: sum of the products of each pixel of y with the 4 x 4 pixels of x that it depends on."""
-    return jax.lax.platform_dependent(x, y, cpu=_correlate_by_products, default=_correlate_natively)
+    return jax.lax.platform_dependent(x, y, cpu=_correlate_on_cpu, default=_correlate_natively)
 
 
 def _with_arguments(function: Callable[[Array, Array], Array]) -> Callable[..., tuple[Array, tuple[Array, Array]]]:
@@ -122,6 +133,95 @@ def _correlate_natively(x: Array, y: Array) -> Array:
     return jax.linear_transpose(lambda kernel: _downsample_natively(x, kernel), kernel)(y)[0]
 
 
+def _downsample_on_cpu(x: Array, kernel: Array) -> Array:
+    h, w = x.shape[1] // 2, x.shape[2] // 2
+    return (_downsample_by_winograd if _suits_winograd(h, w, *kernel.shape[2:]) else _downsample_by_products)(x, kernel)
+
+
+def _upsample_on_cpu(y: Array, kernel: Array) -> Array:
+    h, w = y.shape[1:3]
+    return (_upsample_by_winograd if _suits_winograd(h, w, *kernel.shape[2:]) else _upsample_by_products)(y, kernel)
+
+
+def _correlate_on_cpu(x: Array, y: Array) -> Array:
+    _, h, w, features = y.shape
+    suits = _suits_winograd(h, w, x.shape[3], features)
+    return (_correlate_by_winograd if suits else _correlate_by_products)(x, y)
+
+
+def _suits_winograd(h: int, w: int, channels: int, features: int) -> bool:
+    return h % 2 == 0 and w % 2 == 0 and channels * features >= _LEAST_CHANNELS * (channels + features)
+
+
+def _downsample_by_winograd(x: Array, kernel: Array) -> Array:
+    batch, height, width, _ = x.shape
+    of_tiles = products(operator.matmul, _image_tiles(x), along_both(_sums, _kernel_blocks(kernel)))
+    return image_of(along_both(_pairs, of_tiles), (batch, height // 2, width // 2, kernel.shape[3]))
+
+
+def _upsample_by_winograd(y: Array, kernel: Array) -> Array:
+    batch, h, w, _ = y.shape
+
+    def product(pixels: Array, blocks: Array) -> Array:
+        return (pixels @ blocks.T).reshape(batch, h // 2, w // 2, -1)
+
+    of_tiles = products(product, _pixel_tiles(y), along_both(_sums, _kernel_blocks(kernel)))
+    rows = [_interleaved(2, *row) for row in along_both(_transposed_differences, of_tiles)]
+    return _image_of_blocks(_interleaved(1, *rows))
+
+
+def _correlate_by_winograd(x: Array, y: Array) -> Array:
+    channels, features = x.shape[-1], y.shape[-1]
+    of_tiles = products(first_with_first, _image_tiles(x), _pixel_tiles(y))
+    rows = jnp.stack([jnp.stack(row) for row in along_both(_pairs, of_tiles)])  # [2, 2, 4 channels, features]
+    blocks = rows.reshape(2, 2, 2, 2, channels, features)
+    return blocks.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, channels, features)
+
+
+def _image_tiles(x: Array) -> Grid:
+    """Transformed tiles of 3 x 3 blocks, which overlap by one block: 3 x 3 arrays [tiles, 4 C]."""
+    blocks = _blocks(x)
+    h, w = blocks.shape[1] - 1, blocks.shape[2] - 1
+    parts = [[blocks[:, i : i + h : 2, j : j + w : 2] for j in range(3)] for i in range(3)]
+    return flattened(along_both(_differences, parts))
+
+
+def _pixel_tiles(y: Array) -> Grid:
+    """Transformed tiles of 2 x 2 pixels: 3 x 3 arrays [tiles, F]."""
+    return flattened(along_both(_sums, pixels_of(y)))
+
+
+def _kernel_blocks(kernel: Array) -> Grid:
+    """Blocks of 2 x 2 pixels of a kernel: 2 x 2 arrays [4 C, F]."""
+    a, b, c, d = jnp.split(_matrix(kernel), 4)
+    return [[a, b], [c, d]]
+
+
+def _differences(a: Array, b: Array, c: Array) -> tuple[Array, Array, Array]:
+    return a - b, b, c - b
+
+
+def _transposed_differences(a: Array, b: Array, c: Array) -> tuple[Array, Array, Array]:
+    return a, b - (a + c), c
+
+
+def _sums(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    return a, a + b, b
+
+
+def _pairs(a: Array, b: Array, c: Array) -> tuple[Array, Array]:
+    return a + b, b + c
+
+
+def _interleaved(axis: int, a: Array, b: Array, c: Array) -> Array:
+    """Sum of overlapping triples (a[t], b[t], c[t]) at the positions 2t, 2t + 1, 2t + 2 of an axis: n -> 2n + 1."""
+    before, after = ([(0, 0)] * a.ndim for _ in range(2))
+    before[axis], after[axis] = (1, 0), (0, 1)
+    pairs = jnp.stack([jnp.pad(a, after) + jnp.pad(c, before), jnp.pad(b, after)], axis=axis + 1)
+    shape = (*a.shape[:axis], 2 * a.shape[axis] + 2, *a.shape[axis + 1 :])
+    return jax.lax.slice_in_dim(pairs.reshape(shape), 0, -1, axis=axis)
+
+
 def _downsample_by_products(x: Array, kernel: Array) -> Array:
     return jnp.concatenate([_rows(_patches(part), _matrix(kernel)) for part in _halves(x)])
 
@@ -148,21 +248,30 @@ def _halves(x: Array) -> list[Array]:
 
 def _patches(x: Array) -> Array:
     """4 x 4 input pixels of each output pixel, in blocks of 2 x 2: [B, 2h, 2w, C] -> [B, h, w, 16 C]."""
+    blocks = _blocks(x)
+    h, w = blocks.shape[1] - 1, blocks.shape[2] - 1
+    return jnp.concatenate([blocks[:, i : i + h, j : j + w] for i in (0, 1) for j in (0, 1)], axis=-1)
+
+
+def _blocks(x: Array) -> Array:
+    """Blocks of 2 x 2 pixels of the padded images: [B, 2h, 2w, C] -> [B, h + 1, w + 1, 4 C]."""
     batch, height, width, channels = x.shape
     h, w = height // 2, width // 2
     pairs = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(batch, h + 1, 2, w + 1, 2 * channels)
-    blocks = pairs.transpose(0, 1, 3, 2, 4).reshape(batch, h + 1, w + 1, 4 * channels)
-    return jnp.concatenate([blocks[:, i : i + h, j : j + w] for i in (0, 1) for j in (0, 1)], axis=-1)
+    return pairs.transpose(0, 1, 3, 2, 4).reshape(batch, h + 1, w + 1, 4 * channels)
 
 
 def _image(patches: Array) -> Array:
     """Transpose of `_patches`, which sums overlapping patches: [B, h, w, 16 C] -> [B, 2h, 2w, C]."""
-    batch, h, w, width = patches.shape
-    channels = width // 16
     corners = zip([(0, 0), (0, 1), (1, 0), (1, 1)], jnp.split(patches, 4, axis=-1), strict=True)
-    blocks = _sum([jnp.pad(part, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for (i, j), part in corners])
-    pairs = blocks.reshape(batch, h + 1, w + 1, 2, 2 * channels).transpose(0, 1, 3, 2, 4)
-    return pairs.reshape(batch, 2 * h + 2, 2 * w + 2, channels)[:, 1:-1, 1:-1]
+    return _image_of_blocks(_sum([jnp.pad(part, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for (i, j), part in corners]))
+
+
+def _image_of_blocks(blocks: Array) -> Array:
+    """Transpose of `_blocks`: [B, h + 1, w + 1, 4 C] -> [B, 2h, 2w, C]."""
+    batch, h, w, width = blocks.shape
+    pairs = blocks.reshape(batch, h, w, 2, width // 2).transpose(0, 1, 3, 2, 4)
+    return pairs.reshape(batch, 2 * h, 2 * w, width // 4)[:, 1:-1, 1:-1]
 
 
 def _matrix(kernel: Array) -> Array:
