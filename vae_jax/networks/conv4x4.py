@@ -171,11 +171,8 @@ def _upsample_by_winograd(y: Array, kernel: Array) -> Array:
 
 
 def _correlate_by_winograd(x: Array, y: Array) -> Array:
-    channels, features = x.shape[-1], y.shape[-1]
-    of_tiles = products(first_with_first, _image_tiles(x), _pixel_tiles(y))
-    rows = jnp.stack([jnp.stack(row) for row in along_both(_pairs, of_tiles)])  # [2, 2, 4 channels, features]
-    blocks = rows.reshape(2, 2, 2, 2, channels, features)
-    return blocks.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, channels, features)
+    (a, b), (c, d) = along_both(_pairs, products(first_with_first, _image_tiles(x), _pixel_tiles(y)))
+    return _kernel(jnp.concatenate([a, b, c, d]))
 
 
 def _image_tiles(x: Array) -> Grid:
@@ -231,13 +228,8 @@ def _upsample_by_products(y: Array, kernel: Array) -> Array:
 
 
 def _correlate_by_products(x: Array, y: Array) -> Array:
-    channels, features = x.shape[-1], y.shape[-1]
-    # XLA's fast matrix product on a CPU needs the contracted axis last in the left operand, but the compiler removes a
-    # transpose that would put it there. A product with the identity is not removed; it costs F / 16 C of the total.
-    transposed = [_last_with_last(jnp.eye(features, dtype=y.dtype), _flat(part)) for part in _halves(y)]
-    patches = [_flat(_patches(part)) for part in _halves(x)]
-    matrix = _sum([left @ right for left, right in zip(transposed, patches, strict=True)])
-    return matrix.reshape(features, 2, 2, 2, 2, channels).transpose(1, 3, 2, 4, 5, 0).reshape(4, 4, channels, features)
+    halves = zip(_halves(x), _halves(y), strict=True)
+    return _kernel(_sum([first_with_first(_flat(_patches(a)), _flat(b)) for a, b in halves]))
 
 
 def _halves(x: Array) -> list[Array]:
@@ -280,6 +272,12 @@ def _matrix(kernel: Array) -> Array:
     return kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5).reshape(16 * channels, features)
 
 
+def _kernel(matrix: Array) -> Array:
+    """Inverse of `_matrix`: [16 C, F] -> [4, 4, C, F]."""
+    channels, features = matrix.shape[0] // 16, matrix.shape[1]
+    return matrix.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, channels, features)
+
+
 def _sum(terms: list[Array]) -> Array:
     """Sum in the dtype of the terms; the built-in `sum` starts from 0, which would promote it."""
     return functools.reduce(operator.add, terms)
@@ -292,7 +290,3 @@ def _flat(x: Array) -> Array:
 def _rows(x: Array, matrix: Array) -> Array:
     """Compute x @ matrix over the last axis as one product of two matrices."""
     return (_flat(x) @ matrix).reshape(*x.shape[:-1], matrix.shape[1])
-
-
-def _last_with_last(a: Array, b: Array) -> Array:
-    return jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())))
