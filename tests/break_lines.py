@@ -711,6 +711,7 @@ LINES = [
         ],
         "vae_jax/training/averaging.py": [
             ("steps = state.steps + 1", "steps = state.steps", "test_averaging weighted_sum"),
+            ("jax.device_put(params, may_alias=False)", "params", "test_averaging donated"),
             ("optax.apply_updates(params, updates)", "params", "test_averaging weighted_sum"),
             ("(1 + eta) / (steps + eta)", "1 / steps", "test_averaging weighted_sum"),
         ],

@@ -45,6 +45,19 @@ def test_training_is_that_of_the_optimizer_inside():
         vj.averaged_variables(states[0])
 
 
+@pytest.mark.parametrize("members", [None, 2])
+def test_the_first_state_can_be_donated(members):
+    vae, optimizer = vj.mlp_vae((6, 6, 1), hidden=(8,)), vj.averaged(optax.sgd(1e-2))
+    step, batch = vj.make_train_step(vae, vj.ELBO(), optimizer), vj.Batch(np.full((4, 6, 6, 1), 0.5, np.float32))
+    if members is None:
+        state = vj.init(jax.random.key(0), vae, optimizer)
+    else:
+        state = vj.init_members(jax.random.split(jax.random.key(0), members), vae, optimizer)
+        step = jax.vmap(step, in_axes=(0, None))
+    state, metrics = jax.jit(step, donate_argnums=0)(state, batch)
+    assert np.isfinite(metrics["loss"]).all()
+
+
 @pytest.mark.parametrize("make", [averaged_adamw, adamw])
 def test_weight_matrices_alone_decay(make):
     """Without a gradient, by the rate times the decay."""

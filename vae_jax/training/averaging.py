@@ -39,7 +39,8 @@ def averaged(optimizer: Any, eta: float = 8.0) -> optax.GradientTransformation:
     require_positive(eta=eta)
 
     def init(params: PyTree) -> AveragedState:
-        return AveragedState(optimizer.init(params), params, jnp.zeros((), jnp.int32))
+        average = jax.device_put(params, may_alias=False)  # a copy, so that a step can be given both to donate
+        return AveragedState(optimizer.init(params), average, jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: AveragedState, params: PyTree | None = None) -> tuple[PyTree, AveragedState]:
         updates, inner = optimizer.update(updates, state.inner, params)
