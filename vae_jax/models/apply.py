@@ -13,6 +13,7 @@ from vae_jax.errors import InputError, require_variables
 from vae_jax.models.protocol import Variables
 from vae_jax.networks import NNXNetwork, takes
 
+_EXAMPLES = "vae_jax.examples"  # name of the axis of the examples' keys, and of the random stream of their dropout
 _NETWORK = 2**31 - 1  # stream of an example's key for the noise of the networks; the others are numbers of samples
 
 
@@ -82,6 +83,10 @@ def _apply(
                 raise
         else:
             return outputs, dict(updates)
+        try:
+            return _with_dropout(network, variables, inputs, mutable, arguments, keys)
+        except (flax.errors.InvalidRngError, _OtherAxisError):  # it draws more than dropout of examples
+            pass
     if mutable:  # batch statistics couple the examples, so the noise has one key for the batch
         outputs, updates = network.apply(
             variables, inputs, train=True, mutable=mutable, rngs=rngs(keys[0]), **arguments
@@ -94,6 +99,45 @@ def _apply(
         return jax.tree.map(lambda leaf: leaf[0], outputs)
 
     return jax.vmap(one)(keys, inputs, arguments), {}
+
+
+class _OtherAxisError(Exception):
+    """The first axis of the inputs of a dropout layer is not that of the examples."""
+
+
+def _with_dropout(
+    network: nn.Module,
+    variables: Variables,
+    inputs: Array,
+    mutable: list[str],
+    arguments: dict[str, Any],
+    keys: Key[Array, " batch"],
+) -> tuple[Any, Variables]:
+    """Apply a network whose only noise is that of `nn.Dropout`, which each example draws from its own key.
+
+    Under the `vmap`, the keys alone are mapped, so that all else is computed once, for the whole batch. If `vmap`
+    mapped the examples as well, there would be a gradient of each convolution's kernel for each example.
+
+    Raises:
+      flax.errors.InvalidRngError: The network draws other random numbers.
+      _OtherAxisError: A dropout layer has inputs whose first axis is not that of the examples.
+    """
+
+    def dropped(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if not isinstance(context.module, nn.Dropout) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        x, *others = args
+        if x.shape[:1] != keys.shape:
+            raise _OtherAxisError
+        of_examples = jax.lax.all_gather(context.module.make_rng(_EXAMPLES), _EXAMPLES)
+        return jax.vmap(lambda key, x: call(x[None], *others, rng=key, **kwargs)[0])(of_examples, x)
+
+    def apply(key: Array) -> tuple[Any, Any]:
+        with nn.intercept_methods(dropped):
+            return network.apply(variables, inputs, train=True, mutable=mutable, rngs={_EXAMPLES: key}, **arguments)
+
+    outputs, updates = jax.vmap(apply, out_axes=None, axis_name=_EXAMPLES)(keys)
+    return outputs, dict(updates)
 
 
 FOREIGN = flax.errors.ScopeParamShapeError, flax.errors.ScopeParamNotFoundError
