@@ -575,6 +575,15 @@ LINES = [
             ('if not takes(network, "mask"):', "if False:", "test_model padding_out"),
             ("if keys is None or not isinstance(network, NNXNetwork):", "if True:", "test_networks nnx"),
             ("            if keys is None:\n                raise", "            raise", "test_networks dropout"),
+            (
+                "            return _with_dropout(network, variables, inputs, mutable, arguments, keys)\n",
+                "            raise _OtherAxisError\n",
+                "test_apply for_each_example",
+            ),
+            ("if x.shape[:1] != keys.shape:", "if False:", "test_apply one_by_one"),
+            ("(flax.errors.InvalidRngError, _OtherAxisError):", "_OtherAxisError:", "test_apply one_by_one"),
+            ("call(x[None], *others, rng=key, **kwargs)[0]", "call(x, *others, rng=key, **kwargs)", "test_apply one"),
+            ("rngs={_EXAMPLES: key}", 'rngs={_EXAMPLES: key, "params": key}', "test_apply one_by_one"),
         ],
         "vae_jax/models/vae.py": [
             (
