@@ -577,12 +577,12 @@ LINES = [
             ("            if keys is None:\n                raise", "            raise", "test_networks dropout"),
             (
                 "            return _with_dropout(network, variables, inputs, mutable, arguments, keys)\n",
-                "            raise _OtherAxisError\n",
+                "            raise _OtherNoiseError\n",
                 "test_apply for_each_example",
             ),
-            ("if x.shape[:1] != keys.shape:", "if False:", "test_apply one_by_one"),
-            ("(flax.errors.InvalidRngError, _OtherAxisError):", "_OtherAxisError:", "test_apply one_by_one"),
-            ("call(x[None], *others, rng=key, **kwargs)[0]", "call(x, *others, rng=key, **kwargs)", "test_apply one"),
+            ("if x.shape[:1] != keys.shape or", "if", "test_apply one_by_one"),
+            ("(flax.errors.InvalidRngError, _OtherNoiseError):", "_OtherNoiseError:", "test_apply one_by_one"),
+            ("call(x[None], deterministic, rng=key)[0]", "call(x, deterministic, rng=key)", "test_apply one"),
             ("rngs={_EXAMPLES: key}", 'rngs={_EXAMPLES: key, "params": key}', "test_apply one_by_one"),
         ],
         "vae_jax/models/vae.py": [

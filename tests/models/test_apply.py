@@ -26,12 +26,21 @@ class Convolutional(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, train=False):
-        h = nn.Dropout(0.3)(inputs, not train)
+        h = nn.Dropout(0.3)(inputs=inputs, deterministic=not train)
         h = nn.relu(Downsample(CHANNELS)(h))
         h = nn.Dropout(0.4, broadcast_dims=(1, 2), deterministic=not train)(h)
         dropout = nn.Dropout(0.5)
         h = dropout(nn.Dense(8)(h.reshape(len(h), -1)), deterministic=not train)
-        return dropout(nn.Dense(8)(h), deterministic=not train)
+        return dropout(nn.Dense(8)(h), not train)
+
+
+class OwnKey(nn.Module):
+    """Dropout by a key of the layer that calls it."""
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        key = self.make_rng("dropout") if train else None
+        return nn.Dropout(0.5)(nn.Dense(4)(inputs.reshape(len(inputs), -1)), not train, key)
 
 
 class OfRows(nn.Module):
@@ -105,7 +114,7 @@ def one_by_one(network: nn.Module, variables: Any, x: Any, keys: Any) -> Any:
     return outputs, gradients
 
 
-@pytest.mark.parametrize("network", [Convolutional(), OfRows(), Noisy(), Scanned(), Recomputed()], ids=repr)
+@pytest.mark.parametrize("network", [Convolutional(), OfRows(), OwnKey(), Noisy(), Scanned(), Recomputed()], ids=repr)
 def test_a_batch_is_its_examples_one_by_one(network):
     variables = drawn(network.init, jax.random.key(0), X)
     batch, alone = (of(network, variables, X, keys()) for of in (outputs_and_gradients, one_by_one))
@@ -126,6 +135,16 @@ def test_members_draw_as_each_of_them():
             outputs_and_gradients(network, own, X, jax.random.split(jax.random.key(1 + i), COUNT))[0],
             rtol=1e-4,
         )
+
+
+def test_any_number_of_devices_draws_the_same():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    variables = drawn(Convolutional().init, jax.random.key(0), X)
+    on_one = outputs_and_gradients(Convolutional(), variables, X, keys())
+    on_two = outputs_and_gradients(Convolutional(), variables, *jax.device_put((X, keys()), rows))
+    assert on_two[0].sharding.is_equivalent_to(rows, 2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()), on_two, on_one)
 
 
 def test_no_gradient_of_a_kernel_is_computed_for_each_example():

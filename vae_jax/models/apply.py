@@ -1,5 +1,6 @@
 """Calls of networks with the variables of a model, and the keys of their noise."""
 
+import inspect
 from typing import Any
 
 import flax.errors
@@ -13,6 +14,7 @@ from vae_jax.errors import InputError, require_variables
 from vae_jax.models.protocol import Variables
 from vae_jax.networks import NNXNetwork, takes
 
+_DROPOUT = inspect.signature(nn.Dropout.__call__)
 _EXAMPLES = "vae_jax.examples"  # name of the axis of the examples' keys, and of the random stream of their dropout
 _NETWORK = 2**31 - 1  # stream of an example's key for the noise of the networks; the others are numbers of samples
 
@@ -85,7 +87,7 @@ def _apply(
             return outputs, dict(updates)
         try:
             return _with_dropout(network, variables, inputs, mutable, arguments, keys)
-        except (flax.errors.InvalidRngError, _OtherAxisError):  # it draws more than dropout of examples
+        except (flax.errors.InvalidRngError, _OtherNoiseError):  # it draws more than dropout of examples
             pass
     if mutable:  # batch statistics couple the examples, so the noise has one key for the batch
         outputs, updates = network.apply(
@@ -101,8 +103,8 @@ def _apply(
     return jax.vmap(one)(keys, inputs, arguments), {}
 
 
-class _OtherAxisError(Exception):
-    """The first axis of the inputs of a dropout layer is not that of the examples."""
+class _OtherNoiseError(Exception):
+    """A dropout layer has inputs whose first axis is not that of the examples, or a key of its own."""
 
 
 def _with_dropout(
@@ -120,17 +122,18 @@ def _with_dropout(
 
     Raises:
       flax.errors.InvalidRngError: The network draws other random numbers.
-      _OtherAxisError: A dropout layer has inputs whose first axis is not that of the examples.
+      _OtherNoiseError: A dropout layer cannot draw for each example.
     """
 
     def dropped(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if not isinstance(context.module, nn.Dropout) or context.method_name != "__call__":
+        if type(context.module) is not nn.Dropout or context.method_name != "__call__":
             return call(*args, **kwargs)
-        x, *others = args
-        if x.shape[:1] != keys.shape:
-            raise _OtherAxisError
+        given = _DROPOUT.bind(context.module, *args, **kwargs).arguments
+        x, deterministic = given["inputs"], given.get("deterministic")
+        if x.shape[:1] != keys.shape or given.get("rng") is not None:
+            raise _OtherNoiseError
         of_examples = jax.lax.all_gather(context.module.make_rng(_EXAMPLES), _EXAMPLES)
-        return jax.vmap(lambda key, x: call(x[None], *others, rng=key, **kwargs)[0])(of_examples, x)
+        return jax.vmap(lambda key, x: call(x[None], deterministic, rng=key)[0])(of_examples, x)
 
     def apply(key: Array) -> tuple[Any, Any]:
         with nn.intercept_methods(dropped):
