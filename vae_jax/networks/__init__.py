@@ -7,7 +7,7 @@ network with batch statistics also accepts `mask` [batch], which is 0 for paddin
 The noise of `nn.Dropout`, or of any `self.make_rng(...)`, is sampled per example and depends only on the key of the
 example. In networks that have both batch statistics and noise of another kind than `nn.Dropout`, the noise of the whole
 batch is sampled with the key of its first example. NNX classes, and networks with noise of another kind, are mapped
-over the examples in training, which takes convolutions several times as long.
+over the examples in training, which takes the convolutions of this package several times as long on a CPU.
 """
 
 from vae_jax.networks.conv import ConvDecoder, ConvEncoder
