@@ -581,6 +581,7 @@ LINES = [
                 "test_apply for_each_example",
             ),
             ("if x.shape[:1] != keys.shape or", "if", "test_apply one_by_one"),
+            (' or given.get("rng") is not None', "", "test_apply one_by_one"),
             ("(flax.errors.InvalidRngError, _OtherNoiseError):", "_OtherNoiseError:", "test_apply one_by_one"),
             ("call(x[None], deterministic, rng=key)[0]", "call(x, deterministic, rng=key)", "test_apply one"),
             ("rngs={_EXAMPLES: key}", 'rngs={_EXAMPLES: key, "params": key}', "test_apply one_by_one"),

@@ -35,12 +35,12 @@ class Convolutional(nn.Module):
 
 
 class OwnKey(nn.Module):
-    """Dropout by a key of the layer that calls it."""
+    """Dropout by the key of the example, then by one that the network gives to the layer."""
 
     @nn.compact
     def __call__(self, inputs, train=False):
-        key = self.make_rng("dropout") if train else None
-        return nn.Dropout(0.5)(nn.Dense(4)(inputs.reshape(len(inputs), -1)), not train, key)
+        h = nn.Dropout(0.5, deterministic=not train)(nn.Dense(4)(inputs.reshape(len(inputs), -1)))
+        return nn.Dropout(0.5)(nn.Dense(16)(h), not train, jax.random.key(7))
 
 
 class OfRows(nn.Module):

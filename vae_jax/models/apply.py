@@ -14,7 +14,7 @@ from vae_jax.errors import InputError, require_variables
 from vae_jax.models.protocol import Variables
 from vae_jax.networks import NNXNetwork, takes
 
-_DROPOUT = inspect.signature(nn.Dropout.__call__)
+_DROPOUT_SIGNATURE = inspect.signature(nn.Dropout.__call__)
 _EXAMPLES = "vae_jax.examples"  # name of the axis of the examples' keys, and of the random stream of their dropout
 _NETWORK = 2**31 - 1  # stream of an example's key for the noise of the networks; the others are numbers of samples
 
@@ -128,7 +128,7 @@ def _with_dropout(
     def dropped(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if type(context.module) is not nn.Dropout or context.method_name != "__call__":
             return call(*args, **kwargs)
-        given = _DROPOUT.bind(context.module, *args, **kwargs).arguments
+        given = _DROPOUT_SIGNATURE.bind(context.module, *args, **kwargs).arguments
         x, deterministic = given["inputs"], given.get("deterministic")
         if x.shape[:1] != keys.shape or given.get("rng") is not None:
             raise _OtherNoiseError
