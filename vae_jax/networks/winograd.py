@@ -1,8 +1,8 @@
 """Minimal filtering of images (Winograd, 1980; Lavin and Gray, 2016), which turns convolutions into matrix products.
 
-Overlapping tiles of an image and the kernel are transformed along both axes, by sums. The products of their entries,
-which are fewer than those of the convolution itself, are transformed to 2 x 2 pixels of the output. A grid is a nested
-list of the entries of all tiles.
+Overlapping tiles of an image, and the kernel, are transformed along both axes. The products of their entries, which are
+fewer than those of the convolution itself, are transformed to 2 x 2 pixels of the output. The transforms are sums,
+apart from factors of 1/2. In a grid, the array at row i and column j has that entry of all tiles.
 """
 
 from collections.abc import Callable, Sequence
