@@ -71,7 +71,8 @@ def test_the_examples_of_the_library_run(tmp_path, monkeypatch):
 
     own = vj.mlp_vae((20,), 2, (8,), names["Exponential"](), prior=names["Ring"]())
     assert np.isfinite(last_loss(own, vj.ELBO(), np.abs(names["rows"]), transform=vj.Raw(0.0)))
-    assert np.isfinite(last_loss(names["own_vae"], names["capacity"], names["data"].train[:64]))
+    images = names["data"].train[:64]
+    assert np.isfinite(last_loss(names["own_vae"], names["capacity"], images, transform=names["WithNoise"]()))
 
 
 def test_the_api_reference_is_built_without_warnings(tmp_path):
@@ -93,6 +94,16 @@ def test_the_readmes_fit_two_screens_and_their_links_exist():
         text = (ROOT / document).read_text()
         found = re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'src="([^"]+)"', text)
         assert [link for link in found if not (ROOT / document).parent.joinpath(link).exists()] == []
+
+
+def test_the_references_are_those_that_are_cited():
+    cited = re.compile(r"(?<!\w)([A-Z][\w-]+(?: and [A-Z][\w-]+| et al\.)?),? \(?((?:19|20)\d\d)(?=[,;)])")
+    folders = [ROOT / name for name in ("vae_jax", "experiments", "figures")]
+    files = [*ROOT.glob("*.md"), *(path for folder in folders for path in folder.rglob("*.[mp][dy]"))]
+    references = ROOT / "vae_jax" / "REFERENCES.md"
+    texts = [re.sub(r"[\s#]+", " ", path.read_text()) for path in files if path != references]
+    found = {f"{authors} ({year})" for text in texts for authors, year in cited.findall(text)}
+    assert found == set(re.findall(r"^\| ([^|]*\(\d{4}\)) \|", references.read_text(), re.MULTILINE))
 
 
 def test_every_public_name_has_a_docstring():

@@ -26,8 +26,8 @@ class DataOptions:
     and list_attr_celeba.txt), CIFAR-10 as published (cifar-10-batches-bin/ or cifar-10-binary.tar.gz), or a data set
     that TFDS has prepared."""
     hold_out: int = 0
-    """Number of training images that replace the test split, for choosing settings. With --checkpoint-dir, best/ keeps
-    the checkpoint with the lowest negative ELBO on these images."""
+    """Number of training images that replace the test split, for choosing settings. With --checkpoint-dir, scripts
+    that record the negative ELBO of these images keep the checkpoint with the lowest one in best/."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from vae_jax.values import value
 
 @value
 class LadderVAE(BaseVAE):
-    """Hierarchical VAE with top-down inference (Sonderby et al., 2016; Vahdat and Kautz, 2020; Child, 2021).
+    """Hierarchical VAE with top-down inference (Soenderby et al., 2016; Vahdat and Kautz, 2020; Child, 2021).
 
     The layers of latents are z1, z2, ..., from the top:
 
