@@ -57,6 +57,11 @@ def test_combinations_count_by_the_precision_of_their_differences():
     np.testing.assert_allclose(attribute_vector(encodings, attribute, confounder[:, None]), expected)
     assert attribute_counts(attribute, confounder[:, None]) == [(5, 30), (15, 10)]
     assert attribute_counts(attribute) == [(20, 40)]
+    numbers = attribute.astype(int), confounder[:, None].astype(np.float32)
+    np.testing.assert_array_equal(
+        attribute_vector(encodings, *numbers), attribute_vector(encodings, *map(np.bool_, numbers))
+    )
+    assert attribute_counts(*numbers) == [(5, 30), (15, 10)]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,8 @@ def test_combinations_count_by_the_precision_of_their_differences():
         (np.zeros(4, bool), None, "no combination"),
         (np.ones(4, bool), None, "no combination"),
         (np.array([True, False, True]), None, "4 encodings but 3 values"),
+        (np.array([1, -1, 1, -1]), None, "attribute has other values than 0 and 1"),
+        (np.array([True, False] * 2), np.array([[0.5]] * 4), "confounders has other values"),
         (np.array([True, False] * 2), np.array([[True], [False]] * 2), "no combination"),
     ],
 )

@@ -137,6 +137,18 @@ def test_bad_input_of_paired_ratio(values, reference, message):
 X = np.float32(255 * np.random.default_rng(3).random(DATA.images.shape) < DATA.images)
 
 
+def test_a_transform_gets_the_labels():
+    @vj.value
+    class Labelled(vj.Scale):
+        def __call__(self, keys, images, labels=None):
+            return vj.Batch(labels[:, None] + jnp.zeros((1, 3)))
+
+    split = vj.Split(DATA.images, np.arange(len(DATA), dtype=np.int32))
+    np.testing.assert_array_equal(
+        vj.transform_all(jax.random.key(0), split, transform=Labelled())[:, 0], np.arange(len(DATA))
+    )
+
+
 def test_what_is_observed_does_not_depend_on_the_blocks():
     whole, cut = (vj.transform_all(jax.random.key(3), DATA, transform=vj.Binarize(), block=block) for block in (50, 13))
     np.testing.assert_array_equal(whole, cut)
@@ -204,6 +216,8 @@ def test_what_has_no_likelihood_is_refused_at_once():
         vj.log_likelihood(key, VAE, VARIABLES, 2 * X, 5)
     with pytest.raises(vj.InputError, match=r"x has shape \(50, 6, 5, 1\); expected \[n, 6, 6, 1\]"):
         vj.log_likelihood(key, VAE, VARIABLES, X[:, :, :5], 5)
+    with pytest.raises(vj.InputError, match="x is a Batch and a condition is given beside it"):
+        vj.log_likelihood(key, VAE, VARIABLES, vj.Batch(X), 5, np.zeros(50, np.int32))
     broken = jax.tree.map(lambda leaf: leaf, VARIABLES)
     broken["params"]["decoder"]["Dense_0"]["bias"] = jnp.full(8, jnp.nan)
     for refuses in (

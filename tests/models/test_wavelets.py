@@ -142,9 +142,9 @@ def test_a_saved_model_is_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"channels": (), "blocks": ()}, "cannot be halved 0 times"),
+        ({"channels": (), "blocks": ()}, "there are no convolutions"),
         ({"channels": (4, 0), "blocks": (1, 1)}, r"channels\[1\] is 0"),
-        ({"channels": (4,), "blocks": (1, 1)}, "as many of one as of the other"),
+        ({"channels": (4,), "blocks": (1, 1)}, "expected two sequences of one length"),
         ({"event_shape": (20, 32, 3)}, "cannot be halved 3 times"),
         ({"event_shape": (32, 32)}, r"event_shape is \(32, 32\)"),
         ({"deviation": 0.0}, "deviation is 0"),

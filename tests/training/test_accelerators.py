@@ -37,7 +37,7 @@ class Padded(vj.Scale):
 
 def chunk(state, count, step=STEP, feed=FEED, layout=ONE_DEVICE, length=None):
     settings = {"step": step, "transform": Padded(), "batch_size": 16, "layout": layout, "length": length}
-    return run_chunk(layout.place(state), feed, count, **settings)
+    return run_chunk(layout.place(state), feed, count, **settings)[:2]
 
 
 def resident():

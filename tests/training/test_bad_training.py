@@ -120,6 +120,29 @@ BAD = {
     "member of one model's variables": (lambda: member(fresh().variables, 0), "leading axes have different sizes"),
     "member that is not there": (lambda: member(several(), 2), "member 2 does not exist; expected 0 to 1"),
     "member from the end": (lambda: member(several(), -1), "member -1 does not exist; expected 0 to 1"),
+    "state of another optimizer": (
+        lambda: make_train_step(VAE, vj.ELBO(), averaged(OPTIMIZER))(fresh(), vj.Batch(jnp.zeros((4, 6, 6, 1)))),
+        r"the state is that of another optimizer; expected a state of vj\.init",
+    ),
+    "state of an optimizer with as many numbers": (
+        lambda: run(init(key(), VAE, optax.adam(0.1)), make_train_step(VAE, vj.ELBO(), optax.adabelief(0.1))),
+        "the state is that of another optimizer",
+    ),
+    "state of another model": (
+        lambda: run(init(key(), vj.mlp_vae((6, 6, 1), 2, (8,)), OPTIMIZER)),
+        "the variables are not those of this model's MLP: .*shape",
+    ),
+    "frozen named as a part": (
+        lambda: init(key(), VAE, OPTIMIZER, frozen={"encoder": jnp.zeros(3)}),
+        "frozen arrays are named encoder, as a part of the model is; choose another name",
+    ),
+    "setting of the second member": (
+        lambda: run(
+            init_members(jax.random.split(key(), 2), VAE, OPTIMIZER, settings=jnp.array([1.0, -2.0])),
+            with_settings(lambda beta: make_train_step(VAE, vj.ELBO(beta), OPTIMIZER)),
+        ),
+        r"beta is .*-2",
+    ),
     "objective returns a scalar": (
         lambda: run(step=make_train_step(VAE, scalar, OPTIMIZER)),
         r"the objective returned an array float32\[\]; expected a vj\.Loss\(per_example, terms, updates\)",

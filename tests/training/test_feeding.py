@@ -15,7 +15,7 @@ from small_run import DATA, STEP, assert_same, fit, fresh, fresh_members, losses
 import vae_jax as vj
 from vae_jax.data.transforms import Scale
 from vae_jax.training import feeding, loop
-from vae_jax.training.feeding import Resident, ResidentFeeder, StreamingFeeder
+from vae_jax.training.feeding import Resident, StreamingFeeder
 from vae_jax.training.loop import run_chunk
 from vae_jax.training.sharding import ONE_DEVICE, Layout
 
@@ -84,7 +84,7 @@ def test_streamed_members_are_resident_ones(monkeypatch):
 @in_usual_code
 def test_a_run_goes_on_from_the_middle_of_a_window():
     feed = Resident(jnp.asarray(DATA.images), jnp.asarray(DATA.labels), len(DATA))
-    midway, _ = run_chunk(fresh(), feed, 3, step=STEP, transform=Scale(), batch_size=16)
+    midway, *_ = run_chunk(fresh(), feed, 3, step=STEP, transform=Scale(), batch_size=16)
     assert int(midway.step) == 3
     with pytest.warns(UserWarning, match="resumes within an epoch"):
         resumed, _ = fit(midway, 2, stream_above=0)
@@ -92,24 +92,26 @@ def test_a_run_goes_on_from_the_middle_of_a_window():
 
 
 @pytest.mark.parametrize(
-    ("devices", "members", "threshold", "streams"),
+    ("devices", "members", "half_of_memory"),
     [
-        (1, 0, 3600, False),
-        (1, 0, 3599, True),
-        (2, 0, 1800, False),  # each device has half of the images
-        (2, 0, 1799, True),
-        (2, 4, 3600, False),  # each has all of them
-        (2, 4, 3599, True),
+        (1, 0, 3600),
+        (2, 0, 1800),  # each device has half of the images
+        (2, 4, 3600),  # each has all of them
     ],
 )
-def test_images_stream_from_the_first_byte_above_the_threshold(monkeypatch, devices, members, threshold, streams):
+def test_images_stream_from_the_first_byte_above_the_threshold(monkeypatch, devices, members, half_of_memory):
     assert DATA.images.nbytes == 3600
     keys = fresh_members(members).key if members else fresh().key
     layout = Layout(vj.device_mesh(devices))
-    expected = StreamingFeeder if streams else ResidentFeeder
-    assert isinstance(loop._feeder(DATA, 16, layout, keys, threshold), expected)
-    monkeypatch.setattr(loop, "device_memory", lambda: 2 * threshold)
-    assert isinstance(loop._feeder(DATA, 16, layout, keys, None), expected)
+
+    def streams(stream_above, memory):
+        monkeypatch.setattr(loop, "device_memory", lambda: memory)
+        return isinstance(loop._feeder(DATA, 16, layout, keys, stream_above), StreamingFeeder)
+
+    assert not streams(None, 2 * half_of_memory)
+    assert streams(None, 2 * half_of_memory - 2)
+    assert not streams(3600, 0)
+    assert streams(3599, 10_000)
 
 
 def test_there_are_never_three_windows(monkeypatch):

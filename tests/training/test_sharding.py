@@ -70,7 +70,7 @@ def chunk(state, count, layout):
     before = [leaf.sharding for leaf in jax.tree.leaves(placed)]
     feed, _ = ResidentFeeder(DATA, 16, layout, members=False).at(0)
     settings = {"step": STEP, "transform": Scale(), "batch_size": 16, "layout": layout, "length": None}
-    state, metrics = run_chunk(placed, feed, count, **settings)  # the program of `fit`
+    state, metrics, _ = run_chunk(placed, feed, count, **settings)  # the program of `fit`
     return before, [leaf.sharding for leaf in jax.tree.leaves(state)], layout.fetch((state, metrics))
 
 

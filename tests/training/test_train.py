@@ -50,7 +50,7 @@ def chunk(state, count, step=STEP, transform=Scale(), batch_size=16):
     state = jax.tree.map(jnp.copy, state)
     feed = Resident(jnp.asarray(DATA.images), jnp.asarray(DATA.labels), len(DATA))
     settings = {"step": step, "transform": transform, "batch_size": batch_size, "layout": ONE_DEVICE, "length": None}
-    return run_chunk(state, feed, count, **settings)  # the program of `fit`
+    return run_chunk(state, feed, count, **settings)[:2]  # the program of `fit`
 
 
 def leaves(state):
@@ -282,9 +282,12 @@ def test_vmap_carries_an_axis_of_betas():
     np.testing.assert_allclose(jax.jit(jax.vmap(loss))(betas), expected, rtol=1e-6)
 
 
-def test_pmapped_step_is_one_device_on_the_whole_batch():
+@pytest.mark.parametrize("padding", [0.9, np.nan])
+def test_pmapped_step_is_one_device_on_the_whole_batch(padding):
     assert jax.device_count() == 8
-    whole = replace(batch(32), mask=jnp.asarray(np.float32(np.arange(32) < 27)))
+    mask = np.float32(np.arange(32) < 27)  # the last device has padding only
+    x = np.where(mask.reshape(32, 1, 1, 1), batch(32).x, np.float32(padding))
+    whole = vj.Batch(jnp.asarray(x), mask=jnp.asarray(mask))
     step = vj.make_train_step(VAE, vj.ELBO(), PLAIN, axis_name="devices")
     together, metrics = jax.pmap(step, axis_name="devices", in_axes=(None, 0))(
         fresh(optimizer=PLAIN), of_devices(whole)
@@ -360,6 +363,24 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_at_the_last_good_st
     good, _ = fit(fresh(), 1, step=step)
     good, _ = chunk(good, 2, step=step)
     assert_same(state, good)
+
+
+def test_the_record_of_an_epoch_after_a_step_that_is_not_finite_has_all_of_its_steps(tmp_path):
+    def numbered(broken):
+        def objective(key, model, variables, batch, step):
+            loss = vj.ELBO()(key, model, variables, batch, step)
+            per_example = jnp.where(step == broken, jnp.nan, loss.per_example)
+            return loss._replace(per_example=per_example, terms={"number": jnp.full(16, step, jnp.float32)})
+
+        return vj.make_train_step(VAE, objective, OPTIMIZER)
+
+    store = partial(vj.Checkpoints, tmp_path, {})
+    with pytest.raises(vj.NotFiniteError, match=r"^step 11"):
+        vj.fit(fresh(), numbered(10), DATA, epochs=2, batch_size=16, store=store(), progress=False)
+    _, history = vj.fit(
+        fresh(), numbered(-1), DATA, epochs=2, batch_size=16, store=store(allow=("objective",)), progress=False
+    )
+    assert [record["number"] for record in history] == [2.5, 8.5]  # of the steps 0 to 5, and 6 to 11
 
 
 @pytest.mark.parametrize(

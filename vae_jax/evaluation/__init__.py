@@ -1,4 +1,7 @@
-"""Numbers about a trained model: exact over any number of examples, per example until the caller takes the mean."""
+"""Evaluation of trained models on any number of examples, in blocks.
+
+Likelihoods, KL and distances to neighbours are per example; the caller takes the mean.
+"""
 
 from vae_jax.evaluation.attributes import (
     AttributeClassifier,

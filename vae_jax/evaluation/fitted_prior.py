@@ -79,8 +79,8 @@ def fit_prior(
       The model with the fitted prior, and its variables.
 
     Raises:
-      InputError: The prior has no variables or is a `VampPrior`, there are fewer examples than components, the model is
-        no VAE, or an argument is not valid.
+      InputError: The prior has no variables or is a `VampPrior`, there are fewer samples of z than components, the
+        model is no VAE, or an argument is not valid.
     """
     require_key(key)
     require_positive_int(draws=draws, steps=steps)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from vae_jax.data.arrays import as_reals
 from vae_jax.distributions import Posterior
@@ -162,8 +162,8 @@ def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) 
 
 def attribute_vector(
     encodings: Float[Any, "n latent"],
-    attribute: Bool[Any, " n_attribute"],
-    confounders: Bool[Any, "n_confounders confounders"] | None = None,
+    attribute: Shaped[Any, " n_attribute"],
+    confounders: Shaped[Any, "n_confounders confounders"] | None = None,
 ) -> Float[np.ndarray, " latent"]:
     """Difference between the mean encodings of the images with and without an attribute.
 
@@ -174,7 +174,7 @@ def attribute_vector(
 
     Args:
       encodings: Encodings of training images, [n, latent].
-      attribute: Whether each image has the attribute, [n].
+      attribute: Whether each image has the attribute, [n], booleans or 0 and 1.
       confounders: Other attributes of the images, [n, confounders]. Combinations in which all images or none have the
         attribute are left out.
 
@@ -182,9 +182,10 @@ def attribute_vector(
       The vector, [latent].
 
     Raises:
-      InputError: The numbers of examples differ, or no combination has images with and without the attribute.
+      InputError: The numbers of examples differ, an attribute is neither 0 nor 1, or no combination has images with and
+        without the attribute.
     """
-    encodings, attribute = np.asarray(encodings, np.float64), np.asarray(attribute)
+    encodings, attribute = np.asarray(encodings, np.float64), _as_booleans("attribute", attribute)
     if len(encodings) != len(attribute):
         raise InputError(f"there are {len(encodings)} encodings but {len(attribute)} values of the attribute")
     differences, weights = [], []
@@ -198,30 +199,42 @@ def attribute_vector(
 
 
 def attribute_counts(
-    attribute: Bool[Any, " n_attribute"], confounders: Bool[Any, "n_confounders confounders"] | None = None
+    attribute: Shaped[Any, " n_attribute"], confounders: Shaped[Any, "n_confounders confounders"] | None = None
 ) -> list[tuple[int, int]]:
     """Numbers of images with and without the attribute, for each combination of confounders that occurs, sorted.
 
     Args:
-      attribute: Whether each image has the attribute, [n].
+      attribute: Whether each image has the attribute, [n], booleans or 0 and 1.
       confounders: Other attributes of the images, [n, confounders].
 
     Raises:
-      InputError: The numbers of examples differ.
+      InputError: The numbers of examples differ, or an attribute is neither 0 nor 1.
     """
-    return [counts for _, counts in _combinations(np.asarray(attribute), confounders)]
+    return [counts for _, counts in _combinations(_as_booleans("attribute", attribute), confounders)]
 
 
 def _combinations(
-    attribute: Bool[np.ndarray, " n_attribute"], confounders: Bool[Any, "n_confounders confounders"] | None
+    attribute: Bool[np.ndarray, " n_attribute"], confounders: Shaped[Any, "n_confounders confounders"] | None
 ) -> Iterator[tuple[Bool[np.ndarray, " n_attribute"], tuple[int, int]]]:
     """Mask of the images of each combination of confounders, and their numbers with and without the attribute."""
-    others = np.zeros((len(attribute), 0), bool) if confounders is None else np.asarray(confounders)
+    others = _as_booleans("confounders", np.zeros((len(attribute), 0), bool) if confounders is None else confounders)
     if len(attribute) != len(others):
         raise InputError(f"there are {len(attribute)} values of the attribute but {len(others)} of its confounders")
     for combination in np.unique(others, axis=0):
         here = np.all(others == combination, axis=1)
         yield here, (int(attribute[here].sum()), int((~attribute[here]).sum()))
+
+
+def _as_booleans(name: str, values: Any) -> Bool[np.ndarray, "..."]:
+    """The values as booleans.
+
+    Raises:
+      InputError: A value is neither 0 nor 1.
+    """
+    values = np.asarray(values)
+    if not np.isin(values, (0, 1)).all():
+        raise InputError(f"{name} has other values than 0 and 1; expected booleans: which images have the attribute")
+    return values.astype(bool)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ def evaluate(
       model: Model whose bound is computed.
       variables: Variables of the model.
       data: Split, or array of examples.
-      transform: Transform that turns the examples into a batch; by default `default_transform`.
+      transform: Transform that turns the examples into a batch; by default `Scale()` of bytes, and otherwise the
+        stored numbers.
       block: Number of examples per compiled call.
 
     Returns:

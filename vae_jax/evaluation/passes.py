@@ -72,7 +72,8 @@ def encode_all(
       vae: Model.
       variables: Variables of the model.
       data: Split, or array of examples.
-      transform: Transform that turns the examples into a batch; by default `default_transform`.
+      transform: Transform that turns the examples into a batch; by default `Scale()` of bytes, and otherwise the
+        stored numbers.
       block: Number of examples per compiled call.
 
     Returns:
@@ -132,8 +133,10 @@ def decode_all(
 
 
 @jit
-def _transform(first: int | Array, examples: Array, *, key: Array, transform: Transform) -> Array:
-    return transform(example_keys(key, len(examples), first), examples).x
+def _transform(
+    first: int | Array, examples: Array, labels: Array | None = None, *, key: Array, transform: Transform
+) -> Array:
+    return transform(example_keys(key, len(examples), first), examples, labels).x
 
 
 @renamed(observe="transform")
@@ -145,7 +148,7 @@ def transform_all(
     Args:
       key: Key of the transform; not used by a deterministic transform.
       data: Split, or array of examples.
-      transform: Transform; by default `default_transform`.
+      transform: Transform; by default `Scale()` of bytes, and otherwise the stored numbers.
       block: Number of examples per compiled call.
 
     Returns:
@@ -154,4 +157,4 @@ def transform_all(
     require_key(key)
     data = as_split(data)
     transform = as_transform(transform, data)
-    return in_blocks(partial(_transform, key=key, transform=transform), data.images, block=block)
+    return in_blocks(partial(_transform, key=key, transform=transform), *inputs_of(data), block=block)

@@ -50,7 +50,8 @@ def kl_by_unit(
       model: Model with any number of latent layers.
       variables: Variables of the model.
       data: Split, or array of examples.
-      transform: Transform that turns the examples into a batch; by default `default_transform`.
+      transform: Transform that turns the examples into a batch; by default `Scale()` of bytes, and otherwise the
+        stored numbers.
       block: Number of examples per compiled call.
 
     Returns:

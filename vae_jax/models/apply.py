@@ -35,7 +35,10 @@ def apply_network(
     returned in the type of the inputs. Other collections, such as batch statistics, keep their types.
     """
     params, given, others = as_dtype((variables.get("params", {}), inputs, arguments), compute_dtype)
-    outputs, updates = _apply(network, variables | {"params": params}, given, train, others, mask, keys)
+    try:
+        outputs, updates = _apply(network, variables | {"params": params}, given, train, others, mask, keys)
+    except FOREIGN as error:
+        raise foreign(network, error) from error
     return as_dtype(outputs, compute_dtype and inputs.dtype), updates
 
 
@@ -65,10 +68,7 @@ def _apply(
 ) -> tuple[Any, Variables]:
     """`apply_network` in the types of its arguments."""
     if not train:
-        try:
-            return network.apply(variables, inputs, **arguments), {}
-        except FOREIGN as error:
-            raise foreign(network, error) from error
+        return network.apply(variables, inputs, **arguments), {}
     mutable = [collection for collection in variables if collection != "params"]
     if mask is not None and mutable:
         if not takes(network, "mask"):

@@ -252,7 +252,12 @@ class BaseVAE:
             return {}
         if self.classes is None:
             expected = self._blank_condition()
-            found = None if condition is None else jax.tree.map(jnp.shape, condition)
+            if condition is None:
+                raise InputError(
+                    f"the model is conditional, but no condition was given; expected [batch = {batch}, ...] of "
+                    f"{self.condition_shape}"
+                )
+            found = jax.tree.map(jnp.shape, condition)
             if found != jax.tree.map(lambda leaf: (batch, *leaf.shape[1:]), expected):
                 raise InputError(
                     f"the condition has shape {found}; expected [batch = {batch}, ...] of {self.condition_shape}"

@@ -55,7 +55,7 @@ def _require_as_many(**numbers: Any) -> None:
     """Raise `InputError` unless the two sequences have the same length."""
     (first, one), (second, other) = numbers.items()
     if len(one) != len(other):
-        raise InputError(f"{first} is {one!r} and {second} is {other!r}; expected as many of one as of the other")
+        raise InputError(f"{first} is {one!r} and {second} is {other!r}; expected two sequences of one length")
 
 
 def _require_halvings(event_shape: tuple[int, ...], halvings: int) -> None:
@@ -64,10 +64,11 @@ def _require_halvings(event_shape: tuple[int, ...], halvings: int) -> None:
         raise InputError(f"event_shape is {event_shape}; a convolutional VAE takes (height, width, channels)")
     height, width, _ = event_shape
     scale = 2**halvings
-    if not halvings or height % scale or width % scale:
+    if not halvings:
+        raise InputError("there are no convolutions; expected one number of channels or more")
+    if height % scale or width % scale:
         raise InputError(
-            f"images of {height} x {width} pixels cannot be halved {halvings} times; expected one convolution or more, "
-            f"and multiples of {scale}"
+            f"images of {height} x {width} pixels cannot be halved {halvings} times; expected multiples of {scale}"
         )
 
 
@@ -112,7 +113,7 @@ def mlp_vae(
       activation: Activation function after each hidden layer.
       prior: Prior p(z).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
-      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
+      compute_dtype: Type in which the networks compute, "bfloat16", or None for that of the parameters (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -170,7 +171,7 @@ def batch_norm_vae(
       prior: Prior p(z).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
       axis_name: Axis of `pmap` over which the batch is distributed.
-      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
+      compute_dtype: Type in which the networks compute, "bfloat16", or None for that of the parameters (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -226,7 +227,7 @@ def conv_vae(
       classes: Number of classes if the model is conditional on labels (see `VAE`).
       prior: Prior p(z).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
-      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
+      compute_dtype: Type in which the networks compute, "bfloat16", or None for that of the parameters (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -297,15 +298,15 @@ def resnet_vae(
       prior: Prior p(z).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
       axis_name: Axis of `pmap` over which the batch is distributed; batch statistics are those of the whole batch.
-      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
+      compute_dtype: Type in which the networks compute, "bfloat16", or None for that of the parameters (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
 
     Raises:
-      InputError: A size is not a positive integer, height or width is not a multiple of 2**(len(blocks) - 1), or the
-        normalisation is not one of the two. `linear` is set with a likelihood without locations
-        (`Likelihood.has_locations`).
+      InputError: A size is not a positive integer, there are fewer than two stages, height or width is not a multiple
+        of 2**(len(blocks) - 1), or the normalisation is not one of the two. `linear` is set with a likelihood without
+        locations (`Likelihood.has_locations`).
     """
     event_shape = as_event_shape(event_shape)
     require_positive_int(latent_dim=latent_dim, width=width)
@@ -356,7 +357,7 @@ def ladder_vae(
       prior: Prior of the top layer.
       classes: Number of classes if the model is conditional on labels (see `VAE`).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
-      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
+      compute_dtype: Type in which the networks compute, "bfloat16", or None for that of the parameters (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -410,7 +411,7 @@ def conv_ladder_vae(
       prior: Prior of the top layer.
       classes: Number of classes if the model is conditional on labels (see `VAE`).
       condition_shape: Shape of one condition if the model is conditional on arrays (see `VAE`).
-      compute_dtype: "bfloat16" if the networks compute in it (see `VAE`).
+      compute_dtype: Type in which the networks compute, "bfloat16", or None for that of the parameters (see `VAE`).
 
     Returns:
       The model, without variables; `init` creates them.
@@ -471,8 +472,8 @@ def wavelet_ladder_vae(
       The model, without variables; `init` creates them.
 
     Raises:
-      InputError: A size is not a positive integer, the scales of `channels` and `blocks` differ in number, height or
-        width is not a multiple of 2**len(channels), or the likelihood has no locations
+      InputError: A size or `deviation` is not positive, the scales of `channels` and `blocks` differ in number, height
+        or width is not a multiple of 2**len(channels), or the likelihood has no locations
         (`Likelihood.has_locations`).
     """
     event_shape = as_event_shape(event_shape)

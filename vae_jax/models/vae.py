@@ -67,7 +67,7 @@ class VAE(BaseVAE):
       prior: Prior p(z).
       condition_shape: Shape of `batch.condition` of one example if the model is conditional on arrays, or pairs of
         names and shapes of several arrays. Both networks receive the condition as their argument `condition`.
-      compute_dtype: "bfloat16" if the networks compute in it, for accelerators; None is the type of the parameters.
+      compute_dtype: Type in which the networks compute, "bfloat16" on accelerators, or None for that of the parameters.
         Parameters, gradients, the outputs of the networks and all that follows them keep the type of the parameters.
 
     Raises:

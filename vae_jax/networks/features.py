@@ -87,8 +87,10 @@ class Discriminator(nn.Module):
         """Logits of the probability that an image is real, and the activations that are compared.
 
         Raises:
-          InputError: There is no convolution with the number `compared`.
+          InputError: There are no convolutions, or none with the number `compared`.
         """
+        if not self.features:
+            raise InputError("features is empty; expected the number of channels of one convolution or more")
         activations = []
         for width in self.features:
             x = nn.leaky_relu(Downsample(width)(x), 0.2)

@@ -113,9 +113,14 @@ def as_batch(model: Any, x: Any, condition: PyTree) -> Batch:
     """Batch of the examples, with the condition as label if the model has classes; a `Batch` is returned unchanged.
 
     Raises:
-      InputError: The examples are bytes or are not numbers, or the labels are not whole numbers.
+      InputError: The examples are bytes or are not numbers, the labels are not whole numbers, or there is a condition
+        beside a `Batch`.
     """
     if isinstance(x, Batch):
+        if condition is not None:
+            raise InputError(
+                "x is a Batch and a condition is given beside it; put the condition, or label, into the batch"
+            )
         return x
     require_transformed(x)
     x = as_reals("x", x)

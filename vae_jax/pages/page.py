@@ -74,7 +74,7 @@ def export_page(
         `ConvDecoder`.
       variables: Variables of the model, such as `state.variables`; of several models, by the same names.
       data: Examples whose encodings are shown, at most `POINTS`; None for a page without encodings.
-      transform: Transform of the data; by default `default_transform`.
+      transform: Transform of the data; by default `Scale()` of bytes, and otherwise the stored numbers.
       key: Key of a random transform and of the samples of the prior; by default `jax.random.key(0)`.
       title: Title of the page.
       caption: Sentence on the models, the data, the seed and the numbers.

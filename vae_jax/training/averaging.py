@@ -33,7 +33,7 @@ def averaged(optimizer: Any, eta: float = 8.0) -> optax.GradientTransformation:
       eta: Decay of the average; larger values average over fewer steps.
 
     Raises:
-      InputError: `eta` is not above 0, or the optimizer is none.
+      InputError: `eta` is not above 0, or the optimizer is not one of optax.
     """
     require_optimizer(optimizer)
     require_positive(eta=eta)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
+import jax
 import numpy as np
 
 from vae_jax.errors import InputError, require_not_negative, require_positive_int
@@ -31,7 +32,7 @@ class EarlyStopping:
 
     Any other function of the record is a callback too. A CSV file:
 
-        writer = csv.DictWriter(file, ["epoch", "seconds", "loss", "kl", "log_px_z"])
+        writer = csv.DictWriter(file, ["epoch", "seconds", "loss", "kl", "log_px_z"], extrasaction="ignore")
         writer.writeheader()
         callback = writer.writerow
 
@@ -140,4 +141,10 @@ class Callbacks:
     def __call__(self, record: Record) -> bool:
         """Call all with copies of a record; whether one of them stops the run."""
         found = [each(dict(record)) for each in self._all]
-        return any(isinstance(result, bool | np.bool_) and bool(result) for result in found)
+        return any(_is_true(result) for result in found)
+
+
+def _is_true(result: Any) -> bool:
+    """Whether the result of a callback is True of Python, NumPy or JAX; other results, such as 1, do not stop a run."""
+    is_one = isinstance(result, bool | np.bool_ | np.ndarray | jax.Array) and np.ndim(result) == 0
+    return is_one and np.asarray(result).dtype.kind == "b" and bool(result)

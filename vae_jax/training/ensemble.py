@@ -41,8 +41,8 @@ def init_members(
       **shared: Further arguments of `init`, the same for all members.
 
     Raises:
-      InputError: The keys are not an array of typed keys, the model or the optimizer is none, or a leaf of the settings
-        has another number of members.
+      InputError: The keys are not an array of typed keys, the model is not a model, the optimizer is not one of optax,
+        or a leaf of the settings has another number of members.
     """
     require_keys(keys, _CALL)
     require_model(model, _CALL)
@@ -87,7 +87,7 @@ def with_settings(make: Any) -> StepOfSettings:
       make: Function from the settings of one member to a step.
 
     Raises:
-      InputError: `make` is no function.
+      InputError: `make` is not a function.
     """
     if not callable(make):
         raise InputError(f"make is {make!r}; expected a function from settings to a step")

@@ -63,9 +63,11 @@ from vae_jax.training.step import (
 )
 from vae_jax.training.stopping import StopSignals
 
-_CHUNK_SECONDS = 2.0  # time between two metrics of the device
-_CHUNK_STEPS = 256  # of an accelerator, at most; between two chunks the host reads metrics and signals
+_CHUNK_SECONDS = 2.0  # of a chunk on a CPU, about; between two chunks the host reads metrics and signals
+_CHUNK_STEPS = 256  # of a chunk on an accelerator, at most
 _CHUNK_SECONDS_OF_MEMBERS = 8.0  # longer: on a CPU each chunk copies the states of the members, which takes about 0.2 s
+
+_Carry = tuple[Array, TrainState, Metrics, Metrics]  # number of steps tried, state, sums of metrics, the last metrics
 
 EvalFn = Callable[[TrainState], Record]
 """Function that evaluates a state after an epoch: it returns numbers by name."""
@@ -82,7 +84,7 @@ def run_chunk(
     batch_size: int,
     layout: Layout = ONE_DEVICE,
     length: int | None = None,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Metrics, Metrics]:
     """Take `count` steps within one epoch, fewer if one is not finite; `state` is donated.
 
     An epoch is a permutation of the examples, cut into batches without the remainder. Each of several members takes the
@@ -104,7 +106,7 @@ def run_chunk(
       length: Number of steps of the loop, or None.
 
     Returns:
-      The state, and the metrics summed over the steps.
+      The state, the metrics summed over the steps that were taken, and those of the last step, which may not be finite.
     """
     chunk = partial(_chunk, step=step, transform=transform, batch_size=batch_size, length=length)
     if state.step.ndim == 0:
@@ -124,7 +126,7 @@ def _chunk(
     batch_size: int,
     length: int | None,
     layout: Layout = ONE_DEVICE,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Metrics, Metrics]:
     batches = feed.batches(state.key, state.step, batch_size, layout)
 
     @partial(jax.jit, inline=True)  # traced once, for the shapes of the metrics and for the loop
@@ -133,27 +135,29 @@ def _chunk(
         state, metrics = step(state, transform(keys, *batches(state.step)))
         return layout.constrain(state), metrics
 
-    def goes_on(carry: tuple[Array, TrainState, Metrics]) -> Array:
-        taken, _, totals = carry
+    def goes_on(carry: _Carry) -> Array:
+        taken, _, totals, _ = carry
         return (taken < count) & (totals["finite"] == taken)
 
-    def body(carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
-        taken, state, totals = carry
+    def body(carry: _Carry) -> _Carry:
+        taken, state, totals, _ = carry
         state, metrics = one(state)
-        return taken + 1, state, jax.tree.map(jnp.add, totals, metrics)
+        last = jax.tree.map(lambda zero, metric: jnp.asarray(metric, zero.dtype), zeros, metrics)
+        sums = jax.tree.map(jnp.add, totals, last)
+        return taken + 1, state, select(last["finite"] > 0, sums, totals), last
 
-    def masked(_: Array, carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
+    def masked(_: Array, carry: _Carry) -> _Carry:
         return select(goes_on(carry), body(carry), carry)
 
     shapes = jax.eval_shape(lambda state: one(state)[1], state)
     zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, jnp.result_type(metric, 0)), shapes)
-    start = jnp.zeros((), jnp.int32), state, zeros
+    start = jnp.zeros((), jnp.int32), state, zeros, zeros
     if length is None:
-        _, state, totals = jax.lax.while_loop(goes_on, body, start)
+        _, state, totals, last = jax.lax.while_loop(goes_on, body, start)
     else:
-        _, state, totals = jax.lax.fori_loop(0, length, masked, start)
+        _, state, totals, last = jax.lax.fori_loop(0, length, masked, start)
     # Constrained again, because the compiler may have changed the sharding within the loop.
-    return layout.constrain(state), totals
+    return layout.constrain(state), totals, last
 
 
 @renamed(observe="transform", measure="eval_fn")
@@ -248,13 +252,18 @@ def fit(
     layout.require_divisible(**{"members": state.step.size} if state.step.ndim else {"batch_size": batch_size})
     steps_per_epoch = len(data) // batch_size
     total = epochs * steps_per_epoch
-    settings = member(state.settings, 0) if state.step.ndim else state.settings
+    of_members = [state.settings]
+    if state.step.ndim:
+        of_members = [member(state.settings, number) for number in range(state.step.size)]
     if isinstance(step, ChecksRun):
-        step.require_run(data, transform, settings, total)
+        for settings in of_members:
+            step.require_run(data, transform, settings, total)
     state = jax.tree.map(jnp.asarray, state)  # settings may be plain numbers
     with closing(store):
         # Described within the call, so that the state that is replaced can be freed.
-        state, notes = _restored(store, state, partial(_described, state, step, settings, data, transform, batch_size))
+        state, notes = _restored(
+            store, state, partial(_described, state, step, of_members[0], data, transform, batch_size)
+        )
         records, chunks = notes.get("history", []), notes.get("chunks", [])  # chunks of the current epoch
         feeder = _feeder(data, batch_size, layout, state.key, stream_above)
         state = layout.place(state)  # a copy, because the first chunk donates it
@@ -266,7 +275,7 @@ def fit(
         chunk_seconds = _CHUNK_SECONDS_OF_MEMBERS if state.step.ndim else _CHUNK_SECONDS
         run = partial(run_chunk, step=step, transform=transform, batch_size=batch_size, layout=layout, length=length)
         if done < total and not stopped:
-            state, _ = run(state, feeder.at(done)[0], 0)  # compiles, which does not count as training
+            state, *_ = run(state, feeder.at(done)[0], 0)  # compiles, which does not count as training
 
         def keep(**settings: Any) -> None:
             local = layout.fetch(state)  # by all processes together
@@ -278,19 +287,20 @@ def fit(
                 feed, end = feeder.at(done)
                 count = min(count, end - done)
                 start = time.perf_counter()
-                state, metrics = run(state, feed, count)
+                state, *sums = run(state, feed, count)
                 del feed  # frees a window that has been used
-                metrics = jax.device_get(layout.fetch(metrics))
+                metrics, last = jax.device_get(layout.fetch(sums))
                 seconds = time.perf_counter() - start
                 if not np.all(metrics["finite"] == count):
                     if state.step.ndim == 0:
-                        done = int(layout.fetch(state.step))
+                        finite = int(metrics["finite"])
+                        done += finite
+                        if finite:
+                            chunks.append(_sums(metrics, finite, seconds))
                         keep(last=True)
-                    raise _not_finite(metrics, count, layout.fetch(state))
+                    raise _not_finite(metrics["finite"] != count, last, layout.fetch(state))
                 done += count
-                chunks.append(
-                    {name: value.tolist() for name, value in metrics.items()} | {"steps": count, "seconds": seconds}
-                )
+                chunks.append(_sums(metrics, count, seconds))
                 bar.advance(count, float(np.mean(metrics["loss"])) / count)
                 # Decisions by the clock or by a signal are the same in all processes.
                 fitting, undisturbed, young = least(
@@ -371,8 +381,8 @@ def _feeder(
     data: Split, batch_size: int, layout: Layout, keys: Key[Array, "*members"], stream_above: int | None
 ) -> ResidentFeeder | StreamingFeeder:
     sharers = layout.devices if keys.ndim == 0 else 1
-    threshold = device_memory() // 2 if stream_above is None else stream_above
-    if data.images.nbytes > threshold * sharers:
+    threshold = device_memory() // 2 * sharers if stream_above is None else stream_above
+    if data.images.nbytes > threshold:
         return StreamingFeeder(data, batch_size, layout, keys)
     return ResidentFeeder(data, batch_size, layout, members=keys.ndim > 0)
 
@@ -462,6 +472,11 @@ def _numbers(found: Any, record: Record) -> Record:
     return numbers
 
 
+def _sums(metrics: dict[str, np.ndarray], steps: int, seconds: float) -> dict[str, Any]:
+    """The metrics summed over the steps of a chunk, as JSON can hold them."""
+    return {name: total.tolist() for name, total in metrics.items()} | {"steps": steps, "seconds": seconds}
+
+
 def _record(epoch: int, chunks: list[dict[str, Any]]) -> Record:
     """The record of an epoch: the sums of its chunks as means over their steps."""
     sums = {name: np.sum([chunk[name] for chunk in chunks], axis=0) for name in chunks[0]}
@@ -472,11 +487,17 @@ def _record(epoch: int, chunks: list[dict[str, Any]]) -> Record:
     }
 
 
-def _not_finite(metrics: dict[str, np.ndarray], count: int, state: TrainState) -> NotFiniteError:
-    """The error for a chunk that has ended early, for a run or for some members; `state` is before the failing step."""
-    broken = np.flatnonzero(metrics["finite"] != count)
-    totals = {name: np.atleast_1d(total)[broken] for name, total in metrics.items()}
-    terms = [name for name, total in totals.items() if not np.all(np.isfinite(total))] or ["gradient"]
+def _not_finite(failed: Any, metrics: dict[str, np.ndarray], state: TrainState) -> NotFiniteError:
+    """The error for a chunk that has ended early, for a run or for some members.
+
+    Args:
+      failed: Whether the run, or each member, has failed.
+      metrics: Metrics of the last step.
+      state: State before the failing step.
+    """
+    broken = np.flatnonzero(failed)
+    of_broken = {name: np.atleast_1d(metric)[broken] for name, metric in metrics.items()}
+    terms = [name for name, metric in of_broken.items() if not np.all(np.isfinite(metric))] or ["gradient"]
     of_members = (
         f" of member{'s' if len(broken) > 1 else ''} {' and '.join(map(str, broken))}" if state.step.ndim else ""
     )

@@ -97,7 +97,7 @@ class Layout:
         )
 
     def fetch(self, tree: State) -> State:
-        """A copy of a tree on one device of this process."""
+        """The tree on one device of this process; without a mesh, the tree itself."""
         if self.mesh is None:
             return tree
         return copied(jax.tree.map(lambda leaf: leaf.addressable_data(0), _whole(tree, self.mesh)))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,7 +39,7 @@ NOISE, ORDER, OBSERVATION, OBJECTIVE = range(4)
 """Numbers with which the key of a run is folded: one random stream each."""
 
 RECORD_NAMES = {"epoch", "seconds", "steps", "loss", "finite"}
-"""Names in the record of an epoch that no term of an objective may have."""
+"""Names in the record of an epoch or of a chunk of steps, which no term of an objective may have."""
 
 Metrics = dict[str, Array]
 
@@ -119,7 +119,7 @@ class ChecksRun(Protocol):
 
 
 def describe_step(step: Step, settings: PyTree) -> dict[str, Any] | None:
-    """The description of a step as JSON can hold it, or None if it has none, as a function has not.
+    """The description of a step as JSON can hold it, or None if it has none, as a plain function.
 
     Args:
       step: Step whose attribute `description` is the description, or a function from settings to it.
@@ -153,8 +153,9 @@ def init(
       frozen: See `TrainState`.
 
     Raises:
-      InputError: The key is not one typed key, or the model or the optimizer is none. `variables` are not those of a
-        model, or are given together with `data`. The variables of the objective have the name of a part of the model.
+      InputError: The key is not one typed key, the model is not a model, or the optimizer is not one of optax.
+        `variables` are not those of a model, or are given together with `data`. The variables of the objective, or an
+        entry of `frozen`, have the name of a part of the model.
     """
     require_key(key, f"{INIT}; vj.init_members takes several keys")
     require_model(model, INIT)
@@ -170,13 +171,17 @@ def init(
     if isinstance(objective, HasVariables):
         own = objective.init(jax.random.fold_in(run_key, OBJECTIVE), model)
         of_model = variables_of(model)["params"] if given else variables["params"]
-        if both := own["params"].keys() & of_model.keys():
-            raise InputError(
-                f"the objective's variables are named {', '.join(both)}, as a part of the model is; choose another name"
-            )
+        _require_other_names("the objective's variables", own["params"], of_model)
         variables = merged(own, variables)  # those of a trained state have the objective's too
+    _require_other_names("frozen arrays", frozen, variables["params"])
     opt_state = optimizer.init(variables["params"])
     return TrainState(variables, opt_state, jnp.zeros((), jnp.int32), run_key, settings, frozen or {})
+
+
+def _require_other_names(what: str, tree: PyTree, parts: PyTree) -> None:
+    """Raise `InputError` if an entry of a collection has the name of a part of the model."""
+    if both := ", ".join(name for name in parts if isinstance(tree, Mapping) and name in tree):
+        raise InputError(f"{what} are named {both}, as a part of the model is; choose another name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +219,9 @@ class TrainStep:
         if not isinstance(batch, Batch):
             raise InputError(f"the batch is {named(batch)}; expected a Batch, such as vj.Batch(x) of floats")
         params, axis_name = state.variables["params"], self.axis_name
+        self._require_own(state.opt_state, params)
         size = len(batch.x)
-        batch = _with_finite_padding(batch)
+        batch = _with_finite_padding(batch, axis_name)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
         keys = example_keys(stream(state.key, NOISE, state.step), size, first)
         mask = jnp.ones(size) if batch.mask is None else batch.mask
@@ -256,18 +262,46 @@ class TrainStep:
         state = dataclasses.replace(state, variables=variables, opt_state=opt_state, step=taken)
         return state, {"loss": losses[MODEL], **parts, **terms, "finite": finite}
 
+    def _require_own(self, opt_state: PyTree, params: PyTree) -> None:
+        """Raise `InputError` unless the state of the optimizer is one of this optimizer and these parameters."""
+        expected = jax.eval_shape(self.optimizer.init, params)
+        if _shapes(opt_state) != _shapes(expected):
+            raise InputError(
+                "the state is that of another optimizer; expected a state of vj.init(key, model, optimizer) with the "
+                "optimizer of the step"
+            )
+
+
+def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
+    """The structure of a tree and the shapes of its leaves."""
+    return jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
 
 MODEL = "model"
 """The part of a loss with the parameters that belong to no other part."""
 
 
-def _with_finite_padding(batch: Batch) -> Batch:
-    """The batch with its first example in place of padding, the loss of which may not be finite: 0 * NaN is NaN."""
+def _with_finite_padding(batch: Batch, axis_name: str | None) -> Batch:
+    """The batch with its first example in place of padding, the loss of which may not be finite: 0 * NaN is NaN.
+
+    On a device that has padding only, it is the first example of another device.
+    """
     if batch.mask is None:
         return batch
     is_example = batch.mask > 0
-    rows = jnp.where(is_example, jnp.arange(len(is_example)), jnp.argmax(is_example))
-    return dataclasses.replace(jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), batch), mask=batch.mask)
+
+    def at(leaves: PyTree, row: Array) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[row], leaves)
+
+    first = at(batch, jnp.argmax(is_example))
+    if axis_name is not None:
+        has_example, of_devices = jax.lax.all_gather((is_example.any(), first), axis_name)
+        first = at(of_devices, jnp.argmax(has_example))
+
+    def filled(leaf: Array, instead: Array) -> Array:
+        return jnp.where(jnp.expand_dims(is_example, tuple(range(1, leaf.ndim))), leaf, instead[None])
+
+    return dataclasses.replace(jax.tree.map(filled, batch, first), mask=batch.mask)
 
 
 def _by_part(loss: Any, size: int) -> dict[str, Array]:
