@@ -8,6 +8,7 @@ takes half a second.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,15 +69,18 @@ class TreesHandler(ocp.CompositeCheckpointHandler):
         registry = ocp.type_handlers.create_type_handler_registry(*handlers)
         # Folders are created first: a write waits for minutes for a folder that can't be created.
         folders_first = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+        of_trees = partial(
+            ocp.PyTreeCheckpointHandler,
+            multiprocessing_options=options,
+            type_handler_registry=registry,
+            use_compression=False,  # parameters hardly compress, and it would take half of the time of a checkpoint
+        )
         super().__init__(
             composite_options=ocp.CompositeOptions(
                 multiprocessing_options=options, async_options=folders_first, temporary_path_class=PartFolder
             ),
             notes=ocp.JsonCheckpointHandler(multiprocessing_options=options),
-            **{
-                tree: ocp.PyTreeCheckpointHandler(multiprocessing_options=options, type_handler_registry=registry)
-                for tree in trees
-            },
+            **{tree: of_trees() for tree in trees},
         )
 
     async def async_save(self, *args: Any, **settings: Any) -> list[Any]:
