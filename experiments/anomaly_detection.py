@@ -7,7 +7,7 @@ is the probability that an anomaly is less usual than a usual image. The scores 
 
 * the squared error of the reconstruction at the posterior mean;
 * the negative ELBO, and -log p(x) by importance sampling (Burda et al., 2016), minus the entropy of the grey pixels,
-  below which the cross-entropy of an image cannot be;
+  which is the least possible cross-entropy of an image;
 * the likelihood ratio (Ren et al., 2019): -log p(x) minus that of a background model, trained on perturbed images.
 
 Images with little ink have small errors whatever they show, so that a 1 looks usual to each model. Three scores are
@@ -213,7 +213,7 @@ class Training:
             batch_size=self.batch_size,
             store=self.run.checkpoints(title, model=self.vae, variables=vj.averaged_variables),
             title=title,
-            **self.run.devices,
+            **self.run.fit_arguments,
         )
         return vj.averaged_variables(state)
 

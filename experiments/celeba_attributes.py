@@ -21,6 +21,7 @@ from harness.faces import (
     CLASSIFIED,
     CONFOUNDERS,
     STEPS,
+    attribute_classifier,
     attributes_of,
     decode,
     effect,
@@ -38,9 +39,13 @@ from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.errors import require_positive, require_positive_int
-from vae_jax.evaluation.attributes import AttributeClassifier, edit, train_attribute_classifier
+from vae_jax.evaluation.attributes import AttributeClassifier, edit
 from vae_jax.evaluation.latents import attribute_counts, attribute_vector
 
+MODELS: dict[str, tuple[Any, Any]] = {  # by title: posterior, objective
+    "autoencoder": (vj.Delta, vj.Reconstruction()),
+    "VAE": (vj.DiagonalGaussian, vj.ELBO()),
+}
 TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
 SHARES = (0.5, 0.9)  # shares of flipped faces at which vectors are compared
 HELD_OUT = 1_000  # largest number of test faces that are edited and classified
@@ -73,17 +78,26 @@ def main(config: Config) -> Report:
     run = Run.start(
         "celeba_attributes", config, native="celeba", epochs=30, batch_size=32, small=0, stand_in_steps=1_000
     )
-    default_steps = run.classifier_steps(2_000 if run.is_native else 1_000)
+    default_steps = run.steps_or_smoke(2_000 if run.is_native else 1_000)
     classifier_steps = default_steps if config.classifier_steps is None else config.classifier_steps
     require_positive_int(classifier_steps=classifier_steps)
     require_attributes(run.data)
-    classifier = train_attribute_classifier(
-        run.classifier_key(4), run.data.train, CLASSIFIED, steps=classifier_steps, convolutions=config.channels
+    models = {title: model_of(run.data.event_shape, config, posterior) for title, (posterior, _) in MODELS.items()}
+    classifier = attribute_classifier(
+        run.classifier_key(4),
+        run,
+        "attribute classifier",
+        CLASSIFIED,
+        steps=classifier_steps,
+        convolutions=config.channels,
     )
     print_accuracy(f"classifier of seed {config.classifier_seed}", classifier, run.data)
-    ae_key, vae_key, encode_key, _, draw_key = jax.random.split(run.key, 5)  # the fourth was that of the classifier
-    ae = train(ae_key, run, config, vj.Delta)
-    vae = train(vae_key, run, config, vj.DiagonalGaussian)
+    # The fourth key is not used; it keeps the others the same.
+    ae_key, vae_key, encode_key, _, draw_key = jax.random.split(run.key, 5)
+    ae, vae = (
+        run.train(key, models[title], objective, train_transform=vj.Mirrored(), title=title)
+        for key, (title, (_, objective)) in zip((ae_key, vae_key), MODELS.items(), strict=True)
+    )
 
     errors = {"pca": pca_squared_error(run, config.latent_dim)}
     for name, model in (("ae", ae), ("vae", vae)):
@@ -121,13 +135,10 @@ def main(config: Config) -> Report:
     return report
 
 
-def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
-    """Train the VAE, or with `Delta` the plain autoencoder, on randomly mirrored images."""
-    plain = posterior is vj.Delta
-    likelihood = vj.Gaussian(1.0 if plain else config.variance)
-    vae = vj.conv_vae(run.data.event_shape, config.latent_dim, config.channels, likelihood, posterior, linear=True)
-    objective = vj.Reconstruction() if plain else vj.ELBO()
-    return run.train(key, vae, objective, train_transform=vj.Mirrored(), title="autoencoder" if plain else "VAE")
+def model_of(event_shape: tuple[int, ...], config: Config, posterior: Any) -> vj.VAE:
+    """The VAE, or with `Delta` the plain autoencoder."""
+    likelihood = vj.Gaussian(1.0 if posterior is vj.Delta else config.variance)
+    return vj.conv_vae(event_shape, config.latent_dim, config.channels, likelihood, posterior, linear=True)
 
 
 def squared_error(trained: Trained, z: np.ndarray, split: vj.Split) -> float:
@@ -145,7 +156,7 @@ def pca_squared_error(run: Run, components: int) -> float:
         images.reshape(len(images), -1) / np.float32(255)
         for images in (np.concatenate([seen, seen[:, :, ::-1]]), run.data.test.images)
     )
-    pca = PCA(min(components, len(train)), svd_solver="randomized", random_state=run.options.seed).fit(train)
+    pca = PCA(min(components, *train.shape), svd_solver="randomized", random_state=run.options.seed).fit(train)
     return float(np.mean(np.sum((test - pca.inverse_transform(pca.transform(test))) ** 2, axis=1, dtype=np.float64)))
 
 

@@ -11,6 +11,9 @@ Gaussian mixture and a flow that are fitted to the encodings after training (Gho
 
 Draws and reconstructions are measured in the features of a second classifier, against which no model is trained: it has
 another architecture, another seed and other attributes. Without CelebA, the data set consists of drawn faces.
+
+`--weight-decay` is that of all parameters of the models, biases as well, unlike in the other scripts. With
+`--checkpoint-dir`, the classifiers are saved too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +26,12 @@ import jax
 import numpy as np
 import optax
 from flax import linen as nn
+from harness.estimates import estimate, with_error
 from harness.faces import (
     CLASSIFIED,
     CONFOUNDERS,
     STEPS,
+    attribute_classifier,
     attributes_of,
     decode,
     effect,
@@ -44,7 +49,7 @@ from matplotlib.figure import Figure
 
 import vae_jax as vj
 from vae_jax.errors import require_not_negative, require_positive, require_positive_int
-from vae_jax.evaluation.attributes import AttributeClassifier, edit, train_attribute_classifier
+from vae_jax.evaluation.attributes import AttributeClassifier, edit
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.evaluation.latents import attribute_vector, straight_paths
 from vae_jax.models import Variables
@@ -91,8 +96,8 @@ class Config(Options):
     variance: float = 0.1
     """Variance of the Gaussian likelihood of the pixels in [0, 1], in all four models."""
     perceptual_weight: float = 1_500.0
-    """Weight of each layer of the perceptual loss, in nats, for a face that is as far from its reconstruction as two
-    different faces are from each other."""
+    """Perceptual loss of each layer, in nats, of a reconstruction that is as far from its face as two different faces
+    are from each other."""
     adversarial_weight: float = 300.0
     """Weight of the adversarial loss of the decoder."""
     feature_weight: float = 4.0
@@ -123,24 +128,29 @@ def main(config: Config) -> Report:
     """Train the classifiers and the four models, measure them, and write the pictures and the report."""
     require_positive(variance=config.variance, perceptual_weight=config.perceptual_weight)
     require_positive(discriminator_rate=config.discriminator_rate)
-    require_not_negative(adversarial_weight=config.adversarial_weight)
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None = vgg19(config)
     run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=600)
-    default = run.classifier_steps(1_500 if run.is_native else 600)
+    default = run.steps_or_smoke(1_500 if run.is_native else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
-    prior_steps = run.classifier_steps(3_000) if config.prior_steps is None else config.prior_steps
+    prior_steps = run.steps_or_smoke(3_000) if config.prior_steps is None else config.prior_steps
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
     require_attributes(run.data)
+    vae, adversarial = model_and_objective(run.data.event_shape, config)
     compared_key, independent_key = jax.random.split(run.classifier_key(3))
     if config.features == "attributes":
         names = other_attributes(run.data.train)
-        network = vj.conv_features(
-            attribute_classifier("compared", compared_key, run, names, steps, CONVOLUTIONS, independent=False)
+        compared = attribute_classifier(
+            compared_key, run, "compared classifier", names, steps=steps, convolutions=CONVOLUTIONS, independent=False
         )
-    independent = attribute_classifier("independent", independent_key, run, CLASSIFIED, steps, INDEPENDENT)
+        print_accuracy("compared classifier", compared, run.data)
+        network = vj.conv_features(compared)
+    independent = attribute_classifier(
+        independent_key, run, "independent classifier", CLASSIFIED, steps=steps, convolutions=INDEPENDENT
+    )
+    print_accuracy("independent classifier", independent, run.data)
     pairs = [jax.random.split(key) for key in jax.random.split(run.key, len(MODELS))]
     train_keys, measure_keys = (dict(zip(MODELS, keys, strict=True)) for keys in zip(*pairs, strict=True))
-    models, features = train_models(train_keys, run, config, network)
+    models, features = train_models(train_keys, run, config, vae, adversarial, network)
 
     real = faces(run.data.test.images)
     of_faces = {"detected": detected(real)}
@@ -164,10 +174,40 @@ def main(config: Config) -> Report:
     )
 
 
+def model_and_objective(event_shape: tuple[int, ...], config: Config) -> tuple[vj.VAE, vj.Adversarial]:
+    """The VAE of all four models, and the objective with the discriminator.
+
+    Raises:
+      InputError: A size, a weight or the channels of the discriminator can't be used with images of this shape.
+    """
+    weights = {"adversarial_weight": config.adversarial_weight, "feature_weight": config.feature_weight}
+    require_not_negative(**weights, noise=config.noise, penalty=config.penalty)
+    likelihood = vj.Gaussian(config.variance)
+    vae = vj.conv_vae(event_shape, config.latent_dim, config.channels, likelihood, linear=True)
+    widths = config.discriminator_channels
+    if not widths:
+        raise vj.InputError("discriminator_channels is (); expected one number of channels or more")
+    require_positive_int(**{f"discriminator_channels[{i}]": width for i, width in enumerate(widths)})
+    adversarial = vj.Adversarial(
+        vj.Discriminator(widths),
+        config.adversarial_weight,
+        config.feature_weight,
+        config.noise,
+        config.penalty,
+    )
+    try:
+        jax.eval_shape(lambda key: adversarial.init(key, vae), jax.random.key(0))
+    except vj.InputError as error:
+        raise vj.InputError(f"discriminator_channels is {widths}, with which {error}") from error
+    return vae, adversarial
+
+
 def train_models(
     keys: Mapping[str, jax.Array],
     run: Run,
     config: Config,
+    vae: vj.VAE,
+    adversarial: vj.Adversarial,
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None,
 ) -> tuple[dict[str, Trained], Features]:
     """Train the four models.
@@ -176,13 +216,13 @@ def train_models(
       keys: Key of each model.
       run: The run.
       config: Options.
+      vae: The VAE.
+      adversarial: Objective with the discriminator.
       network: Feature network and its variables; None for the encoder of the plain model.
 
     Returns:
       The models by name, and the features of the perceptual loss.
     """
-    likelihood = vj.Gaussian(config.variance)
-    vae = vj.conv_vae(run.data.event_shape, config.latent_dim, config.channels, likelihood, linear=True)
 
     def train(name: str, objective: Objective, frozen: Any = None) -> Trained:
         return run.train(
@@ -199,13 +239,6 @@ def train_models(
     features = scaled(run, *(network or vj.conv_features(plain.model, plain.variables)))
     weights = tuple(config.perceptual_weight / scale for scale in features.scales)
     perceptual = vj.Perceptual(features.network, features.layers, weights)
-    adversarial = vj.Adversarial(
-        vj.Discriminator(config.discriminator_channels),
-        config.adversarial_weight,
-        config.feature_weight,
-        config.noise,
-        config.penalty,
-    )
     frozen = {"features": features.variables}
     models = {
         "plain": plain,
@@ -249,23 +282,6 @@ def vgg19(config: Config) -> tuple[vj.VGG19, Variables] | None:
             f"--weights is {config.weights}, but the features are those of {config.features}; add --features vgg19"
         )
     return None if config.weights is None else (vj.VGG19(), vj.load_vgg19(config.weights))
-
-
-def attribute_classifier(
-    title: str,
-    key: jax.Array,
-    run: Run,
-    names: Sequence[str],
-    steps: int,
-    convolutions: tuple[int, ...],
-    independent: bool = True,
-) -> AttributeClassifier:
-    """Train a classifier of attributes and print its accuracy (see `train_attribute_classifier`)."""
-    classifier = train_attribute_classifier(
-        key, run.data.train, names, steps=steps, convolutions=convolutions, independent=independent
-    )
-    print_accuracy(f"{title} classifier", classifier, run.data)
-    return classifier
 
 
 def other_attributes(split: vj.Split) -> list[str]:
@@ -344,11 +360,6 @@ def measure(
         shown[name] = draws[: 4 * SHOWN]
     numbers["attributes"], edited = attribute_effects(attribute_key, run, trained, independent, z)
     return numbers, shown | edited
-
-
-def estimate(values: np.ndarray) -> dict[str, float]:
-    """The mean of one number per image, with its standard error."""
-    return vj.mean_and_stderr(values)._asdict()
 
 
 def ratio(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
@@ -446,11 +457,6 @@ def attribute_effects(
         )
         shown[name] = np.stack([decode(trained, lacking[:1] + step * vector)[0] for step in STEPS])
     return numbers, shown
-
-
-def with_error(found: Mapping[str, float], digits: int = 2) -> str:
-    """A number with its standard error."""
-    return f"{found['mean']:.{digits}f} +- {found['standard_error']:.{digits}f}"
 
 
 def print_row(name: str, found: Mapping[str, Any], faces: Mapping[str, Any]) -> None:

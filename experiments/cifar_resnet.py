@@ -187,7 +187,7 @@ def train(
         eval_fn=eval_fn,
         store=run.checkpoints(name, model=vae),
         title=NAMES[name],
-        **run.devices,
+        **run.fit_arguments,
     )
     return Trained(vae, state.variables, history)
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from harness.estimates import estimate, with_error
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
 from harness.report import Report
@@ -35,7 +36,7 @@ from vae_jax.errors import require_positive_int
 from vae_jax.networks import Conv3x3, Downsample, Upsample
 
 UNIT = 25.0  # unit of the models, in which L - 50, a and b have a scale of about 1
-BLOCK = 500  # number of images that are converted at once
+BLOCK = 500  # number of images that are converted or compared at once
 NEIGHBOURS = (1, 3, 10, 30, 100)  # numbers of neighbours; the best for training images that are left out is taken
 DRAWN = 3  # number of draws of each face in the pictures
 SHOWN = 7  # number of faces in the pictures
@@ -154,12 +155,13 @@ def main(config: Config) -> Report:
     train_lab, test_lab = as_lab(run.data.train.images), as_lab(run.data.test.images)
     train = np.concatenate([reduced(images, config.size) for images in (train_lab, mirrored(train_lab))])
     test = reduced(test_lab, config.size)
+    methods = {name: [colours] for name, colours in baselines(train_lab, test_lab).items()}
     regression = train_regression(regression_key, with_images(run, train, test), config)
     rest = residuals(regression, test)
     vae = train_vae(vae_key, with_images(run, residuals(regression, train), rest), config)
 
     drawn = [colouring(vae, rest, test_lab.shape, key) for key in jax.random.split(draw_key, config.draws)]
-    methods = {name: [colours] for name, colours in baselines(train_lab, test_lab).items()} | {
+    methods |= {
         "regression": [enlarged(rest[..., 2:4], test_lab.shape)],
         "most_likely": [colouring(vae, rest, test_lab.shape)],
         "draw": drawn,
@@ -175,7 +177,7 @@ def main(config: Config) -> Report:
             "label": f"{run.data_and_seed}; {LABEL}",
             "methods": numbers,
             "draws": config.draws,
-            "real_colourfulness": vj.mean_and_stderr(real)._asdict(),
+            "real_colourfulness": estimate(real),
             "test_kl": vae.history[-1]["test_kl"],
             "test_kl_label": run.label(vae.model.likelihood, Chroma()),
             "seconds_per_epoch": {"regression": regression.seconds_per_epoch, "vae": vae.seconds_per_epoch},
@@ -240,8 +242,10 @@ def as_lab(images: np.ndarray) -> np.ndarray:
     """Convert bytes of sRGB, [n, height, width, 3], to CIELAB."""
     from skimage.color import rgb2lab  # imported here, because it takes a second to load
 
-    blocks = range(0, len(images), BLOCK)
-    return np.concatenate([rgb2lab(images[start : start + BLOCK] / np.float32(255)) for start in blocks])
+    lab = np.empty(images.shape, np.float32)
+    for start in range(0, len(images), BLOCK):
+        lab[start : start + BLOCK] = rgb2lab(images[start : start + BLOCK] / np.float32(255))
+    return lab
 
 
 def as_rgb(lab: np.ndarray) -> np.ndarray:
@@ -300,17 +304,16 @@ def baselines(train_lab: np.ndarray, test_lab: np.ndarray) -> dict[str, np.ndarr
     As in training, the training images are followed by their mirror images. The number of neighbours is the best for
     training images that are left out, without mirror images, since each is near its own.
     """
-    left_out = min(BLOCK, len(train_lab) // 8)
+    left_out = max(1, min(BLOCK, len(train_lab) // 8))
     inside, outside = train_lab[:-left_out], train_lab[-left_out:]
     counts = [count for count in NEIGHBOURS if count <= len(inside)]
     best = min(counts, key=lambda count: errors([of_neighbours(inside, outside, count)], outside).mean())
-    both = np.concatenate([train_lab, mirrored(train_lab)])
-    mean, shape = both[..., 1:].mean(axis=0), test_lab[..., 1:].shape
+    mean, shape = train_lab[..., 1:].mean(axis=0), test_lab[..., 1:].shape
     return {
         "mean_colour": np.broadcast_to(mean.mean(axis=(0, 1)), shape),
-        "mean_colour_by_pixel": np.broadcast_to(mean, shape),
-        "nearest_neighbour": of_neighbours(both, test_lab, 1),
-        f"mean_of_{best}_neighbours": of_neighbours(both, test_lab, best),
+        "mean_colour_by_pixel": np.broadcast_to((mean + mean[:, ::-1]) / 2, shape),
+        "nearest_neighbour": of_neighbours(train_lab, test_lab, 1, mirror=True),
+        f"mean_of_{best}_neighbours": of_neighbours(train_lab, test_lab, best, mirror=True),
     }
 
 
@@ -319,12 +322,48 @@ def mirrored(lab: np.ndarray) -> np.ndarray:
     return lab[:, :, ::-1]
 
 
-def of_neighbours(train_lab: np.ndarray, lab: np.ndarray, count: int) -> np.ndarray:
-    """The mean colours of the `count` training images that are nearest in lightness to each image."""
-    ours, theirs = (images[..., 0].reshape(len(images), -1) for images in (lab, train_lab))
-    distances = np.sum(theirs**2, axis=1)[None] - 2 * ours @ theirs.T  # squared, up to a constant of each image
-    nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
-    return np.stack([train_lab[rows, ..., 1:].mean(axis=0) for rows in nearest])
+def of_neighbours(train_lab: np.ndarray, lab: np.ndarray, count: int, *, mirror: bool = False) -> np.ndarray:
+    """The mean colours of the `count` training images that are nearest in lightness to each image.
+
+    Args:
+      train_lab: Training images in CIELAB.
+      lab: Images in CIELAB.
+      count: Number of neighbours, at most that of the training images.
+      mirror: Whether the mirror images of the training images can be neighbours as well.
+    """
+    colours = np.empty((*lab.shape[:3], 2), lab.dtype)
+    for number, rows in enumerate(nearest(train_lab, lab, count, mirror=mirror)):
+        found = train_lab[rows % len(train_lab), ..., 1:]
+        is_mirrored = (rows >= len(train_lab)).reshape(-1, 1, 1, 1)
+        colours[number] = np.where(is_mirrored, mirrored(found), found).mean(axis=0)
+    return colours
+
+
+def nearest(train_lab: np.ndarray, lab: np.ndarray, count: int, *, mirror: bool) -> np.ndarray:
+    """The numbers of the training images that are nearest in lightness to each image, [n, count].
+
+    The numbers of mirror images follow those of all training images. The training images are compared in blocks, so
+    that the memory does not grow with the number of pairs.
+    """
+    ours = lightness(lab)
+    least = np.full((len(lab), count), np.inf, ours.dtype)  # distances of the nearest ones so far
+    numbers = np.zeros((len(lab), count), int)
+    for start in range(0, len(train_lab), BLOCK):
+        block = train_lab[start : start + BLOCK]
+        for first, images in ((start, block), (len(train_lab) + start, mirrored(block)))[: 1 + mirror]:
+            theirs = lightness(images)
+            distances = np.sum(theirs**2, axis=1)[None] - 2 * ours @ theirs.T  # squared, up to a constant of each image
+            candidates = np.concatenate([least, distances], axis=1)
+            kept = np.argpartition(candidates, count - 1, axis=1)[:, :count]
+            of_block = np.broadcast_to(first + np.arange(len(images)), distances.shape)
+            numbers = np.take_along_axis(np.concatenate([numbers, of_block], axis=1), kept, axis=1)
+            least = np.take_along_axis(candidates, kept, axis=1)
+    return numbers
+
+
+def lightness(lab: np.ndarray) -> np.ndarray:
+    """The lightness of each image as a row."""
+    return lab[..., 0].reshape(len(lab), -1)
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -350,7 +389,7 @@ def measure(colourings: list[np.ndarray], lab: np.ndarray, reference: np.ndarray
     found = np.mean([colourfulness(as_rgb(coloured(lab, colours))) for colours in colourings], axis=0)
     error = errors(colourings, lab)
     return {
-        "error": vj.mean_and_stderr(error)._asdict(),
+        "error": estimate(error),
         "error_ratio": vj.paired_ratio(error, reference)._asdict(),
         "colourfulness": vj.paired_ratio(found, real)._asdict(),
     }
@@ -361,8 +400,8 @@ def diversity(drawn: list[np.ndarray], lab: np.ndarray) -> Numbers:
     pairs = [distance(one, other) for i, one in enumerate(drawn) for other in drawn[:i]]
     best = np.min([distance(colours, lab[..., 1:]) for colours in drawn], axis=0)
     return {
-        "diversity": vj.mean_and_stderr(np.mean(pairs, axis=0))._asdict(),
-        "error_of_best": vj.mean_and_stderr(best)._asdict(),
+        "diversity": estimate(np.mean(pairs, axis=0)),
+        "error_of_best": estimate(best),
     }
 
 
@@ -375,7 +414,7 @@ def print_table(numbers: Mapping[str, Numbers], run: Run) -> None:
     """Print the numbers of each method."""
     print(f"{run.data_and_seed}; {LABEL}:")
     for name, by_measure in numbers.items():
-        shown = (f"{what} {found['mean']:.3f} +- {found['standard_error']:.3f}" for what, found in by_measure.items())
+        shown = (f"{what} {with_error(found, 3)}" for what, found in by_measure.items())
         print(f"  {name}: {', '.join(shown)}")
 
 

@@ -2,8 +2,8 @@
 
 A denoising autoencoder (Vincent et al., 2008) and a denoising VAE (Im et al., 2017) are trained to return clean images,
 one model for all kinds of noise; a VAE (Kingma and Welling, 2014) is trained on clean images alone. The VAEs are
-trained for a quarter of the epochs, which takes less time, so they are not to be compared with the autoencoder. The
-outputs, E[x|z] at the mean of q(z|noisy image), are compared with
+trained for a quarter of the epochs to save time; their results are therefore not comparable with those of the
+autoencoder. The outputs, E[x|z] at the mean of q(z|noisy image), are compared with
 
 * the best linear denoiser: for Gaussian noise the Wiener filter with the full covariance of the training images, for
   salt and pepper least squares on noisy and clean training images, for a missing block the conditional mean of a
@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness.estimates import means_and_errors
+from harness.images import scaled
 from harness.options import Options, TrainingOptions
 from harness.recipe import averaged_adamw
 from harness.report import Report
@@ -209,7 +211,7 @@ def train(
         batch_size=run.batch_size,
         store=run.checkpoints(name, model=vae, variables=vj.averaged_variables),
         title=name,
-        **run.devices,
+        **run.fit_arguments,
     )
     return vae, vj.averaged_variables(state)
 
@@ -344,11 +346,6 @@ def restored(noise: Noise, noisy: np.ndarray, outputs: Any) -> np.ndarray:
     return np.where(noisy == GREY, clipped, noisy) if noise.block else clipped
 
 
-def scaled(split: vj.Split) -> np.ndarray:
-    """The clean images, in [0, 1]."""
-    return split.images / np.float32(255)
-
-
 def flat(images: np.ndarray) -> np.ndarray:
     """Images as rows, [n, pixels]."""
     return images.reshape(len(images), -1)
@@ -379,19 +376,14 @@ def measure(
 ) -> dict[str, Any]:
     """PSNR, SSIM and strength of each method, the best baseline, and the gain of the autoencoder over it."""
     of_images = {name: psnr(images, clean) for name, images in outputs.items()}
-    methods = {
-        name: with_error("psnr", of_images[name]) | with_error("ssim", ssim(images, clean))
+    methods: dict[str, dict[str, Any]] = {
+        name: means_and_errors(psnr=of_images[name]) | means_and_errors(ssim=ssim(images, clean))
         for name, images in outputs.items()
     }
     for name, strength in strengths.items():
         methods[name]["strength"] = strength
-    return {"best_baseline": best, **with_error("gain", of_images[COMPARED] - of_images[best]), "methods": methods}
-
-
-def with_error(name: str, values: np.ndarray) -> dict[str, Any]:
-    """The mean and its standard error, by name."""
-    mean = vj.mean_and_stderr(values)
-    return {name: mean.mean, f"{name}_standard_error": mean.standard_error}
+    gain = means_and_errors(gain=of_images[COMPARED] - of_images[best])
+    return {"best_baseline": best, **gain, "methods": methods}
 
 
 def headline(noise: str, numbers: Mapping[str, Any]) -> str:

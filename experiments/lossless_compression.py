@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness.estimates import estimate
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained, kl_warm_up
 from harness.report import Report
@@ -140,7 +141,7 @@ def measure(key: jax.Array, name: str, kind: Kind, trained: Trained, run: Run, c
         "bits_per_pixel": rate,
         "rate_over_negative_elbo": rate / elbo.mean,
         "negative_elbo": elbo._asdict(),
-        "negative_log_px": vj.mean_and_stderr(-bits * np.asarray(log_px))._asdict(),
+        "negative_log_px": estimate(-bits * np.asarray(log_px)),
         "kl": vj.mean_and_stderr(bits * np.asarray(terms.kl)).mean,
         "images_per_second": {step: len(images) / of_step for step, of_step in seconds.items()},
         "others": {baseline: 8 * size / images.size for baseline, size in sizes.items()},

@@ -93,8 +93,12 @@ def main(config: Config) -> Report:
     require_options(config)
     run = reduced(Run.start("lossy_compression", config, epochs=20, batch_size=128, small=0), config.size)
     known, test = run.data.train.images[:KNOWN], run.data.test.images[: config.images]
-    ae_key, vae_key = jax.random.split(run.key)
-    autoencoder, vae = train(ae_key, run, config, vj.Delta), train(vae_key, run, config, vj.DiagonalGaussian)
+    (ae_init_key, ae_key), (vae_init_key, vae_key) = map(jax.random.split, jax.random.split(run.key))
+    models = (
+        model_and_start(ae_init_key, run, config, vj.Delta),
+        model_and_start(vae_init_key, run, config, vj.DiagonalGaussian),
+    )
+    autoencoder, vae = (train(key, run, *each) for key, each in zip((ae_key, vae_key), models, strict=True))
     transforms = {
         "VAE": latents_of(vae, known),
         "autoencoder": latents_of(autoencoder, known),
@@ -148,25 +152,29 @@ def reduced(run: Run, size: int) -> Run:
     return replace(run, data=replace(run.data, train=train, test=test, validation=None))
 
 
-def train(key: jax.Array, run: Run, config: Config, posterior: Any) -> Trained:
-    """Train the VAE or, with `Delta`, the plain autoencoder.
+def model_and_start(key: jax.Array, run: Run, config: Config, posterior: Any) -> tuple[vj.VAE, dict[str, Any] | None]:
+    """The VAE or, with `Delta`, the plain autoencoder, and the variables from which it starts if they are not drawn.
 
     The Gaussian likelihood of the VAE has the optimal variance (Rybkin et al., 2021). The models of images in colour
     have linear paths, so that the VAE starts at probabilistic PCA.
     """
-    init_key, train_key = jax.random.split(key)
-    plain, shape, start = posterior is vj.Delta, run.data.event_shape, None
-    likelihood = vj.Gaussian() if plain else vj.OptimalGaussian()
+    shape = run.data.event_shape
+    likelihood = vj.Gaussian() if posterior is vj.Delta else vj.OptimalGaussian()
     if shape[-1] == 1:
-        model = vj.mlp_vae(shape, config.latent_dim or 64, config.hidden, likelihood, posterior)
-    else:
-        model = vj.conv_vae(shape, config.latent_dim or 96, config.channels, likelihood, posterior, linear=True)
-        if not plain:
-            start = vj.start_at_pca(model, model.init(init_key), pixels_of(run.data.train.images))
+        return vj.mlp_vae(shape, config.latent_dim or 64, config.hidden, likelihood, posterior), None
+    model = vj.conv_vae(shape, config.latent_dim or 96, config.channels, likelihood, posterior, linear=True)
+    if posterior is vj.Delta:
+        return model, None
+    return model, vj.start_at_pca(model, model.init(key), pixels_of(run.data.train.images))
+
+
+def train(key: jax.Array, run: Run, model: vj.VAE, start: dict[str, Any] | None) -> Trained:
+    """Train a model, on randomly mirrored images if they are in colour."""
+    plain = model.posterior is vj.Delta
     objective = vj.Reconstruction() if plain else vj.ELBO()
-    train_transform = vj.Scale() if shape[-1] == 1 else vj.Mirrored()
+    train_transform = vj.Scale() if run.data.event_shape[-1] == 1 else vj.Mirrored()
     title = "autoencoder" if plain else "VAE"
-    return run.train(train_key, model, objective, train_transform=train_transform, variables=start, title=title)
+    return run.train(key, model, objective, train_transform=train_transform, variables=start, title=title)
 
 
 def latents_of(trained: Trained, known: np.ndarray) -> Transform:

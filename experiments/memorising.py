@@ -14,6 +14,9 @@ last part the code is one number, and the decoder receives its sines and cosines
 images fit on a line.
 
 All errors are root mean squares, over the pixels, of the difference of two images in [0, 1].
+
+`--epochs` sets the number of steps of each training: the epochs times (all training images // batch size), however few
+images are stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from harness.estimates import means_and_errors
+from harness.images import scaled
 from harness.options import Options, TrainingOptions, require_different, require_unused
 from harness.report import Report
 from harness.run import Run
@@ -60,7 +65,8 @@ class Config(Options):
     stored: tuple[int, ...] = (1, 16, 64, 256)
     """Numbers of images that are stored. A decoder of each kind is trained with each."""
     images: int = 16
-    """Number of images that are stored in the pictures and for the measurements half-way between codes, as well."""
+    """Number of images stored for the pictures and for the measurements half-way between codes; it is added to
+    --stored."""
     code_dim: int = 2
     """Length of the codes that are learned or encoded."""
     noise: tuple[float, ...] = (0.1, 0.3, 1.0)
@@ -138,7 +144,7 @@ def main(config: Config) -> Report:
     compared = [name for name in memories if name != ONES]
     keys = jax.random.split(again_key, len(compared))
     between = {
-        name: measure(key, memories[name], pixels(few), recipe) for key, name in zip(keys, compared, strict=True)
+        name: measure(key, memories[name], scaled(few), recipe) for key, name in zip(keys, compared, strict=True)
     }
     unit = "root mean squares over the pixels in [0, 1]; means over images, or over pairs of neighbours"
     label = f"{run.data_and_seed}; {unit}"
@@ -156,6 +162,8 @@ def require_options(config: Config) -> None:
     """Raise `InputError` unless the options can be used with some data."""
     if config.devices.mesh() is not None:
         raise vj.InputError("memorising uses one device, because some decoders store one image; leave out --devices")
+    if not config.stored:
+        raise vj.InputError("stored is []; expected one number of images or more")
     require_different(noise=config.noise)
     require_positive_int(code_dim=config.code_dim, **{f"stored[{i}]": count for i, count in enumerate(config.stored)})
     require_positive(**{f"noise[{i}]": sigma for i, sigma in enumerate(config.noise)})
@@ -179,11 +187,6 @@ def images_to_store(key: jax.Array, run: Run, config: Config) -> vj.Split:
     if config.code_dim > size:
         raise vj.InputError(f"code_dim is {config.code_dim}; expected at most {size}, the number of values of an image")
     return run.data.train[np.asarray(jax.random.permutation(key, len(run.data.train)))[:count]]
-
-
-def pixels(split: vj.Split) -> np.ndarray:
-    """The images of a split in [0, 1]."""
-    return split.images / np.float32(255)
 
 
 def noisy(sigma: float) -> str:
@@ -282,7 +285,7 @@ def store_by_encoder(
 def store_each_way(key: jax.Array, run: Run, recipe: Recipe, images: vj.Split, code_dim: int) -> dict[str, Memory]:
     """Store the images by a vector of ones, one-hot codes, learned codes and an autoencoder."""
     ones_key, one_hot_key, code_key, learned_key, encoder_key = jax.random.split(key, 5)
-    x, shape, size = pixels(images), images.event_shape, (len(images), code_dim)
+    x, shape, size = scaled(images), images.event_shape, (len(images), code_dim)
     return {
         ONES: store(ones_key, shape, np.ones(size, np.float32), x, recipe),
         ONE_HOT: store(one_hot_key, shape, np.eye(len(x), dtype=np.float32), x, recipe),
@@ -293,17 +296,19 @@ def store_each_way(key: jax.Array, run: Run, recipe: Recipe, images: vj.Split, c
 
 def errors(memories: Mapping[str, Memory], images: vj.Split, test: vj.Split) -> dict[str, dict[str, float]]:
     """The error of the stored images of each, and of the test images for the autoencoder."""
-    numbers = {name: summary(error=difference(each(each.codes), pixels(images))) for name, each in memories.items()}
+    x = scaled(images)
+    numbers = {name: means_and_errors(error=difference(each(each.codes), x)) for name, each in memories.items()}
     encoder = memories[AUTOENCODER]
     assert encoder.test_codes is not None
-    return numbers | {f"{AUTOENCODER}, test": summary(error=difference(encoder(encoder.test_codes), pixels(test)))}
+    of_test = means_and_errors(error=difference(encoder(encoder.test_codes), scaled(test)))
+    return numbers | {f"{AUTOENCODER}, test": of_test}
 
 
 def store_with_noise(key: jax.Array, run: Run, recipe: Recipe, images: vj.Split, config: Config) -> dict[str, Memory]:
     """Store the images at learned codes with each noise level, by a VAE, and on a line by an autoencoder and a VAE."""
     code_key, learned_key, encoder_key = jax.random.split(key, 3)
     vae_key, line_key, vae_line_key = jax.random.split(encoder_key, 3)
-    x, memories = pixels(images), {}
+    x, memories = scaled(images), {}
     codes = jax.random.normal(code_key, (len(x), config.code_dim))
     for sigma in config.noise:  # from the same weights and codes
         own_key = jax.random.clone(learned_key)
@@ -324,19 +329,12 @@ def measure(key: jax.Array, memory: Memory, images: np.ndarray, recipe: Recipe) 
     path = chain(memory.codes)
     codes, x = memory.codes[path], images[path]
     middle = memory(halfway(codes))
-    return summary(
+    return means_and_errors(
         error=difference(memory(codes), x),
         from_average=difference(middle, halfway(x)),
         disagreement=difference(middle, memory._replace(weights=weights)(halfway(codes))),
         half_distance=difference(x[:-1], x[1:]) / 2,
     ) | {"path_ratio": path_ratio(memory)}
-
-
-def summary(**values: np.ndarray) -> dict[str, float]:
-    """The mean of each, and its standard error."""
-    numbers = {name: vj.mean_and_stderr(each) for name, each in values.items()}
-    means = {name: each.mean for name, each in numbers.items()}
-    return means | {f"{name}_standard_error": each.standard_error for name, each in numbers.items()}
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -423,7 +421,7 @@ def draw_steps(memories: Mapping[str, Memory], images: vj.Split, noisy_codes: st
 
 def draw_line(memories: Mapping[str, Memory], images: vj.Split, title: str) -> Figure:
     """Draw the codes on a line with the distance of the decoded images from the stored ones, and some of the images."""
-    x, unit = pixels(images), np.sqrt(np.prod(images.event_shape))
+    x, unit = scaled(images), np.sqrt(np.prod(images.event_shape))
     labels = np.full(len(x), 9) if images.labels is None else images.labels % len(vj.plot.CLASS_COLOURS)
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
     grid = figure.subplots(2, 2, sharey="col", width_ratios=(1, 1.2))
@@ -450,7 +448,7 @@ def shown(memory: Memory, images: vj.Split) -> np.ndarray:
     z[1::2] = halfway(memory.codes[path])
     decoded = memory(z)
     stored = np.zeros_like(decoded)
-    stored[::2] = pixels(images)[path]
+    stored[::2] = scaled(images)[path]
     return np.concatenate([stored, decoded])
 
 

@@ -90,7 +90,7 @@ def train_sweep(key: jax.Array, run: Run, config: Config) -> tuple[vj.TrainState
         batch_size=run.batch_size,
         store=run.checkpoints("sweep", c=config.c),
         title="sweep",
-        **run.devices,
+        **run.fit_arguments,
     )
     return states, float(np.median([record["seconds"] for record in history]))
 

@@ -47,13 +47,13 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
     """Train both models, plot and measure their latent spaces; return the numbers, and the spaces by title."""
     if latent_dim < 2:
         raise vj.InputError(f"latent_dim is {latent_dim}; a lattice needs at least 2")
-    classifier, accuracy = run.classifier()
-    legibility, legible_test_images = legibility_classifier(run)
     shape, labels = run.data.event_shape, run.data.test.labels
     models: dict[str, tuple[vj.VAE, Any]] = {
         "ae": (vj.mlp_vae(shape, latent_dim, hidden=(500, 250), posterior=vj.Delta), vj.Reconstruction()),
         "vae": (vj.mlp_vae(shape, latent_dim, hidden=(500, 250)), vj.ELBO()),
     }
+    classifier, accuracy = run.classifier()
+    legibility, legible_test_images = legibility_classifier(run)
     spaces = {}
     for number, (name, (model, objective)) in enumerate(models.items()):
         train_key, key = jax.random.split(jax.random.fold_in(run.key, number))
@@ -77,7 +77,7 @@ def compare(run: Run, latent_dim: int) -> tuple[dict[str, Any], dict[str, Latent
 
 def legibility_classifier(run: Run) -> tuple[vj.LegibilityClassifier, float]:
     """Train a legibility classifier on the data of the run; also return the legible share of the test images."""
-    key, steps = run.classifier_key(2), run.classifier_steps(3_000)
+    key, steps = run.classifier_key(2), run.steps_or_smoke(3_000)
     classifier = vj.train_legibility_classifier(key, run.data.train, steps=steps)
     share = classifier.share(run.data.test.images / np.float32(255))
     print(f"legibility classifier of seed {run.options.classifier_seed}: {share:.2%} of the test images are legible")

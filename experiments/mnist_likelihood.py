@@ -164,7 +164,7 @@ def train(
         eval_fn=test_bound,
         store=store,
         title=name(k),
-        **run.devices,
+        **run.fit_arguments,
     )
     return vj.averaged_variables(state), history
 

@@ -126,7 +126,7 @@ def train(
         batch_size=run.batch_size,
         store=run.checkpoints(name, model=vae, variables=vj.averaged_variables, kl_warm_up=config.kl_warm_up),
         title=NAMES[name],
-        **run.devices,
+        **run.fit_arguments,
     )
     return vj.averaged_variables(state), history
 

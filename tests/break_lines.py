@@ -932,7 +932,7 @@ LINES = [
             ("UNet(config.width, shape, config.dropout)", "UNet(config.width, shape)", "test_colourisation dropout"),
             ("- 2 * ours @ theirs.T", "- ours @ theirs.T", "test_colourisation neighbours"),
             ("images[..., :2] - answer, answer", "images[..., :2], answer", "test_colourisation sees"),
-            ("both[..., 1:].mean(axis=0)", "train_lab[..., 1:].mean(axis=0)", "test_colourisation baselines"),
+            ("(mean + mean[:, ::-1]) / 2", "mean", "test_colourisation baselines_are"),
             ("COMPONENTS, *seen.shape", "2, *seen.shape", "test_colourisation projection"),
         ],
         "vae_jax/compression/bins.py": [

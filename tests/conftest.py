@@ -94,7 +94,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def _classifiers_of_few_steps(monkeypatch):
     """In scripts, which otherwise train their classifiers for thousands of steps."""
-    monkeypatch.setattr("harness.run.Run.classifier_steps", lambda run, default: 5)
+    monkeypatch.setattr("harness.run.Run.steps_or_smoke", lambda run, default: 5)
 
 
 @pytest.fixture(autouse=True)

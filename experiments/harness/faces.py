@@ -1,15 +1,18 @@
-"""What the scripts on CelebA share: the attributes, decoded faces, and the effects of steps along attribute vectors."""
+"""What the scripts on CelebA share: attributes, their classifiers, decoded faces, and steps along attribute vectors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 import vae_jax as vj
 from harness.recipe import Trained
+from harness.run import Run
 from vae_jax.data import Attributes
-from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share
+from vae_jax.evaluation import Classifier
+from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share, train_attribute_classifier
 
 CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}  # by the attribute that is edited
 CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
@@ -28,16 +31,62 @@ def attributes_of(split: vj.Split) -> Attributes:
 
 
 def require_attributes(data: vj.Dataset) -> None:
-    """Raise `InputError` unless both splits have images with and without each classified attribute."""
+    """Raise `InputError` unless the attributes can be classified and edited.
+
+    Both splits need images with and without each classified attribute. An attribute is edited in the test images that
+    lack it, and the distance between two of them is the unit of distance.
+    """
     for split in (data.train, data.test):
         for name in CLASSIFIED:
             attributes_of(split).require_both(name)
+    for name in CONFOUNDERS:
+        lacking = int(np.sum(~attributes_of(data.test)[name]))
+        if lacking < 2:
+            raise vj.InputError(f"{lacking} of the test images lacks {name}; expected 2 or more, which are edited")
 
 
 def with_confounders(split: vj.Split, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The presence of the attribute in each image, [n], and of its confounders, [n, confounders]."""
     attributes = attributes_of(split)
     return attributes[name], np.stack([attributes[other] for other in CONFOUNDERS[name]], axis=1)
+
+
+def attribute_classifier(
+    key: Key[Array, ""],
+    run: Run,
+    title: str,
+    names: Sequence[str],
+    *,
+    steps: int,
+    convolutions: tuple[int, ...],
+    independent: bool = True,
+) -> AttributeClassifier:
+    """Train a classifier of attributes on the data of a run, or load the one that an earlier start has saved.
+
+    Args:
+      key: Key of the training.
+      run: The run.
+      title: Title of the classifier, also used as the name of its folder under `--checkpoint-dir`.
+      names: Names of the attributes.
+      steps: Number of training steps (see `train_attribute_classifier`, also for the other arguments).
+      convolutions: Number of channels after each convolution.
+      independent: Whether the examples are weighted as if the attributes were independent.
+
+    Raises:
+      InputError: The folder has a classifier of other settings.
+    """
+    settings: dict[str, Any] = {"steps": steps, "convolutions": convolutions, "independent": independent}
+    classifier = Classifier(run.data.event_shape, len(names), (128,), convolutions)
+    variables = run.kept(
+        title,
+        classifier.init,
+        lambda: train_attribute_classifier(key, run.data.train, names, **settings).variables,
+        key=jax.random.key_data(key).tolist(),
+        data=run.data.train.digest,
+        attributes=list(names),
+        **settings,
+    )
+    return AttributeClassifier(tuple(names), classifier, variables)
 
 
 def print_accuracy(title: str, classifier: AttributeClassifier, data: vj.Dataset) -> None:

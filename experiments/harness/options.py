@@ -35,14 +35,15 @@ class TrainingOptions:
     """How long and how fast the models are trained."""
 
     epochs: int | None = None
-    """Passes over the training images. By default the script's number (the report has it); data sets below 10,000
-    images get enough for 2,000 steps, unless the script sets another number for stand-ins."""
+    """Passes over the training images, unless the script says otherwise. The default is set by the script and is
+    written to the report."""
     batch_size: int | None = None
     """Number of images in a training step. The default depends on the script and on the size of the data set."""
     learning_rate: float = 4e-3
     """Peak learning rate of AdamW, after a linear warm-up and before cosine decay to 0."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW for the weight matrices; each step multiplies it by the learning rate."""
+    """Weight decay of AdamW, for the weight matrices unless the script says otherwise; each step multiplies it by the
+    learning rate."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,10 @@ class Options:
         folder, kept = f"seed_{seed}", self.checkpoints.checkpoint_dir
         checkpoints = dataclasses.replace(self.checkpoints, checkpoint_dir=kept and kept / folder)
         return dataclasses.replace(self, seed=seed, members=1, out=self.out / folder, checkpoints=checkpoints)
+
+    def of_epochs(self, epochs: int) -> "Options":
+        """The options with this number of epochs."""
+        return dataclasses.replace(self, training=dataclasses.replace(self.training, epochs=epochs))
 
     def shared_by_processes(self) -> str:
         """The options on which several processes must agree."""

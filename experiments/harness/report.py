@@ -20,11 +20,19 @@ _VERSIONS_OF = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpy", "matplotli
 
 
 class Report(NamedTuple):
-    """The report of a run: its name, the entries that do not depend on the seed, and the numbers."""
+    """The report of a run.
+
+    Attributes:
+      name: Name of the run.
+      shared: Entries that do not depend on the seed.
+      numbers: Numbers.
+      failures: Reasons why the last state of a model could not be saved.
+    """
 
     name: str
     shared: dict[str, Any]
     numbers: dict[str, Any]
+    failures: tuple[str, ...] = ()
 
 
 def save_picture(path: Path, figure: Figure) -> None:
@@ -40,7 +48,7 @@ def save_picture(path: Path, figure: Figure) -> None:
     picture = Image.open(drawn).convert("RGB")
     png, jpeg = (path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "jpg"))
     if picture.getcolors(maxcolors=2**16) is None:
-        picture.save(jpeg, quality=92, subsampling=0, optimize=True)
+        picture.save(jpeg, quality=92, subsampling=0)  # `optimize` fails for noise
         png.unlink(missing_ok=True)  # of an earlier run
     else:
         few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

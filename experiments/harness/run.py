@@ -3,11 +3,13 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 from matplotlib.figure import Figure
@@ -28,7 +30,7 @@ from vae_jax.evaluation import train_classifier
 from vae_jax.models import Variables
 from vae_jax.objectives import Objective
 from vae_jax.training import Record, TrainState
-from vae_jax.training.sharding import Layout, is_first_process, require_same
+from vae_jax.training.sharding import Layout, from_first_process, is_first_process, require_same
 
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}  # of data sets in titles
 
@@ -124,8 +126,8 @@ class Run:
         return self.epochs * (len(self.data.train) // self.batch_size)
 
     @property
-    def devices(self) -> dict[str, Any]:
-        """The arguments of `vj.fit` that select the devices."""
+    def fit_arguments(self) -> dict[str, Any]:
+        """The arguments of `vj.fit` that select the devices, and whether the images are streamed to them."""
         above = self.options.devices.stream_above
         return {"mesh": self.mesh, "stream_above": None if above is None else int(above * 2**20)}
 
@@ -189,7 +191,7 @@ class Run:
                 transform=describe(transform),  # used by `eval_fn`; `fit` compares the transform of training
             ),
             title=title,
-            **self.devices,
+            **self.fit_arguments,
         )
         return Trained(model, vj.averaged_variables(state), history)
 
@@ -238,8 +240,34 @@ class Run:
         self.stores.append(store)
         return store
 
-    def classifier_steps(self, default: int) -> int:
-        """Number of training steps of a classifier: `default`, or 50 with `--smoke`."""
+    def kept(
+        self, title: str, init: Callable[..., Variables], train: Callable[[], Variables], **config: Any
+    ) -> Variables:
+        """The variables that `train` returns, or those that an earlier start of this run has saved.
+
+        They are saved when the training ends, in a separate folder under `--checkpoint-dir`.
+
+        Args:
+          title: Title of what is trained, also used as the name of the folder.
+          init: Function from a key to variables of the same shapes and types.
+          train: Function that trains.
+          **config: JSON-serialisable settings of the training. Variables of other settings are refused.
+
+        Raises:
+          InputError: The folder has variables of other settings, or another run has it open.
+        """
+        store = self.checkpoints(title, **config)
+        shapes = jax.eval_shape(init, jax.random.key(0))
+        zeros = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)
+        with closing(store):
+            variables, is_there = _stored(store, zeros)
+            if not is_there:
+                variables = train()
+                store.save(1, variables, {"trained": True}, last=True)
+        return variables
+
+    def steps_or_smoke(self, default: int) -> int:
+        """Number of training steps of a classifier or of a fitted prior: `default`, or 50 with `--smoke`."""
         return 50 if self.options.smoke else default
 
     def classifier_key(self, number: int) -> Key[Array, ""]:
@@ -248,7 +276,7 @@ class Run:
 
     def classifier(self) -> tuple[vj.TrainedClassifier, float]:
         """Train a classifier on the data of this run; also return its accuracy on the test images."""
-        classifier = train_classifier(self.classifier_key(1), self.data.train, steps=self.classifier_steps(2_000))
+        classifier = train_classifier(self.classifier_key(1), self.data.train, steps=self.steps_or_smoke(2_000))
         accuracy = classifier.on(self.data.test).accuracy(self.data.test.labels)
         seed = self.options.classifier_seed
         print(f"classifier of seed {seed}: {accuracy:.2%} of {self.data.name}'s test images right")
@@ -302,10 +330,7 @@ class Run:
         """Write the options, the data and `numbers` to OUT/NAME.json.
 
         Returns:
-          The report, which is the return value of a script.
-
-        Raises:
-          CheckpointError: The last state of a model could not be saved. The report is written nevertheless.
+          The report, which is the return value of a script. `run_seeds` raises an error if it has failures.
         """
         seconds = time.perf_counter() - self.started
         shared = {
@@ -320,14 +345,30 @@ class Run:
                 "sha256": {"train": self.data.train.digest, "test": self.data.test.digest},
             },
         }
-        report = Report(self.name, shared, dict(numbers))
+        failures = tuple(store.failure for store in self.stores if store.failure is not None)
+        report = Report(self.name, shared, dict(numbers), failures)
         if is_first_process():
             path = self.options.out / f"{self.name}.json"
             write_report(path, shared | {"seed": self.options.seed, "seconds": seconds} | report.numbers, self.options)
             print(f"{path.parent}/{self.name}*: report and pictures, after {seconds:.0f} s")
-        if failures := [store.failure for store in self.stores if store.failure is not None]:
-            raise vj.CheckpointError("; ".join(failures))
         return report
+
+
+def _stored(store: vj.Checkpoints | vj.NoCheckpoints, variables: Variables) -> tuple[Variables, bool]:
+    """The variables in the store of the first process, which opens it, and whether there are any; in every process."""
+    found: dict[str, Any] = {"is_there": False, "error": None}
+    if is_first_process():
+        try:
+            store.open()
+            variables, notes = store.restore(variables)
+            found["is_there"] = bool(notes)
+        except vj.InputError as error:
+            found["error"] = str(error)
+    variables, text = from_first_process(variables, json.dumps(found))
+    found = json.loads(text)
+    if found["error"] is not None:
+        raise vj.InputError(found["error"])
+    return variables, found["is_there"]
 
 
 def _require_usable(options: Options) -> None:

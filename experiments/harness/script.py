@@ -42,10 +42,12 @@ def run_script(main: Callable[[Config], Any], config: type[Config]) -> None:
 def run_seeds(main: Callable[[Any], Any], options: Options) -> None:
     """Run `main` with each seed, and report means and standard deviations if there are several seeds.
 
-    If there are several processes, only the first one prints.
+    All seeds train for the number of epochs of the first one, which may depend on the time of a step. If there are
+    several processes, only the first one prints.
 
     Raises:
       InputError: The number of members or the options of several processes cannot be used.
+      CheckpointError: The last state of a model could not be saved. All seeds have been run, and all reports written.
     """
     require_positive_int(members=options.members)
     devices = options.devices
@@ -60,13 +62,21 @@ def run_seeds(main: Callable[[Any], Any], options: Options) -> None:
     with contextlib.ExitStack() as stack:
         if not is_first_process():
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        if options.members == 1:
-            main(options)
-            return
-        started = time.perf_counter()
-        seeds = range(options.seed, options.seed + options.members)
-        reports = [main(options.of_seed(seed)) for seed in seeds]
-        summarise(reports, seeds, options, time.perf_counter() - started)
+        reports = [main(options)] if options.members == 1 else run_members(main, options)
+    if failures := [failure for report in reports for failure in report.failures]:
+        raise vj.CheckpointError("; ".join(failures))
+
+
+def run_members(main: Callable[[Any], Report], options: Options) -> list[Report]:
+    """Run `main` with each of several seeds, and report means and standard deviations."""
+    started = time.perf_counter()
+    seeds = range(options.seed, options.seed + options.members)
+    reports: list[Report] = []
+    for seed in seeds:
+        of_seed = options.of_seed(seed)
+        reports.append(main(of_seed.of_epochs(reports[0].shared["epochs"]) if reports else of_seed))
+    summarise(reports, seeds, options, time.perf_counter() - started)
+    return reports
 
 
 def summarise(reports: list[Report], seeds: range, options: Options, seconds: float) -> None:

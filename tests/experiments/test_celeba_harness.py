@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
-from harness.faces import effect, sentences
+from conftest import small_split
+from harness.faces import CLASSIFIED, effect, require_attributes, sentences
 
+import vae_jax as vj
+from vae_jax.data import Attributes
 from vae_jax.evaluation.attributes import Edits
 
 
@@ -23,3 +26,13 @@ def test_effects_are_interpolated_where_a_share_of_the_faces_is_flipped():
     first, _, last = sentences(found)
     assert first.startswith("25% flipped at 0.50: P(Male) by -0.10; distance from the unedited faces 0.50,")
     assert last == "90% flipped: not within 2 steps"
+
+
+def test_two_test_faces_have_to_lack_an_attribute_that_is_edited():
+    """The distance between two of them is the unit of distance."""
+    values = np.eye(4, dtype=bool)  # each attribute in one of four faces
+    faces = vj.Split(small_split(4).images, attributes=Attributes(CLASSIFIED, values))
+    require_attributes(vj.Dataset("faces", faces, faces, "here"))
+    fewer = vj.Split(faces.images, attributes=Attributes(CLASSIFIED, ~values))
+    with pytest.raises(vj.InputError, match="1 of the test images lacks Blond_Hair; expected 2 or more"):
+        require_attributes(vj.Dataset("faces", faces, fewer, "here"))

@@ -1,6 +1,7 @@
 """The script with four losses on faces: tiny runs, its measures, and bad input."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,14 +181,47 @@ def test_a_detector_finds_a_face_and_none_in_noise():
     [
         ({"perceptual_weight": 0.0}, "perceptual_weight is 0"),
         ({"adversarial_weight": -1.0}, "adversarial_weight is -1"),
+        ({"feature_weight": -1.0}, "feature_weight is -1"),
+        ({"noise": -1.0}, "noise is -1"),
+        ({"penalty": float("nan")}, "penalty is nan"),
+        ({"latent_dim": 0}, "latent_dim is 0"),
+        ({"channels": (4, 0)}, "is 0; expected a whole number of at least 1"),
+        ({"channels": (4,) * 7}, "images of 64 x 64 pixels cannot be halved 7 times"),
+        ({"discriminator_channels": (4, 0)}, r"discriminator_channels\[1\] is 0"),
+        ({"discriminator_channels": ()}, r"discriminator_channels is \(\); expected one number of channels or more"),
+        ({"discriminator_channels": (4,) * 7}, r"discriminator_channels is \(4, .*\), with which an image of 1 x 1 "),
         ({"features": "vgg19"}, "needs --weights FILE"),
         ({"weights": Path("vgg19.npz")}, "are those of attributes; add --features vgg19"),
         ({"classifier_steps": 0}, "classifier_steps is 0"),
     ],
 )
-def test_bad_options(settings, message, celeba, tmp_path):
+def test_bad_options(settings, message, celeba, tmp_path, monkeypatch):
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
     with pytest.raises(vj.InputError, match=message):
-        main(config(tmp_path, celeba, **settings))
+        main(replace(config(tmp_path, celeba), **settings))
+
+
+def test_the_classifiers_are_saved_and_loaded(celeba, tmp_path, monkeypatch):
+    """A second start has the same bits, also where training would give others."""
+    found = []
+
+    def stop(key, run, *given, **settings):
+        classifier = original(key, run, *given, **settings)
+        found.append(classifier(run.data.test.images[:3] / np.float32(255)))
+        if len(found) % 2 == 0:
+            raise RuntimeError("stopped")
+        return classifier
+
+    original = celeba_losses.attribute_classifier
+    monkeypatch.setattr(celeba_losses, "attribute_classifier", stop)
+    given = config(tmp_path, celeba, checkpoints=CheckpointOptions(tmp_path / "kept"))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="stopped"):
+            main(given)
+        monkeypatch.setattr("harness.faces.train_attribute_classifier", lambda *_, **__: pytest.fail("trained again"))
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"compared_classifier", "independent_classifier"}
+    for first, second in zip(found[:2], found[2:], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 def test_images_without_other_attributes_are_refused(tmp_path, tiny):

@@ -75,7 +75,7 @@ def test_minutes_set_the_epochs_on_cifar_alone(config, monkeypatch):
         ({"minutes": 0.0}, "minutes is 0"),
         ({"components": 0}, "components is 0"),
         ({"channels": (2, 3, 4, 5, 6, 7), "blocks": (1,) * 6}, "cannot be halved 6 times"),
-        ({"channels": (2,)}, "as many of one as of the other"),
+        ({"channels": (2,)}, r"channels is \(2,\) and blocks is \(1, 1\); expected "),
     ],
 )
 def test_bad_options_are_refused_before_training(config, monkeypatch, options, message):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -142,6 +143,30 @@ def test_neighbours_are_nearest_in_lightness():
         np.testing.assert_allclose(colours, known[order, ..., 1:].mean(axis=0))
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_neighbours_of_blocks_are_those_of_all_pairs(mirror, monkeypatch):
+    generator = np.random.default_rng(0)
+    known, lab = generator.normal(size=(60, 3, 4, 3)), generator.normal(size=(25, 3, 4, 3))
+    monkeypatch.setattr(script, "BLOCK", 7)
+    found = script.of_neighbours(known, lab, 10, mirror=mirror)
+    every = np.concatenate([known, known[:, :, ::-1]]) if mirror else known
+    distances = np.linalg.norm((lab[:, None, ..., 0] - every[None, ..., 0]).reshape(25, len(every), -1), axis=-1)
+    expected = [every[rows, ..., 1:].mean(axis=0) for rows in np.argsort(distances, axis=1)[:, :10]]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_memory_of_neighbours_is_not_that_of_all_pairs():
+    generator = np.random.default_rng(0)
+    known, lab = (generator.normal(size=(count, 2, 2, 3)).astype(np.float32) for count in (20_000, 500))
+    tracemalloc.start()
+    try:
+        script.of_neighbours(known, lab, 3, mirror=True)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 500 * 20_000 * 4 / 2  # half of one distance of each pair
+
+
 def test_baselines_are_of_the_training_images_and_their_mirror_images():
     known = script.as_lab(faces(64, side=4))
     found = script.baselines(known, np.concatenate([known[:5], known[5:10, :, ::-1]]))
@@ -153,18 +178,34 @@ def test_baselines_are_of_the_training_images_and_their_mirror_images():
 
 
 def test_the_number_of_neighbours_is_chosen_without_mirror_images(monkeypatch):
-    """Of 32 faces, the last 4 are left out for 1, 3 and 10 neighbours; then there are 64 with the mirror images."""
+    """Of 32 faces, the last 4 are left out for 1, 3 and 10 neighbours; then there are all with the mirror images."""
     known = script.as_lab(faces(32, side=4))
     seen = []
 
-    def of_neighbours(train_lab, lab, count):
-        seen.append(len(train_lab))
-        return original(train_lab, lab, count)
+    def of_neighbours(train_lab, lab, count, **settings):
+        seen.append((len(train_lab), settings.get("mirror", False)))
+        return original(train_lab, lab, count, **settings)
 
     original = script.of_neighbours
     monkeypatch.setattr(script, "of_neighbours", of_neighbours)
     script.baselines(known, known[:3])
-    assert seen == [28, 28, 28, 64, 64]
+    assert seen == [(28, False), (28, False), (28, False), (32, True), (32, True)]
+
+
+def test_two_training_images_are_enough_for_the_baselines():
+    known = script.as_lab(faces(2, side=4))
+    found = script.baselines(known, known)
+    np.testing.assert_array_equal(found["nearest_neighbour"], known[..., 1:])
+
+
+def test_the_baselines_are_computed_before_training(tmp_path, monkeypatch):
+    def stop(*given):
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(script, "baselines", stop)
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    with pytest.raises(RuntimeError, match="stopped"):
+        main(config(write_celeba(tmp_path / "celeba", faces(24)), tmp_path / "out"))
 
 
 def test_the_regression_sees_no_colours_and_the_vae_only_what_is_left_over():

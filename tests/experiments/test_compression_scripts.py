@@ -124,6 +124,18 @@ def test_lossy_compression_refuses_options(changes, message, options):
         lossy_compression.main(replace(lossy_compression.Config(**options), **changes))
 
 
+def test_lossy_compression_refuses_as_many_latents_as_images_before_training(options, monkeypatch):
+    faces = RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    data = vj.Dataset("faces", vj.Split(faces[:40]), vj.Split(faces[40:]), "drawn by the test")
+    monkeypatch.setattr("harness.run.vj.load", lambda name, folder: data)
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    config = lossy_compression.Config(
+        latent_dim=40, channels=(4, 4), size=8, **options | {"data": DataOptions("faces")}
+    )
+    with pytest.raises(vj.InputError, match=r"for 40 latents; expected .* more examples and more entries than latents"):
+        lossy_compression.main(config)
+
+
 def test_coded_numbers_come_back_and_take_their_entropy():
     known = np.stack([RNG.geometric(0.5, 20_000), np.full(20_000, 3), RNG.integers(-4, 4, 20_000)], axis=1)
     levels = known[:5_000]

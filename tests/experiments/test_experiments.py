@@ -48,7 +48,7 @@ def refused(monkeypatch, capsys, script, *options):
 
 PICTURES = {f"{model}_{part}" for model in ("ae", "vae") for part in ("encodings", "lattice", "digits")}
 TRAINED = {}  # classifiers
-CLASSIFIER_STEPS = Run.classifier_steps  # before a test replaces it
+CLASSIFIER_STEPS = Run.steps_or_smoke  # before a test replaces it
 COUPLING = vj.Coupling(1, (4,))  # in place of the larger flows of scripts
 
 
@@ -114,7 +114,7 @@ def test_a_smoke_run_is_short_and_marked(tmp_path, monkeypatch, titles):
 
     original = vj.train_classifier
     monkeypatch.setattr("harness.run.train_classifier", train_classifier)
-    monkeypatch.setattr(Run, "classifier_steps", CLASSIFIER_STEPS)
+    monkeypatch.setattr(Run, "steps_or_smoke", CLASSIFIER_STEPS)
     run(monkeypatch, "cvae_digits", "--data-dir", data, "--out", tmp_path, "--smoke", "--classes", 3)
     report = json.loads((tmp_path / "cvae_digits_mnist_smoke.json").read_text())
     assert (report["data"]["train_images"], report["data"]["test_images"]) == (2_000, 500)
@@ -457,6 +457,64 @@ def test_celeba_attributes_refuses(tiny, monkeypatch, capsys):
     assert "variance is -1" in refused(monkeypatch, capsys, "celeba_attributes", "--variance", -1)
 
 
+@pytest.fixture
+def attributes(tmp_path):
+    """`celeba_attributes.main` on a few faces."""
+    import celeba_attributes
+
+    data, training = DataOptions(data_dir=write_celeba(tmp_path / "celeba")), TrainingOptions(epochs=1, batch_size=16)
+    config = celeba_attributes.Config(out=tmp_path / "out", data=data, training=training, latent_dim=6, channels=(4, 4))
+    return lambda **changes: celeba_attributes.main(dataclasses.replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_dim": 0}, "latent_dim is 0"),
+        ({"channels": (4, 0)}, "is 0; expected a whole number of at least 1"),
+        ({"channels": (4,) * 7}, "images of 64 x 64 pixels cannot be halved 7 times"),
+        ({"classifier_steps": 0}, "classifier_steps is 0"),
+    ],
+)
+def test_celeba_attributes_refuses_before_training(attributes, monkeypatch, changes, message):
+    monkeypatch.setattr("vae_jax.training.loop.run_chunk", lambda *args, **kwargs: pytest.fail("training began"))
+    with pytest.raises(vj.InputError, match=message):
+        attributes(**changes)
+
+
+def test_celeba_attributes_goes_on_with_the_classifier_that_it_has_saved(attributes, tmp_path, monkeypatch, capsys):
+    """A run that is stopped while its first model is trained has a classifier already."""
+    import harness.faces
+
+    trained = []
+
+    def train(*given, **settings):
+        trained.append(settings["steps"])
+        return original(*given, **settings)
+
+    def stop(*given, **settings):
+        raise RuntimeError("stopped")
+
+    original = harness.faces.train_attribute_classifier
+    monkeypatch.setattr(harness.faces, "train_attribute_classifier", train)
+    monkeypatch.setattr(Run, "train", stop)
+    kept = CheckpointOptions(tmp_path / "kept")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="stopped"):
+            attributes(checkpoints=kept)
+    first, second = (line for line in capsys.readouterr().out.splitlines() if "balanced accuracy" in line)
+    assert first == second
+    for changes, found in (
+        ({"classifier_steps": 6}, "steps is 5 there and 6 here"),
+        ({"classifier_seed": 1}, "key is"),
+        ({"channels": (4, 5)}, "convolutions is"),
+        ({"data": DataOptions(data_dir=write_celeba(tmp_path / "others", seed=1))}, "data is"),
+    ):
+        with pytest.raises(vj.InputError, match=f"attribute_classifier holds checkpoints of another run .*{found}"):
+            attributes(checkpoints=kept, **changes)
+    assert trained == [5]
+
+
 def test_the_classifier_of_attributes_has_the_seed_of_its_option_alone(tmp_path, monkeypatch):
     import celeba_attributes
 
@@ -466,7 +524,7 @@ def test_the_classifier_of_attributes_has_the_seed_of_its_option_alone(tmp_path,
         found.append(jax.random.key_data(key).tolist())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(celeba_attributes, "train_attribute_classifier", stop)
+    monkeypatch.setattr("harness.faces.train_attribute_classifier", stop)
     data = DataOptions(data_dir=write_celeba(tmp_path / "celeba"))
     for seeds in ({}, {"seed": 1}, {"classifier_seed": 1}):
         config = celeba_attributes.Config(out=tmp_path, data=data, training=TrainingOptions(batch_size=16), **seeds)

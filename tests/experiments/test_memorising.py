@@ -181,6 +181,7 @@ def test_a_tiny_run(tiny, tmp_path, capsys):
         ({"images": 97}, "97 images are to be stored, but mnist has 96"),
         ({"images": 1}, "images is 1; expected at least 2"),
         ({"stored": (4, 0)}, r"stored\[1\] is 0"),
+        ({"stored": ()}, r"stored is \[\]; expected one number of images or more"),
         ({"code_dim": 37}, "code_dim is 37; expected at most 36"),
         ({"code_dim": 0}, "code_dim is 0"),
         ({"noise": (0.1, -0.5)}, r"noise\[1\] is -0.5; expected a finite number above 0"),

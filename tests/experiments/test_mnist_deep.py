@@ -10,6 +10,7 @@ import mnist_deep
 import numpy as np
 import pytest
 from harness.options import CheckpointOptions, DataOptions, DeviceOptions, TrainingOptions
+from harness.script import run_seeds
 from mnist_deep import Config, main
 
 import vae_jax as vj
@@ -66,6 +67,41 @@ def test_a_run_of_some_minutes_keeps_its_length_when_it_is_resumed(config, secon
     assert again.numbers["test_log_px"] == numbers["test_log_px"]
     with pytest.raises(vj.InputError, match=r"minutes is 0.3, but .* has a run of 0.2 minutes"):
         main(replace(config, minutes=0.3))
+
+
+def test_the_epochs_of_other_steps_are_refused_by_name(config, monkeypatch):
+    """A step of another batch size, data set or model takes another time."""
+    monkeypatch.setattr(budget, "epochs_within", lambda *_: 4)
+    monkeypatch.setattr(mnist_deep.Run, "train", lambda *_, **__: pytest.fail("training began"))
+    run = mnist_deep.Run.start("mnist_deep", config, epochs=1, batch_size=250)
+    model = vj.ladder_vae(run.data.event_shape, config.latent_dims, config.hidden)
+    assert budget.number_of_epochs(run, model, mnist_deep.TRANSFORM, 0.2) == 4
+    (file,) = config.checkpoints.checkpoint_dir.iterdir()  # and no temporary one
+    assert file.name == "budget.json"
+    fewer = vj.Split(run.data.train.images[:90])
+    for other, wider, found in (
+        (replace(run, batch_size=24), model, "batch_size is 48 there and 24 here"),
+        (replace(run, data=replace(run.data, train=fewer)), model, r"data is '\w+\.\.\.' there and '\w+\.\.\.' here"),
+        (run, vj.ladder_vae(run.data.event_shape, (2, 3), (5,)), r"model.*hidden is \[4\] there and \[5\] here"),
+        (replace(run, name="other"), model, "experiment is 'mnist_deep' there and 'other' here"),
+    ):
+        with pytest.raises(vj.InputError, match=f"whose steps take another time .*{found}"):
+            budget.number_of_epochs(other, wider, mnist_deep.TRANSFORM, 0.2)
+
+
+def test_the_steps_are_timed_once_for_all_seeds_of_a_run(config, monkeypatch):
+    lengths, measured = [], iter((4, 7, 9))
+    monkeypatch.setattr(budget, "epochs_within", lambda *_: next(measured))
+
+    def main_without_training(options):
+        run = mnist_deep.Run.start("mnist_deep", options, epochs=1, batch_size=250)
+        run = replace(run, epochs=budget.number_of_epochs(run, vj.ladder_vae(), mnist_deep.TRANSFORM, 0.2))
+        lengths.append((options.seed, run.epochs))
+        return run.report({})
+
+    run_seeds(main_without_training, replace(config, members=3))
+    assert lengths == [(0, 4), (1, 4), (2, 4)]
+    assert json.loads((config.out / "mnist_deep.json").read_text())["epochs"] == 4
 
 
 def test_the_default_is_minutes_on_mnist_and_steps_elsewhere(config, monkeypatch):

@@ -1,6 +1,8 @@
 """The harness: what a run trains and measures, several seeds, and which options are refused."""
 
+import errno
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import vae_jax as vj
+import vae_jax.checkpoints.numbered
+
+STEPS_OR_SMOKE = Run.steps_or_smoke  # before each test replaces it
 
 VAE = vj.mlp_vae((6, 6, 1), hidden=(8,))
 GROUPS = {
@@ -154,6 +159,58 @@ def test_members_are_the_runs_of_consecutive_seeds(data_dir, tmp_path, capsys):
     assert vae.latent_dim == 2
 
 
+@pytest.mark.filterwarnings("ignore:checkpoint .* can't be written:vae_jax.CheckpointWarning")
+@pytest.mark.parametrize("members", [1, 3])
+def test_seeds_whose_last_state_cannot_be_saved_are_run_and_named(members, data_dir, tmp_path, monkeypatch):
+    def fail(folder):
+        if "seed_1" not in str(folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        seal(folder)
+
+    seal = vae_jax.checkpoints.numbered._seal_files
+    monkeypatch.setattr("vae_jax.checkpoints.numbered._seal_files", fail)
+    kept = tmp_path / "kept"
+    given = options(tmp_path, data_dir=data_dir, epochs=1, batch_size=16, members=members, checkpoint_dir=kept)
+    with pytest.raises(vj.CheckpointError) as error:
+        run_seeds(main, given)
+    folders = ["VAE"] if members == 1 else ["seed_0/VAE", "seed_2/VAE"]
+    assert re.findall(f"be written to {kept}/(\\S+) ", str(error.value)) == folders
+    assert (tmp_path / "any.json").exists()
+    if members > 1:
+        assert len(json.loads((tmp_path / "any.json").read_text())["of_members"]) == members
+        assert {path.name for path in (kept / "seed_1" / "VAE").iterdir()} == {".lock", "6"}
+
+
+def test_what_is_trained_once_is_kept_by_its_settings(data_dir, tmp_path):
+    trained = []
+
+    def train():
+        trained.append(1)
+        return VAE.init(jax.random.key(7))
+
+    def found(**changes):
+        settings = {"steps": 3} | changes
+        return start(data_dir, tmp_path, checkpoint_dir=tmp_path / "kept").kept("other", VAE.init, train, **settings)
+
+    first, second = found(), found()
+    assert len(trained) == 1
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    with pytest.raises(vj.InputError, match=r"other holds checkpoints of another run .*steps is 3 there and 4 here"):
+        found(steps=4)
+    start(data_dir, tmp_path).kept("other", VAE.init, train, steps=4)  # without a folder
+    assert len(trained) == 2
+    again = vj.Checkpoints(tmp_path / "kept" / "other", {})
+    again.open()
+    with pytest.raises(vj.InputError, match="other is in use"):
+        found()
+    again.close()
+
+
+def test_a_smoke_run_has_few_steps_of_what_is_trained_beside_the_models(data_dir, tmp_path):
+    assert STEPS_OR_SMOKE(start(data_dir, tmp_path), 3_000) == 3_000
+    assert STEPS_OR_SMOKE(start(data_dir, tmp_path, smoke=True), 3_000) == 50
+
+
 @pytest.mark.parametrize(
     ("flat", "message"),
     [
@@ -193,6 +250,8 @@ def test_photographs_are_saved_as_jpeg_and_plots_as_png(tmp_path, monkeypatch):
         centre = np.asarray(picture.resize((39, 39), Image.Resampling.BOX))[2:-2, 2:-2] / 255
     expected = photograph.reshape(39, 10, 39, 10, 3).mean(axis=(1, 3))[2:-2, 2:-2]
     assert np.abs(centre - expected).max() < 0.03
+    save_image(tmp_path / "noise", np.random.default_rng(0).uniform(size=(390, 390, 3)))
+    (tmp_path / "noise.jpg").unlink()
     save_image(tmp_path / "any", columns > 0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["any.png"], "the picture of an earlier run is removed"
     with Image.open(tmp_path / "any.png") as picture:

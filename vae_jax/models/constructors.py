@@ -65,7 +65,7 @@ def _require_halvings(event_shape: tuple[int, ...], halvings: int) -> None:
     height, width, _ = event_shape
     scale = 2**halvings
     if not halvings:
-        raise InputError("there are no convolutions; expected one number of channels or more")
+        raise InputError("there are no convolutions; expected the number of channels of one convolution or more")
     if height % scale or width % scale:
         raise InputError(
             f"images of {height} x {width} pixels cannot be halved {halvings} times; expected multiples of {scale}"
