@@ -360,7 +360,7 @@ def with_parts(**parts):
         (lambda: vj.ladder_vae(prior=vj.VampPrior), "prior is the class VampPrior"),
         (lambda: vj.conv_ladder_vae((28, 28)), r"event_shape is \(28, 28\)"),
         (lambda: vj.conv_ladder_vae((30, 30, 3)), "cannot be halved 2 times"),
-        (lambda: vj.conv_ladder_vae(groups=(1,)), "as many of one as of the other"),
+        (lambda: vj.conv_ladder_vae(groups=(1,)), "expected two sequences of one length"),
         (lambda: vj.conv_ladder_vae(latent_channels=0), "latent_channels is 0"),
         (lambda: with_parts(encoder=OneArray()), "OneArray returns one array"),
         (lambda: with_parts(latent_dim=2), r"the encoder returns shape \(1, 2, 1\)"),

@@ -265,7 +265,7 @@ def test_a_condition_enters_both_networks_and_every_evaluation(kind):
         ("labels", None, "no labels were given"),
         ("labels", jnp.array([0, 1]), r"labels have shape \(2,\); expected \(6,\)"),
         ("labels", jnp.array([0, 1, 2, 0, 1, 3]), "labels run from 0 to 3; expected 0 to 2"),
-        ("an array", None, "the condition has shape None"),
+        ("an array", None, "no condition was given"),
         ("an array", jnp.zeros((6, 3)), r"the condition has shape \(6, 3\)"),
         ("an array", jnp.zeros((5, 2, 2)), r"the condition has shape \(5, 2, 2\)"),
         ("an array", {"age": jnp.zeros((6, 2, 2))}, "the condition has shape {'age'"),
