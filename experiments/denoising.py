@@ -377,8 +377,7 @@ def measure(
     """PSNR, SSIM and strength of each method, the best baseline, and the gain of the autoencoder over it."""
     of_images = {name: psnr(images, clean) for name, images in outputs.items()}
     methods: dict[str, dict[str, Any]] = {
-        name: means_and_errors(psnr=of_images[name]) | means_and_errors(ssim=ssim(images, clean))
-        for name, images in outputs.items()
+        name: means_and_errors(psnr=of_images[name], ssim=ssim(images, clean)) for name, images in outputs.items()
     }
     for name, strength in strengths.items():
         methods[name]["strength"] = strength

@@ -119,7 +119,7 @@ class ChecksRun(Protocol):
 
 
 def describe_step(step: Step, settings: PyTree) -> dict[str, Any] | None:
-    """The description of a step as JSON can hold it, or None if it has none, as a plain function.
+    """The description of a step as JSON can hold it; None for a plain function, which has none.
 
     Args:
       step: Step whose attribute `description` is the description, or a function from settings to it.
