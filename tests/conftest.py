@@ -3,21 +3,16 @@
 import os
 from importlib.metadata import version
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # "cuda,cpu", for instance, runs the tests on a GPU
 # Unoptimised, since tests compile much and compute little. Without fusion emitters XLA compiles in a third of the time,
 # into code that rounds differently, and as one module per program in a quarter less. These two options are given to the
 # releases that are known to have them, as XLA refuses others.
 os.environ.setdefault("TESTS_OF_USUAL_CODE", "" if version("jaxlib").startswith("0.10.") else "yes")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8"
-    + " --xla_backend_optimization_level=0"
-    + (
-        ""
-        if os.environ["TESTS_OF_USUAL_CODE"]
-        else " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    )
-)
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    if not os.environ["TESTS_OF_USUAL_CODE"]:
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 import gc
 import gzip

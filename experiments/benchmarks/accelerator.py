@@ -56,8 +56,11 @@ def main(config: Config) -> None:
     if config.smoke:
         config = replace(config, members=2, steps=4, rounds=1)
     programs = ours(config) | peers(config)
-    turns = [{name: measure() for name, measure in programs.items()} for _ in range(config.rounds)]
-    rates = {name: [rate for turn in turns for rate in turn[name]] for name in programs}
+    rates: dict[str, list[float]] = {name: [] for name in programs}
+    for turn in range(config.rounds):
+        for name, measure in programs.items():
+            rates[name] += measure()
+            print(f"round {turn + 1}, {name}: {rates[name][-1]:,.0f} images / s", flush=True)
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, batch {config.batch_size}\n\n{table(rates)}")
 
 

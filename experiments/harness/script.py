@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -43,13 +44,16 @@ def run_seeds(main: Callable[[Any], Any], options: Options) -> None:
     """Run `main` with each seed, and report means and standard deviations if there are several seeds.
 
     All seeds train for the number of epochs of the first one, which may depend on the time of a step. If there are
-    several processes, only the first one prints.
+    several processes, only the first one prints. On a GPU the programs give the same bits in each run, unless XLA_FLAGS
+    says otherwise.
 
     Raises:
       InputError: The number of members or the options of several processes cannot be used.
       CheckpointError: The last state of a model could not be saved. All seeds have been run, and all reports written.
     """
     require_positive_int(members=options.members)
+    # Read by JAX when it first compiles; of two values of one flag the last is valid.
+    os.environ["XLA_FLAGS"] = f"--xla_gpu_deterministic_ops=true {os.environ.get('XLA_FLAGS', '')}"
     devices = options.devices
     if devices.coordinator is None and (devices.num_processes, devices.process_id) != (None, None):
         raise vj.InputError(

@@ -1,7 +1,11 @@
-"""Means and standard deviations over several seeds."""
+"""Runs of several seeds: their means and standard deviations, and their programs."""
+
+import os
 
 import numpy as np
 import pytest
+from harness.options import Options
+from harness.script import run_seeds
 from harness.seeds import mean_and_deviation, scalars
 
 
@@ -17,3 +21,17 @@ def test_mean_and_deviation_of_trees():
     assert (summary["name"], summary["label"], summary["none"]) == ("VAE", ["seed 0", "seed 1"], None)
     assert summary["rows"][0]["e"]["mean"] == 4
     assert list(scalars(summary)) == [("kl", 2.5, pytest.approx(2.1213, abs=1e-4))]
+
+
+def test_programs_are_deterministic_on_a_gpu_unless_the_environment_says_otherwise(monkeypatch):
+    flag = "--xla_gpu_deterministic_ops="
+    monkeypatch.setenv("XLA_FLAGS", f"{flag}false")
+    seen = []
+
+    def main(options):
+        seen.append(os.environ["XLA_FLAGS"].split())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_seeds(main, Options())
+    assert seen == [[f"{flag}true", f"{flag}false"]]
