@@ -41,6 +41,7 @@ if sys.version_info < (3, 12):
     typing.hasattr = lambda instance, name: inspect.getattr_static(instance, name, ...) is not ...
 
 
+MAPPINGS = 25_000  # of a process, after which it forgets its compiled programs
 LONG = ("test_hosts", "test_experiments", "test_documents", "test_notebooks")  # files that start first
 QUICK = {  # the start of the name of the test that --quick runs where the first test of a file takes seconds
     "test_anomaly_detection": "test_entropy",
@@ -76,6 +77,15 @@ def pytest_collection_finish():
     """What is there before the tests stays, so that it need not be searched for garbage during each of them."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_that_fit():
+    """Forgets the compiled programs before a process has as many memory mappings as Linux allows, 65,530."""
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
