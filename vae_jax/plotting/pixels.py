@@ -24,7 +24,8 @@ def images(images: Float[Any, "n height width channels"], columns: int, title: s
       InputError: There are no images, they have another number of axes, or `columns` is not a positive integer.
     """
     high, wide, _ = tile(np.asarray(images), columns).shape
-    figure = NotebookFigure(figsize=(5.8, 5.8 * high / wide + 0.6), layout="constrained")
+    of_title = 0.15 + 0.17 * len(title.splitlines())  # inches, with the padding
+    figure = NotebookFigure(figsize=(5.8, 5.7 * high / wide + of_title), layout="constrained")
     axes = figure.subplots()
     draw_images(axes, images, columns)
     figure.suptitle(title, fontsize="medium")
