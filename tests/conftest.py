@@ -4,6 +4,8 @@ import os
 from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # "cuda,cpu", for instance, runs the tests on a GPU
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of NumPy; the workers of pytest-xdist share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # those of scikit-learn
 # Unoptimised, since tests compile much and compute little. Without fusion emitters XLA compiles in a third of the time,
 # into code that rounds differently, and as one module per program in a quarter less. These two options are given to the
 # releases that are known to have them, as XLA refuses others.
