@@ -994,6 +994,9 @@ LINES = [
             ("transform=train_transform,", "transform=transform,", "test_run schedule"),
             ("model.require_data(self.data.train, each)", "pass", "test_run range"),
         ],
+        "experiments/harness/script.py": [
+            ("--xla_gpu_deterministic_ops=true {", "{", "test_seeds deterministic"),
+        ],
         "experiments/harness/seeds.py": [
             ("values.std(axis=0, ddof=1)", "values.std(axis=0, ddof=0)", "test_seeds deviation_of_trees"),
         ],
