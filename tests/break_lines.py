@@ -905,7 +905,9 @@ LINES = [
         ],
         "experiments/harness/report.py": [
             ("png.unlink(missing_ok=True)", "pass", "test_run photographs"),
-            ("if picture.getcolors(maxcolors=2**16) is None:", "if False:", "test_run photographs"),
+            ("if colours is None:", "if False:", "test_run photographs"),
+            ("if all(red == green == blue for", "if any(red == green == blue for", "test_run photographs"),
+            ("if all(red == green == blue for", "if not all(red == green == blue for", "test_run greys"),
         ],
         "experiments/clustering.py": [
             ("key=normalised_entropy)", "key=lambda fitted: -fitted.score(rows))", "test_clustering smallest"),

@@ -38,8 +38,8 @@ class Report(NamedTuple):
 def save_picture(path: Path, figure: Figure) -> None:
     """Save a figure with at most 1150 pixels per side, which is under 400 kB, as PATH.png or PATH.jpg.
 
-    A PNG file has 256 colours, selected by maximum coverage, because Pillow's default merges some colours of different
-    classes. Pictures with more than 2**16 colours, such as photographs, are JPEG files of high quality.
+    A PNG file has all greys, or 256 colours, selected by maximum coverage, because Pillow's default merges some colours
+    of different classes. Pictures with more than 2**16 colours, such as photographs, are JPEG files of high quality.
     """
     drawn = io.BytesIO()
     dpi = min(DPI, 1150 / max(figure.get_size_inches()))
@@ -47,13 +47,17 @@ def save_picture(path: Path, figure: Figure) -> None:
     figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.05, pil_kwargs=options)  # no empty margin
     picture = Image.open(drawn).convert("RGB")
     png, jpeg = (path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "jpg"))
-    if picture.getcolors(maxcolors=2**16) is None:
+    colours = picture.getcolors(maxcolors=2**16)
+    if colours is None:
         picture.save(jpeg, quality=92, subsampling=0)  # `optimize` fails for noise
         png.unlink(missing_ok=True)  # of an earlier run
+        return
+    if all(red == green == blue for _, (red, green, blue) in colours):
+        few = picture.convert("L")
     else:
         few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(png, optimize=True)
-        jpeg.unlink(missing_ok=True)
+    few.save(png, optimize=True)
+    jpeg.unlink(missing_ok=True)
 
 
 def write_report(path: Path, content: Mapping[str, Any], options: Any) -> None:

@@ -258,3 +258,12 @@ def test_photographs_are_saved_as_jpeg_and_plots_as_png(tmp_path, monkeypatch):
         assert picture.mode == "P"
     save_image(tmp_path / "any", photograph)
     assert [path.name for path in tmp_path.iterdir()] == ["any.jpg"]
+
+
+def test_greys_are_saved_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.report.DPI", 130)
+    greys = np.random.default_rng(0).permutation(39**2).astype(np.uint8).reshape(39, 39, 1)
+    save_image(tmp_path / "any", greys.repeat(10, axis=0).repeat(10, axis=1).repeat(3, axis=2))
+    with Image.open(tmp_path / "any.png") as picture:
+        assert picture.mode == "L"
+        assert np.array_equal(np.unique(picture), np.arange(256))
