@@ -905,9 +905,9 @@ LINES = [
         ],
         "experiments/harness/report.py": [
             ("png.unlink(missing_ok=True)", "pass", "test_run photographs"),
-            ("if colours is None:", "if False:", "test_run photographs"),
-            ("if all(red == green == blue for", "if any(red == green == blue for", "test_run photographs"),
-            ("if all(red == green == blue for", "if not all(red == green == blue for", "test_run greys"),
+            ("if picture.getcolors(maxcolors=2**16) is None:", "if False:", "test_run photographs"),
+            ("if np.all(pixels ==", "if np.any(pixels ==", "test_run photographs"),
+            ("if np.all(pixels ==", "if not np.all(pixels ==", "test_run greys"),
         ],
         "experiments/clustering.py": [
             ("key=normalised_entropy)", "key=lambda fitted: -fitted.score(rows))", "test_clustering smallest"),
@@ -952,6 +952,7 @@ LINES = [
             ("            temporary.unlink()", "            pass", "test_compression failed_write"),
         ],
         "vae_jax/compression/environment.py": [
+            ('if not flag.startswith("--xla_gpu")', "if flag", "test_compression names_versions"),
             (" + np.asarray(leaf).tobytes()", "", "test_compression another_model"),
         ],
         "vae_jax/compression/images.py": [
@@ -997,7 +998,8 @@ LINES = [
             ("model.require_data(self.data.train, each)", "pass", "test_run range"),
         ],
         "experiments/harness/script.py": [
-            ("--xla_gpu_deterministic_ops=true {", "{", "test_seeds deterministic"),
+            ('if "--xla_gpu_deterministic_ops" not in flags:', "if False:", "test_seeds deterministic"),
+            ('if "--xla_gpu_deterministic_ops" not in flags:', "if True:", "test_seeds deterministic"),
         ],
         "experiments/harness/seeds.py": [
             ("values.std(axis=0, ddof=1)", "values.std(axis=0, ddof=0)", "test_seeds deviation_of_trees"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -47,12 +48,12 @@ def save_picture(path: Path, figure: Figure) -> None:
     figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.05, pil_kwargs=options)  # no empty margin
     picture = Image.open(drawn).convert("RGB")
     png, jpeg = (path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "jpg"))
-    colours = picture.getcolors(maxcolors=2**16)
-    if colours is None:
+    if picture.getcolors(maxcolors=2**16) is None:
         picture.save(jpeg, quality=92, subsampling=0)  # `optimize` fails for noise
         png.unlink(missing_ok=True)  # of an earlier run
         return
-    if all(red == green == blue for _, (red, green, blue) in colours):
+    pixels = np.asarray(picture)
+    if np.all(pixels == pixels[..., :1]):
         few = picture.convert("L")
     else:
         few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

@@ -52,8 +52,9 @@ def run_seeds(main: Callable[[Any], Any], options: Options) -> None:
       CheckpointError: The last state of a model could not be saved. All seeds have been run, and all reports written.
     """
     require_positive_int(members=options.members)
-    # Read by JAX when it first compiles; of two values of one flag the last is valid.
-    os.environ["XLA_FLAGS"] = f"--xla_gpu_deterministic_ops=true {os.environ.get('XLA_FLAGS', '')}"
+    flags = os.environ.get("XLA_FLAGS", "")  # read when JAX first uses a device
+    if "--xla_gpu_deterministic_ops" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
     devices = options.devices
     if devices.coordinator is None and (devices.num_processes, devices.process_id) != (None, None):
         raise vj.InputError(

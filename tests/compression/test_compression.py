@@ -283,7 +283,7 @@ def test_another_environment_gives_the_images_or_a_sentence(written, monkeypatch
 
 
 def test_the_environment_names_versions_processor_and_settings(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_of_a_test=1")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_of_a_test=1 --xla_of_a_test=1")
     found = environment()
     assert found["jax"] == jax.__version__
     assert found["XLA_FLAGS"] == "--xla_of_a_test=1"

@@ -20,13 +20,14 @@ def environment() -> dict[str, str]:
     """Versions, the instructions of the processor, the number of its cores for this process, and settings of JAX."""
     instructions = np.show_config(mode="dicts")["SIMD Extensions"]
     config: Any = jax.config
+    flags = os.environ.get("XLA_FLAGS", "").split()
     settings = {
         "machine": platform.machine(),
         "instructions": " ".join([*instructions["baseline"], *instructions["found"]]),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "x64": config.jax_enable_x64,
         "matmul_precision": config.jax_default_matmul_precision,
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "XLA_FLAGS": " ".join(flag for flag in flags if not flag.startswith("--xla_gpu")),  # files are coded on a CPU
     }
     return {name: importlib.metadata.version(name) for name in _PACKAGES} | {
         name: str(setting) for name, setting in settings.items()
