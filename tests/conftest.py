@@ -3,7 +3,7 @@
 import os
 from importlib.metadata import version
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # "cuda,cpu", for instance, runs the tests on a GPU
+os.environ["JAX_PLATFORMS"] = os.environ.get("TESTS_ON", "cpu")  # such as "cuda,cpu"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of NumPy; the workers of pytest-xdist share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # those of scikit-learn
 # Unoptimised, since tests compile much and compute little. Without fusion emitters XLA compiles in a third of the time,
@@ -43,7 +43,6 @@ if sys.version_info < (3, 12):
     typing.hasattr = lambda instance, name: inspect.getattr_static(instance, name, ...) is not ...
 
 
-MAPPINGS = 25_000  # of a process, after which it forgets its compiled programs
 LONG = ("test_hosts", "test_experiments", "test_documents", "test_notebooks")  # files that start first
 QUICK = {  # the start of the name of the test that --quick runs where the first test of a file takes seconds
     "test_anomaly_detection": "test_entropy",
@@ -82,11 +81,11 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs_that_fit():
-    """Forgets the compiled programs before a process has as many memory mappings as Linux allows, 65,530."""
+def _few_mappings():
+    """Clears JAX's caches of compiled programs long before the process has 65,530 memory mappings, Linux's limit."""
     yield
     mappings = Path("/proc/self/maps")
-    if mappings.exists() and mappings.read_bytes().count(b"\n") > MAPPINGS:
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 25_000:
         jax.clear_caches()
 
 
