@@ -39,8 +39,9 @@ class Report(NamedTuple):
 def save_picture(path: Path, figure: Figure) -> None:
     """Save a figure with at most 1150 pixels per side, which is under 400 kB, as PATH.png or PATH.jpg.
 
-    A PNG file has all greys, or 256 colours, selected by maximum coverage, because Pillow's default merges some colours
-    of different classes. Pictures with more than 2**16 colours, such as photographs, are JPEG files of high quality.
+    A PNG file is exact if it is grey, and otherwise has 256 colours, selected by maximum coverage, because Pillow's
+    default merges some colours of different classes. Pictures with more than 2**16 colours, such as photographs, are
+    JPEG files of high quality.
     """
     drawn = io.BytesIO()
     dpi = min(DPI, 1150 / max(figure.get_size_inches()))
@@ -54,10 +55,10 @@ def save_picture(path: Path, figure: Figure) -> None:
         return
     pixels = np.asarray(picture)
     if np.all(pixels == pixels[..., :1]):
-        few = picture.convert("L")
+        picture = picture.convert("L")
     else:
-        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(png, optimize=True)
+        picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture.save(png, optimize=True)
     jpeg.unlink(missing_ok=True)
 
 
