@@ -3,7 +3,7 @@
 The benchmark runs the peer script (see --peer) with a Python that has PyTorch, then the same number of epochs of this
 library, on the same device and in alternation (A B A B). It reports the ratio of the medians, PyTorch / this library;
 above 1, this library is faster. On a shared machine, only the ratio is meaningful. PyTorch's images are random: their
-values do not change the speed.
+values do not change the speed. On a GPU, use `accelerator.py`: here, programs are deterministic and so slower there.
 """
 
 import math

@@ -44,8 +44,7 @@ def run_seeds(main: Callable[[Any], Any], options: Options) -> None:
     """Run `main` with each seed, and report means and standard deviations if there are several seeds.
 
     All seeds train for the number of epochs of the first one, which may depend on the time of a step. If there are
-    several processes, only the first one prints. On a GPU the programs give the same bits in each run, unless XLA_FLAGS
-    says otherwise.
+    several processes, only the first one prints. Programs on a GPU are deterministic unless XLA_FLAGS says otherwise.
 
     Raises:
       InputError: The number of members or the options of several processes cannot be used.
