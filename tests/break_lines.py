@@ -758,6 +758,17 @@ LINES = [
             ("for settings in of_members:", "for settings in of_members[:1]:", "test_bad_training sentence"),
             ("if done < total and not stopped:\n", "if True:\n", "test_experiments another_model"),
             ("@partial(jax.jit, inline=True)", "@partial(lambda one: one)", "test_train traces"),
+            (
+                "        if store.where:\n            _warn",
+                "        if True:\n            _warn",
+                "test_accelerators other_bits",
+            ),
+            ('if platform == "gpu" and', "if", "test_accelerators other_bits"),
+            (
+                'platform == "gpu" and "--xla_gpu_deterministic_ops" not in',
+                'platform == "gpu" or not',
+                "test_accelerators other_bits",
+            ),
             ("count = length or max(1, int(fitting))", "count = max(1, int(fitting))", "test_accelerators fit_on"),
             ("steps / math.ceil(steps / _CHUNK_STEPS)", "_CHUNK_STEPS", "test_accelerators divided"),
             ("replace(local, frozen={})", "local", "test_parts frozen"),

@@ -15,6 +15,8 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
     if not os.environ["TESTS_OF_USUAL_CODE"]:
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+else:
+    os.environ["XLA_FLAGS"] += " --xla_gpu_deterministic_ops=true"
 
 import gc
 import gzip

@@ -3,6 +3,7 @@
 A program that is lowered for CUDA has no custom call, so that the CPU can run it.
 """
 
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -132,6 +133,28 @@ def test_the_steps_of_a_feed_are_divided_among_the_fewest_chunks():
     assert loop._loop_length("cpu", 468) is None
     lengths = {steps: loop._loop_length("gpu", steps) for steps in (1, 256, 257, 468, 2545)}
     assert lengths == {1: 1, 256: 256, 257: 129, 468: 234, 2545: 255}
+
+
+@pytest.mark.parametrize(
+    ("platform", "flags", "warns"),
+    [
+        ("gpu", "--xla_force_host_platform_device_count=8", True),
+        ("gpu", "--xla_gpu_deterministic_ops=true", False),
+        ("gpu", "--xla_gpu_deterministic_ops=false", False),
+        ("cpu", "", False),
+    ],
+)
+def test_saved_runs_on_a_gpu_warn_of_other_bits_unless_the_environment_says(
+    monkeypatch, tmp_path, platform, flags, warns
+):
+    monkeypatch.setattr(loop, "_platform", lambda state: platform)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        fit(fresh(), 1, store=vj.Checkpoints(tmp_path, {}))
+        fit(fresh(), 1)  # has nothing to resume
+    told = [each for each in given if "--xla_gpu_deterministic_ops=true" in str(each.message)]
+    assert len(told) == warns
 
 
 FLOW = vj.Coupling(2, (4,))

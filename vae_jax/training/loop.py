@@ -7,6 +7,7 @@ this number and the key of the state. A run can thus be stopped between two chun
 import hashlib
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -267,7 +268,10 @@ def fit(
         records, chunks = notes.get("history", []), notes.get("chunks", [])  # chunks of the current epoch
         feeder = _feeder(data, batch_size, layout, state.key, stream_above)
         state = layout.place(state)  # a copy, because the first chunk donates it
-        length = _loop_length(next(iter(state.step.devices())).platform, feeder.length)
+        platform = _platform(state)
+        if store.where:
+            _warn_of_bits(platform)
+        length = _loop_length(platform, feeder.length)
         done, count = int(state.step.reshape(-1)[0]), length or 1  # the first chunk measures the time of a step
         if not notes:
             _warn_of_steps(done, steps_per_epoch, epochs)
@@ -393,6 +397,22 @@ def _loop_length(platform: str, steps: int) -> int | None:
     The steps of a feed are divided among the fewest chunks, so that few steps of the last one are masked.
     """
     return None if platform == "cpu" else math.ceil(steps / math.ceil(steps / _CHUNK_STEPS))
+
+
+def _platform(state: TrainState) -> str:
+    """The kind of device on which the state lies, such as "cpu" or "gpu"."""
+    return str(next(iter(state.step.devices())).platform)
+
+
+def _warn_of_bits(platform: str) -> None:
+    """Warn if a run that is resumed on this platform can end with other bits, unless XLA_FLAGS has the flag."""
+    if platform == "gpu" and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
+        warnings.warn(
+            "a run that is resumed on a GPU can end with other bits; set XLA_FLAGS=--xla_gpu_deterministic_ops=true "
+            "before JAX first uses a device, or =false if they may differ",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_of_steps(done: int, steps_per_epoch: int, epochs: int) -> None:
