@@ -75,7 +75,7 @@ def main(config: Config) -> Report:
     log_px = vj.mean_and_stderr(estimates.log_px)
     last = trained.history[-1]
     numbers = {
-        "label": f"{run.data.name}, {TRANSFORM.label}, seed {config.seed}",
+        "label": f"{run.data_and_seed}, {TRANSFORM.label}",
         "parameters": trained.parameters,
         "minutes": trained.minutes,
         "samples": config.samples,

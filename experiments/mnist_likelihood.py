@@ -91,7 +91,7 @@ def main(config: Config) -> Report:
         draws = vae.sample(jax.random.clone(draw_key), variables, DRAWS).px_z.mean  # the same latents for each model
         sheets.append((models[-1]["name"], np.asarray(draws)))
         print(table_line(models[-1], published))
-    label = f"{run.data.name}, {TRANSFORM.label}, seed {config.seed}"
+    label = f"{run.data_and_seed}, {TRANSFORM.label}"
     run.save("samples", vj.plot.sheets(sheets, 8, len(sheets), f"{DRAWS} draws from the prior, E[x|z]; {label}"))
     references = {f"Burda et al. (2016), k = {k}": value for k, value in published.items()}
     run.save("bounds", bounds_by_samples({m["name"]: (m["k"], m["bounds"]) for m in models}, references, label))

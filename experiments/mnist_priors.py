@@ -83,7 +83,7 @@ def main(config: Config) -> Report:
         if name == "vamp":
             pseudo_inputs = np.asarray(variables["params"]["prior"]["pseudo_inputs"][:DRAWS])
             sheets.append(("VampPrior's pseudo-inputs", np.clip(pseudo_inputs, 0, 1)))
-    label = f"{run.data.name}, {TRANSFORM.label}, seed {config.seed}"
+    label = f"{run.data_and_seed}, {TRANSFORM.label}"
     run.save("samples", vj.plot.sheets(sheets, 8, 3, f"{DRAWS} draws from each model, E[x|z]; {label}"))
     return run.report({"label": label, "models": models})
 
