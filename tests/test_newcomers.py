@@ -108,6 +108,14 @@ def evaluate(data=SPLIT, **settings):
             lambda: VAE.sample(jax.random.key(0), STATE.variables, 1, given={"z": [[0.0, 0.0, 0.0]]}),
             r"z has shape \(1, 3\); expected \(1, 2\)",
         ),
+        (
+            lambda: VAE.sample(jax.random.key(0), STATE.variables, 1, given=np.zeros((1, 2))),
+            r'given is an array float64\[1, 2\]; expected the latents of each layer by its name, such as {"z": z}',
+        ),
+        (
+            lambda: vj.ladder_vae().sample(jax.random.key(0), {"params": {}}, 1, given=[np.zeros((1, 2))]),
+            "given is a list; expected the latents of each layer by its name",
+        ),
         (lambda: VAE.interpolate(STATE.variables, X, X, 1), "steps is 1, .*expected two steps or more"),
         (lambda: VAE.interpolate(STATE.variables, X, X[1:]), "one shape"),
         (lambda: VAE.traverse(STATE.variables, X, [0.0], [2]), "dimensions has 2; expected whole numbers from 0 to 1"),

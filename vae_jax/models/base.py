@@ -5,6 +5,7 @@ Variables are a dictionary of collections, as in Linen: "params", which the opti
 variables in it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -20,7 +21,7 @@ from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
 from vae_jax.distributions.likelihoods import Bernoulli, Distribution
-from vae_jax.errors import InputError, is_traced, renamed, require_positive_int
+from vae_jax.errors import InputError, is_traced, named, renamed, require_positive_int
 from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, require_compute_dtype
 from vae_jax.models.parameters import parameter_count
 from vae_jax.models.protocol import Variables, as_condition
@@ -301,6 +302,12 @@ def require_parts(**parts: Any) -> None:
                 "posterior": "vj.DiagonalGaussian or vj.FlowPosterior(vj.Coupling())",
             }
             raise InputError(f"{name} is {given!r}; expected a {name}, such as {examples[name]}")
+
+
+def require_by_layer(given: Any) -> None:
+    """Raise `InputError` unless the latents that are given to `sample` are a mapping from names of layers, or None."""
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f'given is {named(given)}; expected the latents of each layer by its name, such as {{"z": z}}')
 
 
 def require_classes(labels: Int[Any, " n"], classes: int) -> None:

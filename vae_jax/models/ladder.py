@@ -15,7 +15,7 @@ from vae_jax.distributions import Delta, DiagonalGaussian, example_keys, kl_dive
 from vae_jax.distributions.base import normal_like
 from vae_jax.errors import InputError, require_key, require_not_negative, require_positive_int
 from vae_jax.models.apply import FOREIGN, as_dtype, folded, foreign, of_part, rngs
-from vae_jax.models.base import BaseVAE, Code, require_shape
+from vae_jax.models.base import BaseVAE, Code, require_by_layer, require_shape
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.networks import identity
 from vae_jax.networks.ladder import Latent
@@ -146,12 +146,13 @@ class LadderVAE(BaseVAE):
           `z`, the latents [count, size] of each layer, and `px_z`, whose `mean` is [count, *event].
 
         Raises:
-          InputError: There are no samples, the temperature is negative, or `given` has a layer that the model has not,
-            or latents of another shape.
+          InputError: There are no samples, the temperature is negative, or `given` is not a dict, has a layer that the
+            model has not, or latents of another shape.
         """
         require_key(key)
         require_positive_int(count=count)
         require_not_negative(temperature=temperature)
+        require_by_layer(given)
         z: dict[str, Array] = {}
 
         def add(drawn: Callable[[Array], Array], size: int) -> Array:

@@ -17,7 +17,7 @@ from vae_jax.distributions import Delta, Posterior, example_keys, kl_divergence,
 from vae_jax.distributions.likelihoods import Distribution
 from vae_jax.errors import InputError, renamed, require_key, require_not_negative, require_positive_int
 from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, rngs
-from vae_jax.models.base import BaseVAE, Code, require_shape
+from vae_jax.models.base import BaseVAE, Code, require_by_layer, require_shape
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.networks import identity
 from vae_jax.values import shape_repr, value
@@ -181,11 +181,13 @@ class VAE(BaseVAE):
           `z`, a dict with the entry "z" [count, latent], and `px_z`, whose `mean` is [count, *event].
 
         Raises:
-          InputError: There are no samples, the temperature is negative, or `given` does not fit the latent layer.
+          InputError: There are no samples, the temperature is negative, or `given` is not a dict or does not fit the
+            latent layer.
         """
         require_key(key)
         require_positive_int(count=count)
         require_not_negative(temperature=temperature)
+        require_by_layer(given)
         if given and given.keys() != {LAYER}:
             raise InputError(f"layers {', '.join(given)} are given; this model has one, {LAYER!r}")
         if given:
