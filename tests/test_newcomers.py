@@ -20,6 +20,7 @@ CONDITIONAL = vj.mlp_vae((6, 6, 1), hidden=(8,), classes=3)
 LABELLED = CONDITIONAL.init(jax.random.key(0))
 ON_ARRAYS = vj.mlp_vae((6, 6, 1), hidden=(8,), condition_shape=(2,))
 KEYS = jax.random.split(jax.random.key(0))
+VAMP = vj.mlp_vae((6, 6, 1), hidden=(8,), prior=vj.VampPrior(2))
 X = SPLIT.images / np.float32(255)
 STEP = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
 
@@ -119,12 +120,26 @@ def evaluate(data=SPLIT, **settings):
         (lambda: VAE.interpolate(STATE.variables, X, X, 1), "steps is 1, .*expected two steps or more"),
         (lambda: VAE.interpolate(STATE.variables, X, X[1:]), "one shape"),
         (lambda: VAE.traverse(STATE.variables, X, [0.0], [2]), "dimensions has 2; expected whole numbers from 0 to 1"),
+        (lambda: VAE.traverse(STATE.variables, X, [0.0], 1), r"dimensions is 1; expected a sequence .*\[0, 1\]"),
         (lambda: VAE.traverse(STATE.variables, X, 0.0), r"values has shape \(\)"),
         (lambda: VAE.traverse(STATE.variables, X, [0.0], []), "there are 0 dimensions"),
         (lambda: vj.evaluate(0, VAE, STATE.variables, SPLIT), "key is 0; expected a typed key"),
         (lambda: vj.evaluate(jax.random.key(0), VAE, STATE, SPLIT), "variables is an object of type TrainState"),
         (lambda: vj.encode_all(jax.random.PRNGKey(0), VAE, STATE.variables, SPLIT), "key is an old-style key"),
         (lambda: vj.kl_by_unit(jax.random.PRNGKey(0), VAE, STATE.variables, SPLIT), "key is an old-style key"),
+        (lambda: DATA.hold_out(2.0), "cannot hold out 2.0 of"),
+        (lambda: vj.elbo_terms(0, VAE, STATE.variables, X), "key is 0; expected a typed key"),
+        (lambda: vj.decode_all(vj.ladder_vae(), {}, np.zeros((5, 2))), r"of type LadderVAE; .*given=z\)"),
+        (lambda: vj.init(jax.random.key(0), VAMP, OPTIMIZER, data=SPLIT), r"data is .* Split; .*transform_all"),
+        (lambda: vj.init(jax.random.key(0), VAMP, OPTIMIZER, data=X * np.nan), "data holds NaN or infinite values"),
+        (
+            lambda: vj.init(jax.random.key(0), vj.mlp_vae((4,)), OPTIMIZER, objective=vj.Adversarial()),
+            r"a Discriminator was given examples of shape \(4,\); expected images",
+        ),
+        (
+            lambda: vj.mlp_vae((3,), likelihood=vj.StudentT(scale=np.ones(3))).init(jax.random.key(0)),
+            r"the initial scale has shape \(3,\); expected a number",
+        ),
         (lambda: vj.transform_all(None, SPLIT), "key is None; expected a typed key"),
         (lambda: vj.importance_estimate(KEYS, VAE, STATE.variables, X), r"key has shape \(2,\); expected one key"),
         (lambda: vj.elbo_terms(jax.random.key(0), VAE, STATE.variables, [[0.0], [1.0, 2.0]]), "x is .*"),
@@ -146,6 +161,14 @@ def evaluate(data=SPLIT, **settings):
         (lambda: vj.latents.circle(np.zeros(3)), r"encodings has shape \(3,\); expected \[n, latent\]"),
         (lambda: vj.plot.images(np.zeros((3, 4)), 2, ""), r"images have shape \(3, 4\); expected \[n, height, width"),
         (lambda: vj.plot.images(np.zeros((3, 4, 4, 1)), 0, ""), "columns is 0"),
+        (lambda: vj.plot.images(np.zeros((1, 8, 8, 2)), 1, ""), "images have 2 channels; expected 1, 3 or 4"),
+        (lambda: vj.plot.rows(np.zeros((0, 3, 8, 8, 1)), "abc", ""), r"images have shape \(0, 3"),
+        (lambda: vj.plot.rows(np.zeros((2, 0, 8, 8, 1)), [], ""), r"images have shape \(2, 0"),
+        (lambda: vj.plot.sheets([], 1, 1, ""), "there are no sheets"),
+        (lambda: vj.plot.curves({}, "", "", {}), "there are no curves"),
+        (lambda: vj.plot.curves({"a": []}, "", "", {}), "there are no curves, or one is empty"),
+        (lambda: vj.plot.clouds({}, None, ""), "there are no encodings"),
+        (lambda: vj.plot.clouds({"a": np.zeros((5, 1))}, None, ""), r"encodings have shape \(5, 1\); expected .* two"),
         (lambda: vj.plot.rows(np.zeros((3, 4, 4, 1)), "abc", ""), r"images have shape .*expected \[rows, columns"),
     ],
 )

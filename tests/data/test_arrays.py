@@ -294,3 +294,13 @@ def test_a_function_with_support_and_label_is_a_transform():
     transform = partial(lambda keys, images, labels=None: vj.Batch(images))
     transform.support, transform.label = vj.Support(0.0, 1.0), "own"
     require_transform(transform)
+
+
+def test_a_mask_of_one_split_makes_bytes_of_both_real():
+    known = np.ones(BYTES.shape, bool)
+    known[0, 0] = False
+    data = from_arrays(BYTES, BYTES[:2], train_observed=known)
+    assert data.train.images.dtype == data.test.images.dtype == np.float32
+    np.testing.assert_array_equal(data.test.images, BYTES[:2])
+    assert (data.train.has_missing, data.test.has_missing) == (True, False)
+    assert from_arrays(BYTES[:2], BYTES, test_observed=known).train.images.dtype == np.float32

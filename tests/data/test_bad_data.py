@@ -7,7 +7,7 @@ import pytest
 from conftest import small_split
 
 import vae_jax as vj
-from vae_jax.data.transforms import as_split, require_transform
+from vae_jax.data.transforms import as_split, as_transform, require_transform
 
 BYTES = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
 TABLE = np.arange(12.0).reshape(3, 4) / 7
@@ -199,6 +199,26 @@ BAD = {
     "transform, function": (
         lambda: require_transform(lambda keys, images, labels=None: images),
         "transform is <lambda>, which has no support and no label; expected a transform.* write a class with support",
+    ),
+    "transform, counts as bytes": (
+        lambda: as_transform(vj.Binarize(), vj.Split(np.full((2, 4), 1000, np.int32))),
+        r"Binarize\(\) takes whole numbers from 0 to 255, but the examples run from 1000 to 1000; choose another",
+    ),
+    "transform, values beyond its range": (
+        lambda: as_transform(vj.Mirrored(vj.Raw(0.0, 1.0)), vj.Split(np.full((2, 4, 4, 1), 5.0, np.float32))),
+        r"Raw\(.*\) takes values from 0 to 1, but the examples run from 5 to 5",
+    ),
+    "transform, values below its range": (
+        lambda: as_transform(vj.Raw(0.0), vj.Split(np.float32([[1.0, -2.0]]))),
+        "takes values from 0 to inf, but the examples run from -2 to 1",
+    ),
+    "transform, fractions as counts": (
+        lambda: as_transform(vj.Raw(whole=True), vj.Split(np.float32([[1.0, 2.5]]))),
+        "takes whole numbers from -inf to inf, but some examples are fractions",
+    ),
+    "transform, missing entries": (
+        lambda: as_transform(vj.Mirrored(vj.Raw()), vj.Split(np.float32([[1.0, np.nan]]), has_missing=True)),
+        r"the examples have missing entries, but Raw\(.*\) does not mark them; add missing=True",
     ),
     "mirrored class": (lambda: vj.Mirrored(vj.Binarize), r"transform is the class Binarize; .*Binarize\(\)"),
     "mirrored table": (

@@ -103,6 +103,16 @@ def test_several_pixels_add_up():
     np.testing.assert_allclose(log_prob(Gaussian(0.05), mean, x), expected, rtol=1e-5)
 
 
+def test_each_channel_may_have_a_scale():
+    scale = np.float32([0.1, 0.2, 0.3])
+    generator = np.random.default_rng(6)
+    mean, x = np.float32(generator.normal(size=(2, 3, 2, 2, 3)))
+    for likelihood, reference in ((Gaussian(scale**2), scipy.stats.norm), (vj.Laplace(scale), scipy.stats.laplace)):
+        expected = reference.logpdf(x, mean, scale).sum((-3, -2, -1))
+        np.testing.assert_allclose(log_prob(likelihood, mean, x), expected, rtol=1e-5)
+        assert likelihood(jnp.asarray(mean)).sample(jax.random.key(0)).shape == mean.shape
+
+
 def test_the_gradient_by_a_learned_scale_is_the_closed_form():
     """d/d log s of log N(x; m, s^2) is (x - m)^2 / s^2 - 1."""
     likelihood = vj.LearnedGaussian(0.3)

@@ -138,6 +138,24 @@ def test_the_gradient_of_a_mixtures_density_is_that_of_its_components():
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("mean", "deviation"), [(3.0, 1e-2), (5.0, 3e-3), (10.0, 1e-3)])
+def test_the_gradient_of_narrow_components_far_from_zero_keeps_its_digits(mean, deviation):
+    """Against the derivative as it is written on paper, in float64: r_nk (d_nk^2 - 1) / 2, summed over n."""
+    means = np.float32(mean) + np.float32(deviation) * np.float32([[0.0], [1.0]])
+    z = np.float32(mean) + np.float32(deviation) * np.float32([[1.0], [-0.5], [0.3], [2.0]])
+    log_variances = np.full((2, 1), 2 * np.log(deviation), np.float32)
+    distances = np.square(np.float64(z) - np.float64(means).T) * np.exp(-np.float64(log_variances)).T
+    weights = scipy.special.softmax(-0.5 * distances, axis=1)
+    expected = (weights * (distances - 1) / 2).sum(axis=0)
+
+    def density(log_variances):
+        mixture = GaussianMixtureDistribution(jnp.asarray(means), log_variances, jnp.zeros(2))
+        return mixture.log_prob(jnp.asarray(z)).sum()
+
+    found = jax.jit(jax.grad(density))(log_variances)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
+
+
 def in_flow(seed=0):
     flow = vj.Coupling(layers=2, hidden=(4,))
     generator = np.random.default_rng(seed)

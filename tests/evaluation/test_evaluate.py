@@ -208,6 +208,14 @@ def test_labels_that_a_model_does_not_take_are_refused_before_anything_is_comput
         vj.decode_all(vae, variables, np.zeros((50, 3), np.float32), labels)
 
 
+def test_latents_are_decoded_with_a_condition_of_several_arrays():
+    vae = vj.mlp_vae((4,), 2, (8,), vj.Gaussian(), condition_shape=(("a", (3,)), ("b", (2,))))
+    variables = drawn(vae.init, jax.random.key(0))
+    z, a, b = (np.float32(np.random.default_rng(0).normal(size=(5, size))) for size in (2, 3, 2))
+    found = vj.decode_all(vae, variables, z, {"a": a, "b": b}, block=2)
+    np.testing.assert_allclose(found, vae.decode(variables, z, {"a": a, "b": b}).mean, rtol=1e-5, atol=1e-6)
+
+
 def test_what_has_no_likelihood_is_refused_at_once():
     key = jax.random.key(0)
     with pytest.raises(vj.InputError, match="samples is 0"):

@@ -58,6 +58,12 @@ def test_uniform_draws_fill_the_square_alone():
     np.testing.assert_allclose(offsets[:, 2], 0, atol=1e-12)
 
 
+def test_a_share_that_is_rounded_up_takes_no_point_more():
+    """0.14 * 100 is 14.000000000000002 in floating point."""
+    line = np.arange(-50, 50) + 0.5
+    assert circle(np.stack([line, 0 * line], axis=1), 0.14).radius == 6.5
+
+
 def test_one_site_is_the_centre():
     sphere = circle(np.random.default_rng(0).normal(size=(10, 2)))
     np.testing.assert_array_equal(inscribed_lattice(sphere, 1)[0, 0], sphere.centre)

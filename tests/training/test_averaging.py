@@ -85,3 +85,19 @@ def test_adamw_without_decay_is_adam():
 def test_an_eta_that_makes_no_average_is_refused(eta):
     with pytest.raises(vj.InputError, match="eta"):
         vj.averaged(optax.sgd(0.1), eta)
+
+
+def test_a_part_alone_can_be_averaged():
+    """The other parameters of `averaged_variables` are those of the last step."""
+    vae = vj.mlp_vae((6, 6, 1), hidden=(8,), prior=vj.GaussianMixture(2))
+    parts = {"networks": vj.averaged(optax.adam(1e-2)), "prior": optax.adam(1e-2)}
+    optimizer = optax.partition(parts, lambda params: {of: "prior" if of == "prior" else "networks" for of in params})
+    step = vj.make_train_step(vae, vj.ELBO(), optimizer)
+    state = vj.init(jax.random.key(0), vae, optimizer)
+    state, _ = vj.fit(state, step, small_split(64), epochs=1, batch_size=16, progress=False)
+    average = vj.averaged_variables(state)["params"]
+    jax.tree.map(np.testing.assert_array_equal, average["prior"], state.variables["params"]["prior"])
+    assert jax.tree.structure(average) == jax.tree.structure(state.variables["params"])
+    encoders = average["encoder"], state.variables["params"]["encoder"]
+    for mean, last in zip(*map(jax.tree.leaves, encoders), strict=True):
+        assert not np.array_equal(mean, last)

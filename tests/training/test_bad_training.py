@@ -49,6 +49,10 @@ BAD = {
     ),
     "optimizer not called in init": (lambda: init(key(), VAE, optax.sgd), r"function sgd; .*optax\.sgd\(1e-3\)"),
     "optimizer a float": (lambda: init(key(), VAE, 1e-3), r"optimizer is 0\.001; expected an optimizer of optax"),
+    "line search": (
+        lambda: run(init(key(), VAE, optax.lbfgs()), make_train_step(VAE, vj.ELBO(), optax.lbfgs())),
+        r"the optimizer calls the loss as a function \(value_fn\), as a line search does; expected one",
+    ),
     "averaged not called": (lambda: averaged(optax.adam), "function adam; call it"),
     "key an integer": (
         lambda: init(0, VAE, OPTIMIZER),

@@ -477,3 +477,28 @@ def test_data_that_the_model_does_not_take_are_refused_before_anything_is_compil
     of_settings = vj.with_settings(lambda beta: vj.make_train_step(vae, uncompiled, optimizer))
     with pytest.raises(vj.InputError, match=message):
         vj.fit(members, of_settings, data, **settings)
+
+
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, vj.averaged])
+def test_an_optimizer_that_needs_the_loss_is_given_it(wrap):
+    """The rate is reduced after a step whose loss is no better, as with a rate of 0."""
+    optimizer = wrap(optax.chain(optax.sgd(0.0), optax.contrib.reduce_on_plateau(0.5, patience=1)))
+    state = init(jax.random.key(0), optimizer=optimizer)
+    step = jax.jit(vj.make_train_step(VAE, vj.Reconstruction(), optimizer))
+    scales, losses = [], []
+    for _ in range(4):
+        state, metrics = step(state, batch())
+        scales.append(float(optax.tree.get(state.opt_state, "scale")))
+        losses.append(float(metrics["loss"]))
+    assert float(optax.tree.get(state.opt_state, "best_value")) == pytest.approx(min(losses))
+    assert scales[-1] < 1
+
+
+def test_batch_statistics_keep_their_type_with_a_float64_batch():
+    vae = vj.batch_norm_vae((6, 6, 1), latent_dim=2, hidden=(3,))
+    step = vj.make_train_step(vae, vj.ELBO(), PLAIN)
+    single = init(jax.random.key(0), vae, PLAIN)
+    with jax.enable_x64(True):
+        state, _ = jax.jit(step)(single, vj.Batch(jnp.asarray(batch().x, jnp.float64)))
+    dtypes = (jax.tree.map(lambda leaf: leaf.dtype, of.variables) for of in (single, state))
+    assert jax.tree.leaves(next(dtypes)) == jax.tree.leaves(next(dtypes))

@@ -222,9 +222,9 @@ class Dataset:
         It has no validation split, and its name ends in `_held_out`.
 
         Raises:
-          DataError: `count` is below 2, or not below the number of training images.
+          DataError: `count` is not a whole number, below 2, or not below the number of training images.
         """
-        if not 2 <= count < len(self.train):
+        if not isinstance(count, Integral) or not 2 <= count < len(self.train):
             raise DataError(
                 f"cannot hold out {count} of {len(self.train)} training images; expected 2 or more, not all"
             )
@@ -287,10 +287,13 @@ class Dataset:
             "train": as_array("train_images", train_images),
             "test": as_array("test_images", test_images),
         }
-        if train_observed is None and test_observed is None and are_bytes(*images.values()):
-            images = {split: examples.astype(np.uint8) for split, examples in images.items()}
         labels = {"train": train_labels, "test": test_labels}
         observed = {"train": train_observed, "test": test_observed}
+        if train_observed is None and test_observed is None:
+            if are_bytes(*images.values()):
+                images = {split: examples.astype(np.uint8) for split, examples in images.items()}
+        else:  # both splits have one dtype, and one with a mask has real numbers
+            images = {split: _as_reals(examples) for split, examples in images.items()}
         insist = None if channels_last else "channels_last=True"
         splits = {
             split: Split(
@@ -341,3 +344,8 @@ class Dataset:
         from vae_jax.data.folder import load_folder  # imported here, because it imports this module
 
         return load_folder(folder, size=size, name=name, test_share=test_share, seed=seed)
+
+
+def _as_reals(examples: np.ndarray) -> np.ndarray:
+    """Whole numbers as real numbers; other arrays are not changed."""
+    return examples.astype(np.float32) if np.issubdtype(examples.dtype, np.integer) else examples

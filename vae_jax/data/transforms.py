@@ -368,11 +368,13 @@ def as_transform(transform: Any, data: Split) -> Transform:
     """The transform, or `default_transform` of the data if it is None.
 
     Raises:
-      InputError: The argument is not a transform.
+      InputError: The argument is not a transform, or it is one of this module that does not take the stored numbers.
     """
     if transform is None:
         return default_transform(data)
-    return require_transform(transform)
+    checked = require_transform(transform)
+    _require_stored(checked, data)
+    return checked
 
 
 def default_transform(data: Split) -> Transform:
@@ -401,6 +403,34 @@ def require_transform(transform: Any) -> Transform:
         )
     checked: Transform = transform
     return checked
+
+
+def _require_stored(transform: Transform, data: Split) -> None:
+    """Raise `InputError` if the stored numbers are outside the range of a transform, or missing ones are not marked.
+
+    Transforms of bytes refuse real numbers themselves (`_require_whole`), and those of other modules are not checked.
+    """
+    if isinstance(transform, Mirrored):
+        _require_stored(transform.transform, data)
+    if isinstance(transform, Raw):
+        if data.has_missing and not transform.missing:
+            raise InputError(f"the examples have missing entries, but {transform} does not mark them; add missing=True")
+        _require_range(transform, data.images, transform.support)
+    elif isinstance(transform, Scale | Binarize | StaticBinarize | Dequantize) and data.images.dtype == np.int32:
+        _require_range(transform, data.images, Support(0.0, LEVELS - 1.0, whole=True))
+
+
+def _require_range(transform: Transform, images: Shaped[Any, "n ..."], taken: Support) -> None:
+    """Raise `InputError` unless all numbers that are not NaN are those that the transform takes."""
+    if not images.size or (math.isinf(taken.low) and math.isinf(taken.high) and not taken.whole):
+        return
+    low, high = np.fmin.reduce(images, axis=None), np.fmax.reduce(images, axis=None)
+    if low < taken.low or high > taken.high:
+        raise InputError(
+            f"{transform} takes {taken}, but the examples run from {low:g} to {high:g}; choose another transform"
+        )
+    if taken.whole and not np.issubdtype(images.dtype, np.integer) and (images % 1 > 0).any():
+        raise InputError(f"{transform} takes {taken}, but some examples are fractions; choose another transform")
 
 
 def _require_whole(images: Shaped[Array, "batch ..."], transform: Transform) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from vae_jax.errors import InputError
+from vae_jax.errors import InputError, named
 
 LOG_2PI = 1.8378770664093453
 LOG_VARIANCE_BOUND = 20.0  # of a soft clip, so that standard deviations are from 2.8e-5 to 3.6e4
@@ -26,6 +26,8 @@ def example_keys(key: Array, batch: int, first: int | Array = 0) -> Key[Array, "
     Raises:
       InputError: The key was not made by `jax.random.key`.
     """
+    if not isinstance(key, jax.Array):
+        raise InputError(f"key is {named(key)}; expected a typed key, such as jax.random.key(0)")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise InputError(f"the key is an array of {key.dtype}; make it with jax.random.key, not PRNGKey")
     if key.ndim == 1:

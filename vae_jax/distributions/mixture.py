@@ -128,8 +128,8 @@ def _squared_distances(
     """sum_d (z_d - means_kd)^2 precisions_kd, accumulated over the dimensions.
 
     Each difference is squared directly. In the expansion z^2 - 2 z m + m^2 as matrix products the terms cancel, and in
-    float32 the log-density of narrow components has an error of more than 1e-3 nats. The derivative is that of the
-    matrix products, which is faster and loses no precision.
+    float32 the log-density of narrow components has an error of more than 1e-3 nats, and its derivative with respect to
+    the precisions can have the wrong sign. The other derivatives are those of the matrix products, which are faster.
     """
 
     def add(total: Array, of_dimension: tuple[Array, Array, Array]) -> tuple[Array, None]:
@@ -148,7 +148,10 @@ def _as_last(vector: Float[Array, " n"], other: Float[Array, "*axes"]) -> Float[
 
 @_squared_distances.defjvp
 def _squared_distances_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    return _squared_distances(*primals), jax.jvp(_products, primals, tangents)[1]
+    z, means, precisions = primals
+    *of_points, of_precisions = tangents
+    _, tangent = jax.jvp(functools.partial(_products, precisions=precisions), (z, means), tuple(of_points))
+    return _squared_distances(*primals), tangent + _squared_distances(z, means, of_precisions)
 
 
 def _products(z: Array, means: Array, precisions: Array) -> Array:

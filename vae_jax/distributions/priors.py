@@ -18,7 +18,7 @@ from vae_jax.distributions.flows import Flow, Transformed
 from vae_jax.distributions.gaussian import DiagonalGaussian
 from vae_jax.distributions.mixture import FullGaussianMixtureDistribution, GaussianMixtureDistribution
 from vae_jax.distributions.standard import UnitGaussian
-from vae_jax.errors import InputError, require_positive, require_positive_int
+from vae_jax.errors import InputError, is_traced, named, require_positive, require_positive_int
 from vae_jax.values import parameter, value
 
 Encode = Callable[[Float[Array, "n ..."]], Posterior]
@@ -166,15 +166,22 @@ class VampPrior:
         """Initial pseudo-inputs: training examples, sampled without replacement if there are enough.
 
         Raises:
-          InputError: There are no examples, their shape is not the event shape of the model, or they are integers, such
-            as bytes.
+          InputError: There are no examples, their shape is not the event shape of the model, they are integers, such as
+            bytes, or some of them are not finite.
         """
         if data is None:
             raise InputError("a VampPrior starts from training examples; give some: vae.init(key, data=x)")
+        if not hasattr(data, "shape") or not hasattr(data, "dtype"):
+            raise InputError(
+                f"data is {named(data)}; expected an array of examples after the transform, such as "
+                "vj.transform_all(key, data.train)"
+            )
         if data.shape[1:] != event_shape or len(data) == 0:
             raise InputError(f"data has shape {data.shape}; expected one example or more of {event_shape}")
         if not jnp.issubdtype(data.dtype, jnp.floating):
             raise InputError(f"data has dtype {data.dtype}; expected floats, as transform_all makes them of bytes")
+        if not is_traced(data) and not np.isfinite(data).all():
+            raise InputError("data holds NaN or infinite values; expected finite numbers, as transform_all makes them")
         rows = jax.random.choice(key, len(data), (self.components,), replace=len(data) < self.components)
         return {"params": {"pseudo_inputs": jnp.asarray(data)[rows]}}
 

@@ -47,7 +47,8 @@ def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
         raise InputError(f"there are {len(encodings)} encodings, or some are not finite; expected finite ones")
     centre = encodings.mean(axis=0)
     distances = np.sort(np.linalg.norm(encodings - centre, axis=1))
-    return Sphere(centre, float(distances[math.ceil(share * len(distances)) - 1]))
+    count = math.ceil(share * len(distances) * (1 - 1e-12))  # 0.14 * 100 is 14.000000000000002
+    return Sphere(centre, float(distances[count - 1]))
 
 
 def inscribed_lattice(sphere: Sphere, size: int = 15) -> Float[np.ndarray, "size size latent"]:

@@ -11,7 +11,7 @@ from vae_jax.data import Split
 from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Examples, Transform, as_split, as_transform
 from vae_jax.distributions import Posterior, example_keys
-from vae_jax.errors import InputError, renamed, require_finite_variables, require_key
+from vae_jax.errors import InputError, named, renamed, require_finite_variables, require_key
 from vae_jax.evaluation.blocks import block_of, in_blocks
 from vae_jax.models import VAE, Variables
 from vae_jax.models.protocol import as_condition
@@ -93,7 +93,7 @@ def encode_all(
 
 
 @jit
-def _decode(first: int | Array, z: Array, condition: PyTree = None, *, variables: Variables, vae: VAE) -> Array:
+def _decode(z: Array, condition: PyTree, variables: Variables, vae: VAE) -> Array:
     return vae.decode(variables, z, condition).mean
 
 
@@ -119,17 +119,25 @@ def decode_all(
       Mean of p(x|z), [n, *event], on the host.
 
     Raises:
-      InputError: There are no latents, the model does not take the latents or the condition, or the variables are not
-        finite.
+      InputError: There are no latents, the model has several layers of them, it does not take the latents or the
+        condition, or the variables are not finite.
     """
     require_finite_variables(variables)
+    if not hasattr(vae, "decode"):
+        raise InputError(
+            f"the model is {named(vae)}; expected a VAE, with one layer of latents: latents of several layers are "
+            "decoded by model.sample(key, variables, n, given=z)"
+        )
     z, condition = as_reals("z", z, "[n, latent]"), as_condition(vae, condition)
     if z.shape[1] != vae.latent_dim:
         raise InputError(f"z has shape {z.shape}; expected [n, {vae.latent_dim}]: the model's latents")
     vae.require_condition(condition, len(z))
-    inputs = [z] if condition is None else [z, condition]
-    run = partial(_decode, variables=variables, vae=vae)
-    return in_blocks(run, *inputs, block=block_of(vae.event_shape) if block is None else block)
+    conditions, structure = jax.tree.flatten(condition)
+
+    def run(first: int, z: Any, *conditions: Any) -> Array:
+        return _decode(z, jax.tree.unflatten(structure, conditions), variables, vae)
+
+    return in_blocks(run, z, *conditions, block=block_of(vae.event_shape) if block is None else block)
 
 
 @jit

@@ -15,7 +15,7 @@ from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch
 from vae_jax.distributions import Delta, Posterior, example_keys, kl_divergence, log_ratio
 from vae_jax.distributions.likelihoods import Distribution
-from vae_jax.errors import InputError, renamed, require_key, require_not_negative, require_positive_int
+from vae_jax.errors import InputError, named, renamed, require_key, require_not_negative, require_positive_int
 from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, rngs
 from vae_jax.models.base import BaseVAE, Code, require_by_layer, require_shape
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
@@ -259,6 +259,8 @@ class VAE(BaseVAE):
           InputError: A dimension is not an integer from 0 to `latent_dim - 1`, or `values` is not a non-empty vector.
         """
         chosen = range(self.latent_dim) if dimensions is None else dimensions
+        if np.ndim(chosen) != 1:
+            raise InputError(f"dimensions is {named(chosen)}; expected a sequence of whole numbers, such as [0, 1]")
         if unknown := [number for number in chosen if number not in range(self.latent_dim)]:
             raise InputError(f"dimensions has {unknown[0]}; expected whole numbers from 0 to {self.latent_dim - 1}")
         values = jnp.asarray(values)

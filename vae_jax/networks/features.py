@@ -87,10 +87,15 @@ class Discriminator(nn.Module):
         """Logits of the probability that an image is real, and the activations that are compared.
 
         Raises:
-          InputError: There are no convolutions, or none with the number `compared`.
+          InputError: There are no convolutions, or none with the number `compared`, or the examples are not images.
         """
         if not self.features:
             raise InputError("features is empty; expected the number of channels of one convolution or more")
+        if x.ndim != 4:
+            raise InputError(
+                f"a Discriminator was given examples of shape {x.shape[1:]}; expected images (height, width, "
+                "channels): give Adversarial another discriminator"
+            )
         activations = []
         for width in self.features:
             x = nn.leaky_relu(Downsample(width)(x), 0.2)

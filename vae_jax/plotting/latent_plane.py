@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
+from vae_jax.errors import InputError
 from vae_jax.evaluation.latents import Sphere, circle
 from vae_jax.plotting.colours import CLASS_COLOURS
 from vae_jax.plotting.notebook_figure import NotebookFigure
@@ -48,6 +49,8 @@ def clouds(models: Mapping[str, Float[Any, "n latent"]], labels: Int[Any, " n"] 
       labels: Classes of the encodings, which determine their colours, or None.
       title: Title of the figure.
     """
+    if not models:
+        raise InputError("there are no encodings; expected those of one model or more, by its name")
     figure = NotebookFigure(figsize=(4.8 * len(models), 5.5), layout="constrained")
     for (name, encodings), axes in zip(models.items(), figure.subplots(1, len(models), squeeze=False)[0], strict=True):
         draw_encodings(axes, encodings, labels, circle(encodings))
@@ -86,6 +89,8 @@ def draw_encodings(
 
     The number of each class is written at its median, or instead the lattice is drawn if it is given.
     """
+    if np.ndim(encodings) != 2 or np.shape(encodings)[1] < 2:
+        raise InputError(f"encodings have shape {np.shape(encodings)}; expected [n, latent], two dimensions or more")
     x, y = np.asarray(encodings)[:, :2].T
     size = float(np.clip(30_000 / len(x), 3, 20))
     centre = (float(sphere.centre[0]), float(sphere.centre[1]))

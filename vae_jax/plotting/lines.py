@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vae_jax.errors import InputError
 from vae_jax.plotting.colours import COLOURS
 from vae_jax.plotting.notebook_figure import NotebookFigure
 
@@ -39,7 +40,12 @@ def curves(
       ylabel: Label of the vertical axis, with the unit.
       title: Title of the figure.
       marks: Points (epoch, number) by name.
+
+    Raises:
+      InputError: There are no curves, or one has no numbers.
     """
+    if not curves or not all(len(curve) for curve in curves.values()):
+        raise InputError("there are no curves, or one is empty; expected one number or more of one model or more")
     figure, axes = single_axes(title)
     for (name, curve), colour in zip(curves.items(), itertools.cycle(COLOURS[1:]), strict=False):
         axes.plot(np.arange(1, len(curve) + 1), curve, "-o", color=colour, markersize=3, label=name)

@@ -43,7 +43,7 @@ def rows(images: Float[Any, "rows columns height width channels"], headings: Seq
     Raises:
       InputError: The images have another number of axes, or there are none.
     """
-    if np.ndim(images) != 5:
+    if np.ndim(images) != 5 or not np.size(images):
         raise InputError(f"images have shape {np.shape(images)}; expected [rows, columns, height, width, channels]")
     rows, columns, high, wide, _ = np.shape(images)
     figure = NotebookFigure(figsize=(5.8, 5.8 * rows * high / (columns * wide) + 0.75), layout="constrained")
@@ -73,8 +73,10 @@ def sheets(
       row_labels: Labels of the rows of each grid, if given.
 
     Raises:
-      InputError: A grid has no images, or its images have another number of axes.
+      InputError: There are no grids, a grid has no images, or its images have another number of axes.
     """
+    if not sheets:
+        raise InputError("there are no sheets; expected a title and images of one grid or more")
     rows = -(-len(sheets) // columns)
     high, wide, _ = tile(sheets[0][1], images_a_row).shape
     width = 9.2 / columns  # inches, of which labels and padding take a part
@@ -96,7 +98,7 @@ def sheets(
 def draw_images(axes: Axes, images: Float[Any, "n height width channels"], columns: int) -> None:
     """Draw a grid of images [n, height, width, channels] in [0, 1]; grey images are dark on a light background."""
     sheet = tile(np.asarray(images), columns)
-    axes.imshow(sheet.squeeze(), cmap="gray_r", vmin=0, vmax=1)
+    axes.imshow(sheet[..., 0] if sheet.shape[-1] == 1 else sheet, cmap="gray_r", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
@@ -112,10 +114,13 @@ def tile(images: Real[np.ndarray, "n height width channels"], columns: int) -> R
       Array of shape [rows * height, columns * width, channels].
 
     Raises:
-      InputError: There are no images, they have another number of axes, or `columns` is not a positive integer.
+      InputError: There are no images, they have another number of axes or of channels, or `columns` is not a positive
+        integer.
     """
     if images.ndim != 4 or not images.size:
         raise InputError(f"images have shape {images.shape}; expected [n, height, width, channels]: reshape them")
+    if images.shape[-1] not in (1, 3, 4):
+        raise InputError(f"images have {images.shape[-1]} channels; expected 1, 3 or 4: choose some of them")
     require_positive_int(columns=columns)
     count, height, width, channels = images.shape
     rows = -(-count // columns)

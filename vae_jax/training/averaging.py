@@ -42,18 +42,23 @@ def averaged(optimizer: Any, eta: float = 8.0) -> optax.GradientTransformation:
         average = jax.device_put(params, may_alias=False)  # a copy, so that a step can be given both to donate
         return AveragedState(optimizer.init(params), average, jnp.zeros((), jnp.int32))
 
-    def update(updates: PyTree, state: AveragedState, params: PyTree | None = None) -> tuple[PyTree, AveragedState]:
-        updates, inner = optimizer.update(updates, state.inner, params)
+    def update(
+        updates: PyTree, state: AveragedState, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, AveragedState]:
+        updates, inner = optax.with_extra_args_support(optimizer).update(updates, state.inner, params, **extra)
         steps = state.steps + 1
         share = (1 + eta) / (steps + eta)
         average = optax.incremental_update(optax.apply_updates(params, updates), state.average, share)
         return updates, AveragedState(inner, average, steps)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def averaged_variables(state: TrainState) -> Variables:
     """The variables of a state with averaged parameters; other collections are those of the last step.
+
+    If only a part of the parameters is averaged, by `averaged` inside `optax.partition`, the others are those of the
+    last step.
 
     Raises:
       InputError: The optimizer of the state is not wrapped by `averaged`, or more than once.
@@ -62,4 +67,11 @@ def averaged_variables(state: TrainState) -> Variables:
     found = [node for node in nodes if isinstance(node, AveragedState)]
     if len(found) != 1:
         raise InputError(f"the state holds {len(found)} averages of its parameters; train with one averaged(optimizer)")
-    return state.variables | {"params": found[0].average}
+
+    def chosen(average: Any, last: PyTree) -> PyTree:
+        return last if isinstance(average, optax.MaskedNode) else average
+
+    masked = jax.tree.map(
+        chosen, found[0].average, state.variables["params"], is_leaf=lambda node: isinstance(node, optax.MaskedNode)
+    )
+    return state.variables | {"params": masked}

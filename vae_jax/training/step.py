@@ -246,9 +246,9 @@ class TrainStep:
         @functools.partial(jax.jit, inline=True)  # traced once, for both branches
         def take(before: tuple[Variables, optax.OptState, Array]) -> tuple[Variables, optax.OptState, Array]:
             variables, opt_state, step = before
-            change, opt_state = self.optimizer.update(gradient, opt_state, params)
-            params_after = optax.apply_updates(params, change)
-            return merged(variables, updates) | {"params": params_after}, opt_state, step + 1
+            change, opt_state = self._change(gradient, opt_state, params, losses[MODEL])
+            after = jax.tree.map(_of_dtype, merged(variables, updates), variables)
+            return after | {"params": optax.apply_updates(params, change)}, opt_state, step + 1
 
         def by_cond(before: tuple[Variables, optax.OptState, Array]) -> tuple[Variables, optax.OptState, Array]:
             return jax.lax.cond(finite, take, lambda before: before, before)
@@ -262,6 +262,20 @@ class TrainStep:
         state = dataclasses.replace(state, variables=variables, opt_state=opt_state, step=taken)
         return state, {"loss": losses[MODEL], **parts, **terms, "finite": finite}
 
+    def _change(
+        self, gradient: PyTree, opt_state: optax.OptState, params: PyTree, loss: Array
+    ) -> tuple[PyTree, optax.OptState]:
+        """The change of the parameters by the optimizer, which is given the loss as `value`, and its state."""
+        try:
+            return optax.with_extra_args_support(self.optimizer).update(gradient, opt_state, params, value=loss)
+        except TypeError as error:
+            if "value_fn" not in str(error):
+                raise
+            raise InputError(
+                "the optimizer calls the loss as a function (value_fn), as a line search does; expected one that needs "
+                "the gradient and the loss alone, such as optax.adam(1e-3)"
+            ) from error
+
     def _require_own(self, opt_state: PyTree, params: PyTree) -> None:
         """Raise `InputError` unless the state of the optimizer is one of this optimizer and these parameters."""
         expected = jax.eval_shape(self.optimizer.init, params)
@@ -270,6 +284,11 @@ class TrainStep:
                 "the state is that of another optimizer; expected a state of vj.init(key, model, optimizer) with the "
                 "optimizer of the step"
             )
+
+
+def _of_dtype(new: Array, old: Array) -> Array:
+    """`new` in the dtype of `old`, such as float32 statistics of a float64 batch."""
+    return new if new.dtype == old.dtype else new.astype(old.dtype)
 
 
 def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:

@@ -227,7 +227,13 @@ def draw_like(
 
 
 def scale_variables(scale: Any, shape: tuple[int, ...] = (), name: str = "log_scale") -> Variables:
-    """Variables {"params": {name: array of `shape`}}, which contain the logarithm of a positive scale."""
+    """Variables {"params": {name: array of `shape`}}, which contain the logarithm of a positive scale.
+
+    Raises:
+      InputError: `scale` has axes that `shape` has not.
+    """
+    if jnp.ndim(scale) > len(shape):
+        raise InputError(f"the initial scale has shape {jnp.shape(scale)}; expected {shape or 'a number'}")
     return {"params": {name: jnp.full(shape, jnp.log(jnp.float32(scale)))}}
 
 

@@ -51,24 +51,23 @@ class LaplaceImage:
 
     Attributes:
       mean: Mean, [*batch, *event].
-      scale: Scale, [].
+      scale: Scale, a scalar, or one per channel or entry.
       event_ndim: Number of axes of an event.
     """
 
     mean: Float[Array, "..."]
-    scale: Float[Array, ""]
+    scale: Float[Array, "..."]
     event_ndim: int = field(default=3, metadata={"static": True})
 
     def log_prob(self, x: Float[Array, "..."], observed: Shaped[Array, "..."] | None = None) -> Float[Array, "*batch"]:
         """-sum of |x - mean| / scale + log(2 scale) over the event, in nats."""
-        constant = jnp.log(2 * self.scale)
 
-        def log_density(mean: Array, x: Array) -> Array:
-            return -jnp.abs(x - mean) / self.scale - constant
+        def log_density(mean: Array, scale: Array, x: Array) -> Array:
+            return -jnp.abs(x - mean) / scale - jnp.log(2 * scale)
 
-        return sum_over_event(log_density, (self.mean,), x, REAL, self.event_ndim, observed)
+        return sum_over_event(log_density, (self.mean, self.scale), x, REAL, self.event_ndim, observed)
 
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "..."]:
         """One sample per example, mean + scale * Laplace(0, 1), [*batch, *event]."""
         noise = draw_like(self.mean, key, self.event_ndim, lambda k, v: jax.random.laplace(k, v.shape, v.dtype))
-        return self.mean + self.scale * noise
+        return self.mean + jnp.broadcast_to(self.scale, self.mean.shape) * noise
