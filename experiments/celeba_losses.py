@@ -61,7 +61,7 @@ CONVOLUTIONS = (16, 32, 64)  # of the same
 INDEPENDENT = (24, 48, 96, 96)  # convolutions of the classifier that measures
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_2")
 SHARE = 0.5  # of flipped faces at which the vectors of two models are compared
-PRIORS = {"normal": vj.StandardNormal(), "mixture": vj.GaussianMixture(10), "flow": vj.FlowPrior(vj.Coupling())}
+PRIORS = {"normal": vj.StandardNormal(), "mixture": vj.FullGaussianMixture(10), "flow": vj.FlowPrior(vj.Coupling())}
 MEASURES = {  # of decoded images, in the printed table
     "frechet": "Fréchet",
     "density": "density",
@@ -87,26 +87,26 @@ class Features(NamedTuple):
 class Config(Options):
     """Options of this experiment."""
 
-    latent_dim: int = 64
+    latent_dim: int = 128
     """Number of latent dimensions."""
     channels: tuple[int, ...] = (16, 32, 64, 128)
     """Numbers of channels of the convolutions of the encoder; the decoder reverses their order."""
-    discriminator_channels: tuple[int, ...] = (16, 32, 64, 128)
+    discriminator_channels: tuple[int, ...] = (32, 64, 96, 128)
     """Numbers of channels of the convolutions of the discriminator."""
-    variance: float = 0.1
+    variance: float = 0.03
     """Variance of the Gaussian likelihood of the pixels in [0, 1], in all four models."""
-    perceptual_weight: float = 1_500.0
+    perceptual_weight: float = 5_000.0
     """Perceptual loss of each layer, in nats, of a reconstruction that is as far from its face as two different faces
     are from each other."""
-    adversarial_weight: float = 300.0
+    adversarial_weight: float = 1_000.0
     """Weight of the adversarial loss of the decoder."""
-    feature_weight: float = 4.0
+    feature_weight: float = 12.0
     """Weight of the squared error of the discriminator's activations."""
-    noise: float = 0.05
+    noise: float = 0.0
     """Standard deviation of the Gaussian noise on the images that the discriminator sees."""
-    penalty: float = 1.0
+    penalty: float = 0.3
     """Weight of half the squared gradient of the discriminator at the faces (R1)."""
-    discriminator_rate: float = 4e-4
+    discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
     features: Literal["attributes", "encoder", "vgg19"] = "attributes"
     """Feature network of the perceptual loss: a classifier of attributes that is trained here, the encoder of the plain

@@ -39,7 +39,7 @@ def small(monkeypatch):
     monkeypatch.setattr(celeba_losses, "DETECTED", 2)
     priors = {
         "normal": vj.StandardNormal(),
-        "mixture": vj.GaussianMixture(2),
+        "mixture": vj.FullGaussianMixture(2),
         "flow": vj.FlowPrior(vj.Coupling(1, (4,))),
     }
     monkeypatch.setattr(celeba_losses, "PRIORS", priors)

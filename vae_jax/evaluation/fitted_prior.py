@@ -68,8 +68,8 @@ def fit_prior(
       model: Trained VAE, with any prior.
       variables: Variables of the model.
       data: Training data: a split, or an array of examples.
-      prior: Prior to fit: `GaussianMixture(10)`, `FlowPrior(Coupling())` or any other value that has variables and does
-        not depend on the encoder.
+      prior: Prior to fit: `GaussianMixture(10)`, `FullGaussianMixture(10)` with the full covariances of Ghosh et al.,
+        `FlowPrior(Coupling())` or any other value that has variables and does not depend on the encoder.
       transform: Transform of the data in training.
       draws: Number of samples z of q(z|x) per example.
       steps: Minimum number of steps of Adam, in whole epochs; a mixture takes none.
