@@ -132,6 +132,8 @@ def _squared_distances(
     the precisions can have the wrong sign. The other derivatives are those of the matrix products, which are faster.
     """
 
+    # The backward pass computes the squares again, which is faster than storing them.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(total: Array, of_dimension: tuple[Array, Array, Array]) -> tuple[Array, None]:
         coordinate, mean, precision = of_dimension
         difference = coordinate[..., None] - _as_last(mean, z)
