@@ -129,7 +129,7 @@ def main(config: Config) -> Report:
     require_positive(variance=config.variance, perceptual_weight=config.perceptual_weight)
     require_positive(discriminator_rate=config.discriminator_rate)
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None = vgg19(config)
-    run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=600)
+    run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=500)
     default = run.steps_or_smoke(1_500 if run.is_native else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
     prior_steps = run.steps_or_smoke(3_000) if config.prior_steps is None else config.prior_steps

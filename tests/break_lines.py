@@ -272,7 +272,7 @@ LINES = [
         ],
         "vae_jax/data/transforms.py": [
             ("        _require_stored(transform.transform, data)\n", "        pass\n", "test_bad_data one_sentence"),
-            ("if data.has_missing and not transform.missing:", "if False:", "test_bad_data missing_entries"),
+            ("if data.has_missing and not transform.missing:", "if False:", "test_bad_data one_sentence"),
             (
                 "image.astype(jnp.float32) / (LEVELS - 1)",
                 "image.astype(jnp.float32) / LEVELS",
