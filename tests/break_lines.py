@@ -734,7 +734,7 @@ LINES = [
         ],
         "vae_jax/training/averaging.py": [
             ("state.inner, params, **extra)", "state.inner, params)", "test_train needs_the_loss"),
-            ("last if isinstance(average, optax.MaskedNode) else average", "average", "test_averaging part_alone"),
+            ("last if is_masked(average) else average", "average", "test_averaging part_alone"),
             ("steps = state.steps + 1", "steps = state.steps", "test_averaging weighted_sum"),
             ("jax.device_put(params, may_alias=False)", "params", "test_averaging donated"),
             ("optax.apply_updates(params, updates)", "params", "test_averaging weighted_sum"),

@@ -33,6 +33,9 @@ def encodings(
       sphere: Circle to draw, such as that of `circle`.
       title: Title of the figure.
       lattice: Lattice to draw over the encodings.
+
+    Raises:
+      InputError: The encodings have one dimension.
     """
     figure = NotebookFigure(figsize=(5.6, 6.1), layout="constrained")
     axes = figure.subplots()
@@ -48,6 +51,9 @@ def clouds(models: Mapping[str, Float[Any, "n latent"]], labels: Int[Any, " n"] 
       models: Encodings [n, latent] by the name of the model.
       labels: Classes of the encodings, which determine their colours, or None.
       title: Title of the figure.
+
+    Raises:
+      InputError: There are no models, or their encodings have one dimension.
     """
     if not models:
         raise InputError("there are no encodings; expected those of one model or more, by its name")

@@ -68,10 +68,11 @@ def averaged_variables(state: TrainState) -> Variables:
     if len(found) != 1:
         raise InputError(f"the state holds {len(found)} averages of its parameters; train with one averaged(optimizer)")
 
-    def chosen(average: Any, last: PyTree) -> PyTree:
-        return last if isinstance(average, optax.MaskedNode) else average
+    def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
 
-    masked = jax.tree.map(
-        chosen, found[0].average, state.variables["params"], is_leaf=lambda node: isinstance(node, optax.MaskedNode)
-    )
-    return state.variables | {"params": masked}
+    def averaged_or_last(average: Any, last: PyTree) -> PyTree:
+        return last if is_masked(average) else average
+
+    params = jax.tree.map(averaged_or_last, found[0].average, state.variables["params"], is_leaf=is_masked)
+    return state.variables | {"params": params}
