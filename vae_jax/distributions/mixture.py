@@ -63,8 +63,9 @@ class GaussianMixtureDistribution(_Mixture):
     logits: Float[Array, " components"]
 
     def _log_joint(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples components"]:
-        squares = _squared_distances(z, self.means, jnp.exp(-self.log_variances))
-        return _log_joint(self.logits, self.log_variances, squares)
+        # One axis of samples, because XLA sums gradients over two of them many times slower on a CPU.
+        squares = _squared_distances(z.reshape(-1, z.shape[-1]), self.means, jnp.exp(-self.log_variances))
+        return _log_joint(self.logits, self.log_variances, squares.reshape(*z.shape[:-1], len(self.means)))
 
     def _deviations(self, component: Int[Array, " n"], noise: Float[Array, "n latent"]) -> Float[Array, "n latent"]:
         return jnp.exp(0.5 * self.log_variances[component]) * noise
@@ -116,15 +117,15 @@ def _log_joint(
 ) -> Float[Array, "*samples components"]:
     """log w_k N(z; means_k, C_k) in nats, from the squared distances (z - means_k)' inv(C_k) (z - means_k)."""
     constants = jax.nn.log_softmax(logits) - 0.5 * jnp.sum(log_variances + LOG_2PI, axis=-1)
-    return _as_last(constants, squares) - 0.5 * squares
+    return constants.reshape(*[1] * (squares.ndim - 1), -1) - 0.5 * squares
 
 
 @jax.custom_jvp
 def _squared_distances(
-    z: Float[Array, "*samples latent"],
+    z: Float[Array, "samples latent"],
     means: Float[Array, "components latent"],
     precisions: Float[Array, "components latent"],
-) -> Float[Array, "*samples components"]:
+) -> Float[Array, "samples components"]:
     """sum_d (z_d - means_kd)^2 precisions_kd, accumulated over the dimensions.
 
     Each difference is squared directly. In the expansion z^2 - 2 z m + m^2 as matrix products the terms cancel, and in
@@ -136,16 +137,11 @@ def _squared_distances(
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(total: Array, of_dimension: tuple[Array, Array, Array]) -> tuple[Array, None]:
         coordinate, mean, precision = of_dimension
-        difference = coordinate[..., None] - _as_last(mean, z)
-        return total + difference**2 * _as_last(precision, z), None
+        difference = coordinate[:, None] - mean[None]
+        return total + difference**2 * precision[None], None
 
-    total = jnp.zeros((*z.shape[:-1], len(means)), jnp.result_type(z, means, precisions))
-    return jax.lax.scan(add, total, (jnp.moveaxis(z, -1, 0), means.T, precisions.T))[0]
-
-
-def _as_last(vector: Float[Array, " n"], other: Float[Array, "*axes"]) -> Float[Array, "*ones n"]:
-    """`vector` as the last axis of an array with as many axes as `other`, the others of length 1."""
-    return vector.reshape(*[1] * (other.ndim - 1), -1)
+    total = jnp.zeros((len(z), len(means)), jnp.result_type(z, means, precisions))
+    return jax.lax.scan(add, total, (z.T, means.T, precisions.T))[0]
 
 
 @_squared_distances.defjvp
@@ -160,4 +156,4 @@ def _products(z: Array, means: Array, precisions: Array) -> Array:
     """`_squared_distances` as matrix products, up to rounding errors."""
     product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     constants = jnp.sum(means**2 * precisions, axis=-1)
-    return product(z**2, precisions.T) - 2 * product(z, (means * precisions).T) + _as_last(constants, z)
+    return product(z**2, precisions.T) - 2 * product(z, (means * precisions).T) + constants[None]
