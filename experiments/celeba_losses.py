@@ -70,6 +70,7 @@ MEASURES = {  # of decoded images, in the printed table
     "detected": "with a face",
 }
 COUNT = 1_000  # of faces, reconstructions and draws in each distance
+SETS = 4  # of draws, over which the distance is averaged
 DETECTED = 100  # images in which a face detector looks for faces; it takes 50 ms an image
 SHOWN = 8
 
@@ -355,7 +356,7 @@ def measure(
         fitted = model, variables
         if prior != model.prior:
             fitted = vj.fit_prior(fit_key, model, variables, run.data.train, prior, draws=1, steps=prior_steps)
-        draws = decode(trained, fitted[0].prior_distribution(fitted[1]).sample(draw_key, len(real)))
+        draws = decode(trained, fitted[0].prior_distribution(fitted[1]).sample(draw_key, SETS * len(real)))
         numbers[name] = of_images(draws, real, independent, paired=False)
         shown[name] = draws[: 4 * SHOWN]
     numbers["attributes"], edited = attribute_effects(attribute_key, run, trained, independent, z)
@@ -393,20 +394,21 @@ def of_images(
 ) -> dict[str, Any]:
     """Distances of decoded images from the faces in the independent features, sharpness, and the share with a face.
 
+    The Fréchet distance is the mean over sets of as many images as there are faces, and the sharpness that of all
+    images. The other measures are those of the first set.
+
     Args:
-      images: Decoded images.
+      images: Decoded images, one set or more.
       real: Faces.
       independent: Classifier with the features.
       paired: Whether each image is a reconstruction of the face of the same number, for the standard errors.
     """
-    of_real, of_decoded = independent(real).features, independent(images).features
-    near = vj.density_and_coverage(of_real, of_decoded)
+    of_real, of_images = independent(real).features, independent(images).features
+    sets = np.split(of_images, len(images) // len(real))
+    near = vj.density_and_coverage(of_real, sets[0])
     sharpness = vj.sharpness(images), vj.sharpness(real)
     return {
-        "frechet": {
-            "mean": vj.frechet_distance(of_real, of_decoded),
-            "standard_error": frechet_error(of_real, of_decoded, paired=paired),
-        },
+        "frechet": paired_frechet(of_real, of_images) if paired else mean_frechet(of_real, sets),
         "density": estimate(near.density),
         "coverage": estimate(near.coverage),
         "sharpness": vj.paired_ratio(*sharpness)._asdict() if paired else ratio(*sharpness),
@@ -414,12 +416,24 @@ def of_images(
     }
 
 
-def frechet_error(of_real: np.ndarray, of_decoded: np.ndarray, *, paired: bool) -> float:
-    """The standard error of the Fréchet distance by the bootstrap, which draws pairs if the examples are pairs."""
-    if not paired:
-        return vj.bootstrap_stderr(vj.frechet_distance, of_real, of_decoded, resamples=20)
-    both = np.stack([of_real, of_decoded], axis=1)
-    return vj.bootstrap_stderr(lambda pairs: vj.frechet_distance(pairs[:, 0], pairs[:, 1]), both)
+def paired_frechet(of_real: np.ndarray, of_decoded: np.ndarray) -> dict[str, float]:
+    """The Fréchet distance of pairs, with its standard error by the bootstrap over pairs."""
+
+    def of_pairs(pairs: np.ndarray) -> float:
+        return vj.frechet_distance(pairs[:, 0], pairs[:, 1])
+
+    pairs = np.stack([of_real, of_decoded], axis=1)
+    return {"mean": of_pairs(pairs), "standard_error": vj.bootstrap_stderr(of_pairs, pairs)}
+
+
+def mean_frechet(of_real: np.ndarray, sets: Sequence[np.ndarray]) -> dict[str, float]:
+    """The mean Fréchet distance of sets of draws, with its standard error by the bootstrap."""
+
+    def of_sets(of_real: np.ndarray, *sets: np.ndarray) -> float:
+        return float(np.mean([vj.frechet_distance(of_real, each) for each in sets]))
+
+    stderr = vj.bootstrap_stderr(of_sets, of_real, *sets, resamples=20)
+    return {"mean": of_sets(of_real, *sets), "standard_error": stderr}
 
 
 def detected(images: np.ndarray) -> dict[str, float]:

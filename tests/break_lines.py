@@ -103,6 +103,7 @@ LINES = [
             ),
             ("folded(keys, _DRAW)", "_folded(keys, 0)", "test_adversarial larsen"),
             ("0.5 * self.penalty", "self.penalty", "test_adversarial penalty"),
+            (" if self.draws else []", "", "test_adversarial larsen"),
         ],
         "vae_jax/checkpoints/vgg19.py": [
             ("kernel.transpose(2, 3, 1, 0)", "kernel.transpose(3, 2, 1, 0)", "test_perceptual independent"),

@@ -136,6 +136,7 @@ def evaluate(data=SPLIT, **settings):
             lambda: vj.init(jax.random.key(0), vj.mlp_vae((4,)), OPTIMIZER, objective=vj.Adversarial()),
             r"a Discriminator was given examples of shape \(4,\); expected images",
         ),
+        (lambda: vj.Adversarial(draws="no"), "draws is 'no'; expected True or False"),
         (
             lambda: vj.mlp_vae((3,), likelihood=vj.StudentT(scale=np.ones(3))).init(jax.random.key(0)),
             r"the initial scale has shape \(3,\); expected a number",

@@ -102,6 +102,13 @@ class CheckpointWarning(UserWarning):
     """
 
 
+def require_bool(**values: Any) -> None:
+    """Raise `InputError` unless each value is True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise InputError(f"{name} is {value!r}; expected True or False")
+
+
 def require_positive_int(**values: object) -> None:
     """Raise `InputError` unless each value is a whole number of at least 1."""
     for name, value in values.items():

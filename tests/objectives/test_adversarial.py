@@ -79,6 +79,13 @@ def test_the_losses_are_those_of_larsen():
     np.testing.assert_allclose(loss.terms["discriminator_accuracy"], told)
     assert of_real.shape == (8, 4, 4, 4)
 
+    undrawn = loss_of(replace(OBJECTIVE, draws=False), variables=variables)
+    expected = plain.per_example + error + 2.0 * softplus(-again)
+    np.testing.assert_allclose(undrawn.per_example["model"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(undrawn.per_example["encoder"], loss.per_example["encoder"])
+    np.testing.assert_allclose(undrawn.per_example["discriminator"], softplus(-real) + softplus(again), rtol=1e-5)
+    np.testing.assert_allclose(undrawn.terms["discriminator_accuracy"], 0.5 * (real > 0) + 0.5 * (again < 0))
+
 
 def test_each_part_is_updated_by_its_own_loss():
     """The encoder is not changed by the weight of the adversarial loss, and the decoder is."""

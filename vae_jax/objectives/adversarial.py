@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch
 from vae_jax.distributions import example_keys, normal_like
-from vae_jax.errors import InputError, named, require_not_negative
+from vae_jax.errors import InputError, named, require_bool, require_not_negative
 from vae_jax.models.apply import folded
 from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Discriminator
@@ -38,9 +38,9 @@ class Adversarial:
 
     The discriminator D separates the examples from reconstructions E[x|z] and from draws of the model; E[x|z] is that
     of the first sample of z. Each part has its own loss, all from one forward pass (Larsen et al., algorithm 1), with
-    softplus(a) = log(1 + exp(a)):
+    softplus(a) = log(1 + exp(a)), where y is the reconstruction and the draw:
 
-    * "discriminator": softplus(-D(x)) + the mean of softplus(D(y)) over the reconstruction and the draw y,
+    * "discriminator": softplus(-D(x)) + the mean of softplus(D(y)),
     * "encoder": the objective + feature_weight / 2 |F(x) - F(E[x|z])|^2, with F the activations of the discriminator,
     * "model", all other parameters: the loss of the encoder + weight times the mean of softplus(-D(y)).
 
@@ -62,6 +62,9 @@ class Adversarial:
       penalty: Weight of half the squared gradient of the discriminator at the examples with their noise (R1: Mescheder
         et al., 2018).
       objective: Objective of the other parts.
+      draws: Whether y is also a draw of the model, not the reconstruction alone. Without draws, as in the autoencoder
+        of latent diffusion (Rombach et al., 2022), the discriminator does not see what the model decodes far from its
+        encodings, and a step is faster. The draws of use are then those of a fitted prior, see `fit_prior`.
 
     Raises:
       InputError: A weight is negative, or an argument is of another kind.
@@ -73,6 +76,7 @@ class Adversarial:
     noise: float | Float[Array, "..."] = parameter(default=0.1)
     penalty: float | Float[Array, "..."] = parameter(default=0.0)
     objective: Any = parameter(default=ELBO())
+    draws: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.discriminator, nn.Module):
@@ -81,6 +85,7 @@ class Adversarial:
             weight=self.weight, feature_weight=self.feature_weight, noise=self.noise, penalty=self.penalty
         )
         require_objective_value(self.objective)
+        require_bool(draws=self.draws)
 
     def init(self, key: Key[Array, ""], model: LatentVariableModel) -> Variables:
         """The variables of the discriminator.
@@ -131,8 +136,8 @@ class Adversarial:
 
         real, of_real = discriminate(batch.targets)
         reconstructed, of_reconstructed = discriminate(loss.require_px_z().mean[0])
-        drawn, _ = discriminate(_draws(keys, model, variables, batch))
-        fake = jnp.stack([reconstructed, drawn])
+        drawn = [discriminate(_draws(keys, model, variables, batch))[0]] if self.draws else []
+        fake = jnp.stack([reconstructed, *drawn])
         axes = tuple(range(1, of_real.ndim))
         error = self.feature_weight * 0.5 * jnp.sum((of_real - of_reconstructed) ** 2, axis=axes)
         adversarial = self.weight * jax.nn.softplus(-fake).mean(axis=0)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from vae_jax.errors import InputError, named, require_typed_key
 
 INIT = "init(key, model, optimizer)"
@@ -48,13 +46,6 @@ def require_optimizer(optimizer: Any, call: str = "") -> None:
     raise InputError(
         f"optimizer is {named(optimizer)}; expected an optimizer of optax, such as optax.adam(1e-3){where}"
     )
-
-
-def require_bool(**values: Any) -> None:
-    """Raise `InputError` unless each value is True or False."""
-    for name, value in values.items():
-        if not isinstance(value, bool | np.bool_):
-            raise InputError(f"{name} is {value!r}; expected True or False")
 
 
 def _is_optimizer(value: Any) -> bool:

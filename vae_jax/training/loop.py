@@ -35,11 +35,11 @@ from vae_jax.errors import (
     StoppedError,
     named,
     renamed,
+    require_bool,
     require_not_negative,
     require_positive_int,
 )
 from vae_jax.progress import Progress
-from vae_jax.training.arguments import require_bool
 from vae_jax.training.callbacks import Callbacks, Record
 from vae_jax.training.feeding import Feed, ResidentFeeder, StreamingFeeder, Window
 from vae_jax.training.sharding import (
