@@ -3,7 +3,8 @@
 The script trains four convolutional VAEs of one architecture on faces of 64 x 64 pixels. The first has the ELBO. The
 second adds a perceptual loss (Hou et al., 2017), the third a discriminator with a squared error of its activations
 (VAE/GAN: Larsen et al., 2016), and the fourth both, as in the autoencoder of latent diffusion (Rombach et al., 2022).
-All of them keep the pixel likelihood of the first.
+All of them keep the pixel likelihood of the first. As in latent diffusion, the discriminator does not see draws from
+N(0, I), where the models have no encodings.
 
 The features of the perceptual loss are those of a small classifier of attributes, which is trained here, of the encoder
 of the plain VAE, or of VGG-19, whose published weights are read from a file. Draws come from N(0, I), and from a
@@ -105,8 +106,10 @@ class Config(Options):
     """Weight of the squared error of the discriminator's activations."""
     noise: float = 0.0
     """Standard deviation of the Gaussian noise on the images that the discriminator sees."""
-    penalty: float = 0.3
+    penalty: float = 1.0
     """Weight of half the squared gradient of the discriminator at the faces (R1)."""
+    draws: bool = False
+    """Whether the discriminator also sees draws from N(0, I), as in Larsen et al., not reconstructions alone."""
     discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
     features: Literal["attributes", "encoder", "vgg19"] = "attributes"
@@ -195,6 +198,7 @@ def model_and_objective(event_shape: tuple[int, ...], config: Config) -> tuple[v
         config.feature_weight,
         config.noise,
         config.penalty,
+        draws=config.draws,
     )
     try:
         jax.eval_shape(lambda key: adversarial.init(key, vae), jax.random.key(0))
