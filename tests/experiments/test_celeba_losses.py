@@ -167,6 +167,15 @@ def test_errors_of_reconstructions_are_those_of_pairs():
     assert found(False, 3)["sharpness"][1].mean() > 3 * found(True, 3)["sharpness"][1].mean()
 
 
+def test_the_distance_of_draws_is_the_mean_over_sets():
+    generator = np.random.default_rng(0)
+    faces, *sets = generator.random((3, 40, 4, 4, 3))
+    alone = [celeba_losses.of_images(each, faces, Identity(), paired=False) for each in sets]
+    both = celeba_losses.of_images(np.concatenate(sets), faces, Identity(), paired=False)
+    assert both["frechet"]["mean"] == pytest.approx(np.mean([each["frechet"]["mean"] for each in alone]))
+    assert both["coverage"] == alone[0]["coverage"]
+
+
 def test_a_detector_finds_a_face_and_none_in_noise():
     from skimage.data import astronaut
 
