@@ -109,7 +109,7 @@ class Config(Options):
     penalty: float = 1.0
     """Weight of half the squared gradient of the discriminator at the faces (R1)."""
     draws: bool = False
-    """Whether the discriminator also sees draws from N(0, I), as in Larsen et al., not reconstructions alone."""
+    """Whether the discriminator sees draws from N(0, I) as well as reconstructions, as in Larsen et al. (2016)."""
     discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
     features: Literal["attributes", "encoder", "vgg19"] = "attributes"
@@ -258,8 +258,9 @@ def label(run: Run, real: np.ndarray, independent: AttributeClassifier) -> str:
     """What the numbers in the report are."""
     return (
         f"{run.data_and_seed}, images in [0, 1], reconstructions at the posterior mean, distances between {len(real)} "
-        f"images each, in {independent.classifier.hidden[-1]} features; the standard error of the density is over the "
-        "decoded images alone, that of the coverage over the faces alone"
+        f"images each, in {independent.classifier.hidden[-1]} features, those of draws averaged over {SETS} sets; the "
+        "density, the coverage and the share with a face are those of the first set; the standard error of the "
+        "density is over the decoded images alone, that of the coverage over the faces alone"
     )
 
 
@@ -407,12 +408,12 @@ def of_images(
       independent: Classifier with the features.
       paired: Whether each image is a reconstruction of the face of the same number, for the standard errors.
     """
-    of_real, of_images = independent(real).features, independent(images).features
-    sets = np.split(of_images, len(images) // len(real))
+    of_real, of_decoded = independent(real).features, independent(images).features
+    sets = np.split(of_decoded, len(images) // len(real))
     near = vj.density_and_coverage(of_real, sets[0])
     sharpness = vj.sharpness(images), vj.sharpness(real)
     return {
-        "frechet": paired_frechet(of_real, of_images) if paired else mean_frechet(of_real, sets),
+        "frechet": paired_frechet(of_real, of_decoded) if paired else mean_frechet(of_real, sets),
         "density": estimate(near.density),
         "coverage": estimate(near.coverage),
         "sharpness": vj.paired_ratio(*sharpness)._asdict() if paired else ratio(*sharpness),

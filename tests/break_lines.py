@@ -918,7 +918,7 @@ LINES = [
         ],
         "experiments/celeba_losses.py": [
             ("schedule(config.discriminator_rate)", "config.discriminator_rate", "test_celeba_losses rates"),
-            ("paired_frechet(of_real, of_images) if paired else", "", "test_celeba_losses errors_of"),
+            ("paired_frechet(of_real, of_decoded) if paired else", "", "test_celeba_losses errors_of"),
             ("vj.paired_ratio(*sharpness)._asdict() if paired else", "", "test_celeba_losses errors_of"),
         ],
         "experiments/celeba_attributes.py": [

@@ -38,7 +38,7 @@ class Adversarial:
 
     The discriminator D separates the examples from reconstructions E[x|z] and from draws of the model; E[x|z] is that
     of the first sample of z. Each part has its own loss, all from one forward pass (Larsen et al., algorithm 1), with
-    softplus(a) = log(1 + exp(a)), where y is the reconstruction and the draw:
+    softplus(a) = log(1 + exp(a)) and means over the decoded images y, the reconstruction and the draw:
 
     * "discriminator": softplus(-D(x)) + the mean of softplus(D(y)),
     * "encoder": the objective + feature_weight / 2 |F(x) - F(E[x|z])|^2, with F the activations of the discriminator,
@@ -62,9 +62,9 @@ class Adversarial:
       penalty: Weight of half the squared gradient of the discriminator at the examples with their noise (R1: Mescheder
         et al., 2018).
       objective: Objective of the other parts.
-      draws: Whether y is also a draw of the model, not the reconstruction alone. Without draws, as in the autoencoder
-        of latent diffusion (Rombach et al., 2022), the discriminator does not see what the model decodes far from its
-        encodings, and a step is faster. The draws of use are then those of a fitted prior, see `fit_prior`.
+      draws: Whether y includes a draw of the model. If False, as in the autoencoder of latent diffusion (Rombach et
+        al., 2022), y is the reconstruction alone, and a step is faster. Images decoded far from the encodings are then
+        not trained, so sample from a prior fitted to the encodings; see `fit_prior`.
 
     Raises:
       InputError: A weight is negative, or an argument is of another kind.
