@@ -30,6 +30,7 @@ from harness.faces import (
     sentences,
     with_confounders,
 )
+from harness.images import mirrored_too
 from harness.options import PageOptions, TrainingOptions
 from harness.recipe import Trained
 from harness.report import Report
@@ -153,8 +154,7 @@ def pca_squared_error(run: Run, components: int) -> float:
 
     seen = run.data.train.images[: PCA_IMAGES // 2]
     train, test = (
-        images.reshape(len(images), -1) / np.float32(255)
-        for images in (np.concatenate([seen, seen[:, :, ::-1]]), run.data.test.images)
+        images.reshape(len(images), -1) / np.float32(255) for images in (mirrored_too(seen), run.data.test.images)
     )
     pca = PCA(min(components, *train.shape), svd_solver="randomized", random_state=run.options.seed).fit(train)
     return float(np.mean(np.sum((test - pca.inverse_transform(pca.transform(test))) ** 2, axis=1, dtype=np.float64)))

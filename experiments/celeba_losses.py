@@ -4,7 +4,10 @@ The script trains four convolutional VAEs of one architecture on faces of 64 x 6
 second adds a perceptual loss (Hou et al., 2017), the third a discriminator with a squared error of its activations
 (VAE/GAN: Larsen et al., 2016), and the fourth both, as in the autoencoder of latent diffusion (Rombach et al., 2022).
 All of them keep the pixel likelihood of the first. As in latent diffusion, the discriminator does not see draws from
-N(0, I), where the models have no encodings.
+N(0, I).
+
+Encoders and decoders have linear paths, and all four models start at the probabilistic PCA of the training images
+(Tipping and Bishop, 1999), where the aggregated posterior has the moments of N(0, I).
 
 The features of the perceptual loss are those of a small classifier of attributes, which is trained here, of the encoder
 of the plain VAE, or of VGG-19, whose published weights are read from a file. Draws come from N(0, I), and from a
@@ -41,8 +44,9 @@ from harness.faces import (
     sentences,
     with_confounders,
 )
+from harness.images import mirrored_too
 from harness.options import Options, TrainingOptions
-from harness.recipe import Trained
+from harness.recipe import LINEAR_RATE, Trained, labels_of_paths
 from harness.report import Report
 from harness.run import Run
 from harness.script import run_script
@@ -61,6 +65,7 @@ MOST_ATTRIBUTES = 12  # of the classifier whose features are compared
 CONVOLUTIONS = (16, 32, 64)  # of the same
 INDEPENDENT = (24, 48, 96, 96)  # convolutions of the classifier that measures
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_2")
+PCA_IMAGES = 20_000  # largest number of images of the PCA, including mirror images
 SHARE = 0.5  # of flipped faces at which the vectors of two models are compared
 PRIORS = {"normal": vj.StandardNormal(), "mixture": vj.FullGaussianMixture(10), "flow": vj.FlowPrior(vj.Coupling())}
 MEASURES = {  # of decoded images, in the printed table
@@ -112,6 +117,8 @@ class Config(Options):
     """Whether the discriminator sees draws from N(0, I) as well as reconstructions, as in Larsen et al. (2016)."""
     discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
+    pca: bool = True
+    """Whether the models start at probabilistic PCA, with a smaller learning rate for their linear paths."""
     features: Literal["attributes", "encoder", "vgg19"] = "attributes"
     """Feature network of the perceptual loss: a classifier of attributes that is trained here, the encoder of the plain
     VAE, which needs no attributes, or VGG-19."""
@@ -140,6 +147,8 @@ def main(config: Config) -> Report:
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
     require_attributes(run.data)
     vae, adversarial = model_and_objective(run.data.event_shape, config)
+    start_key, *model_keys = jax.random.split(run.key, 1 + len(MODELS))
+    start = pca_start(start_key, run, vae) if config.pca else None
     compared_key, independent_key = jax.random.split(run.classifier_key(3))
     if config.features == "attributes":
         names = other_attributes(run.data.train)
@@ -152,9 +161,9 @@ def main(config: Config) -> Report:
         independent_key, run, "independent classifier", CLASSIFIED, steps=steps, convolutions=INDEPENDENT
     )
     print_accuracy("independent classifier", independent, run.data)
-    pairs = [jax.random.split(key) for key in jax.random.split(run.key, len(MODELS))]
+    pairs = [jax.random.split(key) for key in model_keys]
     train_keys, measure_keys = (dict(zip(MODELS, keys, strict=True)) for keys in zip(*pairs, strict=True))
-    models, features = train_models(train_keys, run, config, vae, adversarial, network)
+    models, features = train_models(train_keys, run, config, vae, start, adversarial, network)
 
     real = faces(run.data.test.images)
     of_faces = {"detected": detected(real)}
@@ -207,11 +216,18 @@ def model_and_objective(event_shape: tuple[int, ...], config: Config) -> tuple[v
     return vae, adversarial
 
 
+def pca_start(key: jax.Array, run: Run, vae: vj.VAE) -> Variables:
+    """Variables at which the model is the probabilistic PCA of training images and their mirror images."""
+    images = mirrored_too(run.data.train.images[: PCA_IMAGES // 2])
+    return vj.start_at_pca(vae, vae.init(key), images / np.float32(255))
+
+
 def train_models(
     keys: Mapping[str, jax.Array],
     run: Run,
     config: Config,
     vae: vj.VAE,
+    start: Variables | None,
     adversarial: vj.Adversarial,
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None,
 ) -> tuple[dict[str, Trained], Features]:
@@ -222,6 +238,7 @@ def train_models(
       run: The run.
       config: Options.
       vae: The VAE.
+      start: Variables from which all models start; None for random ones.
       adversarial: Objective with the discriminator.
       network: Feature network and its variables; None for the encoder of the plain model.
 
@@ -235,6 +252,7 @@ def train_models(
             vae,
             objective,
             train_transform=vj.Mirrored(),
+            variables=start,
             optimizer=optimizer(run, config),
             frozen=frozen,
             title=name,
@@ -317,14 +335,18 @@ def scaled(run: Run, network: vj.VGG19 | vj.ConvFeatures, variables: Variables) 
 def optimizer(run: Run, config: Config) -> optax.GradientTransformation:
     """AdamW, and Adam for the discriminator, with warm-up and cosine decay and averaged parameters.
 
-    All parameters of the model decay, biases as well, unlike in the other scripts.
+    All parameters of the model decay, biases as well, unlike in the other scripts. The linear paths have a smaller rate
+    if they start at probabilistic PCA.
     """
     schedule = partial(vj.warm_up_then_cosine, steps=run.steps)
+    peak, weight_decay = config.training.learning_rate, config.training.weight_decay
+    of_linear_paths = LINEAR_RATE * peak if config.pca else peak
     parts = {
-        "model": optax.adamw(schedule(config.training.learning_rate), weight_decay=config.training.weight_decay),
+        "linear": optax.adamw(schedule(of_linear_paths), weight_decay=weight_decay),
+        "other": optax.adamw(schedule(peak), weight_decay=weight_decay),
         "discriminator": optax.adam(schedule(config.discriminator_rate), b1=0.5),
     }
-    return vj.averaged(optax.partition(parts, vj.Adversarial.labels))
+    return vj.averaged(optax.partition(parts, labels_of_paths))
 
 
 def faces(images: np.ndarray) -> np.ndarray:

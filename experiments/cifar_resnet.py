@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from harness.images import mirrored_too
 from harness.options import Options, TrainingOptions, require_different
-from harness.recipe import Trained, adamw
+from harness.recipe import LINEAR_RATE, Trained, adamw, labels_of_paths
 from harness.report import Report
 from harness.run import Run
 from harness.script import run_script
@@ -44,7 +45,6 @@ NAMES = {
 }
 PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=8, hidden=(256,)))}
 PRIOR_NAMES = {"normal": "N(0, I)", "flow": "a flow of N(0, I)"}
-LINEAR_RATE = 1 / 20  # learning rate of the linear paths relative to that of the other layers
 SHOWN = 16  # number of images of each model in the pictures
 
 
@@ -120,11 +120,6 @@ def main(config: Config) -> Report:
     return run.report({"label": label, "probabilistic_pca": pca, "models": numbers})
 
 
-def mirrored_too(images: np.ndarray) -> np.ndarray:
-    """The images, followed by the same images mirrored left to right, with which the models train as well."""
-    return np.concatenate([images, images[:, :, ::-1]])
-
-
 def transform_of(name: str) -> vj.Dequantize | vj.Scale:
     """Dequantised pixels for densities, levels for the mixture, whose probabilities are those of bytes."""
     return vj.Dequantize() if name in GAUSSIAN else vj.Scale()
@@ -193,21 +188,10 @@ def train(
 
 
 def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
-    """AdamW with warm-up and cosine decay, and a smaller rate for the linear paths.
-
-    The size of Adam's steps does not decrease with the gradient, so that at the full rate the noise of the gradients
-    moves the linear paths away from their optimum by more than the other layers gain.
-    """
+    """AdamW with warm-up and cosine decay, and a smaller rate for the linear paths."""
     peak, weight_decay = config.training.learning_rate, config.training.weight_decay
     rates = {"linear": LINEAR_RATE * peak, "other": peak}
-    return optax.partition({part: adamw(rate, weight_decay, steps) for part, rate in rates.items()}, parts)
-
-
-def parts(params: dict[str, Any]) -> dict[str, Any]:
-    """For each parameter, whether it belongs to a linear path."""
-    return jax.tree.map_with_path(
-        lambda path, _: "linear" if "['linear']" in jax.tree_util.keystr(path) else "other", params
-    )
+    return optax.partition({part: adamw(rate, weight_decay, steps) for part, rate in rates.items()}, labels_of_paths)
 
 
 def numbers_of(trained: Trained) -> dict[str, Any]:

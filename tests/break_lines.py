@@ -121,6 +121,9 @@ LINES = [
             ("if not noise > 1e-9 * kept[-1]:", "if not noise > 0:", "test_pca_start bad_input"),
             ("    leaves_of_model(vae, variables)\n", "", "test_pca_start other_models"),
             ("sum() / (len(moments.mean) - count)", "sum() / len(moments.mean)", "test_pca_start likelihood"),
+            ("rest / (rows.shape[1] - count)", "rest / rows.shape[1]", "test_pca_start likelihood"),
+            ("        kept = np.maximum(kept, noise)\n", "", "test_pca_start fixed"),
+            ("        noise = float(vae.likelihood.variance)\n", "", "test_pca_start fixed"),
             ("by_pixel * (kept - noise)", "by_pixel * kept", "test_pca_start mixture"),
             ("encoding = _by_pixel(np.linalg.inv(colour).T,", "encoding = _by_pixel(colour,", "test_pca_start mixture"),
             ("decoding = _by_pixel(conditional, decoding.T).T", "", "test_pca_start mixture"),
@@ -918,6 +921,8 @@ LINES = [
         ],
         "experiments/celeba_losses.py": [
             ("schedule(config.discriminator_rate)", "config.discriminator_rate", "test_celeba_losses rates"),
+            ("LINEAR_RATE * peak if config.pca", "peak if config.pca", "test_celeba_losses rates"),
+            ("            variables=start,\n", "            variables=None,\n", "test_celeba_losses four_models"),
             ("paired_frechet(of_real, of_decoded) if paired else", "", "test_celeba_losses errors_of"),
             ("vj.paired_ratio(*sharpness)._asdict() if paired else", "", "test_celeba_losses errors_of"),
         ],

@@ -13,6 +13,10 @@ from vae_jax.data import Split, Transform
 from vae_jax.models import Variables
 from vae_jax.training import Record
 
+LINEAR_RATE = (
+    1 / 20
+)  # learning rate of linear paths that start at probabilistic PCA, relative to that of the other layers
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -80,6 +84,21 @@ def adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> op
 def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> optax.GradientTransformation:
     """`adamw` with averaged parameters (`vj.averaged`)."""
     return vj.averaged(adamw(peak, weight_decay, steps, eps))
+
+
+def labels_of_paths(params: PyTree) -> PyTree:
+    """For each parameter "linear" in a linear path, "discriminator" in a discriminator, and "other" elsewhere.
+
+    Linear paths that start at probabilistic PCA have a smaller learning rate, `LINEAR_RATE`. The size of Adam's steps
+    does not decrease with the gradient, so that at the full rate the noise of the gradients moves these paths away from
+    their optimum by more than the other layers gain.
+    """
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = [entry.key for entry in path]
+        return next((name for name in ("linear", "discriminator") if name in names), "other")
+
+    return jax.tree.map_with_path(label, params)
 
 
 def kl_warm_up(share: float, steps: int) -> optax.Schedule:

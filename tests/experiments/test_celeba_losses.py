@@ -57,21 +57,34 @@ def config(tmp_path, folder, **more):
     )
 
 
-def test_the_rates_of_the_model_and_of_the_discriminator_decay_to_zero(tmp_path):
-    params = {"encoder": np.ones(2, np.float32), "discriminator": np.ones(2, np.float32)}
-    optimizer = celeba_losses.optimizer(SimpleNamespace(steps=100), config(tmp_path, tmp_path))
+@pytest.mark.parametrize("pca", [True, False])
+def test_the_rates_of_the_model_and_of_the_discriminator_decay_to_zero(pca, tmp_path):
+    """Linear paths that start at probabilistic PCA have a twentieth of the rate."""
+    one = np.ones(2, np.float32)
+    params = {"encoder": {"linear": {"kernel": one}, "dense": {"kernel": one}}, "discriminator": {"dense": one}}
+    optimizer = celeba_losses.optimizer(SimpleNamespace(steps=100), config(tmp_path, tmp_path, pca=pca))
     update = jax.jit(lambda state: optimizer.update(jax.tree.map(np.ones_like, params), state, params))
     state, sizes = optimizer.init(params), []
     for _ in range(101):
         change, state = update(state)
-        sizes.append({name: float(optax.tree.norm(of_part)) for name, of_part in change.items()})
-    for name in params:
+        parts = change["encoder"] | {"discriminator": change["discriminator"]}
+        sizes.append({name: float(optax.tree.norm(of_part)) for name, of_part in parts.items()})
+    ratio = sizes[50]["linear"] / sizes[50]["dense"]
+    np.testing.assert_allclose(ratio, 1 / 20 if pca else 1, rtol=1e-5)
+    for name in sizes[0]:
         assert sizes[0][name] == sizes[100][name] == 0 < sizes[99][name] < sizes[50][name] < sizes[5][name]
 
 
 @pytest.mark.filterwarnings("ignore::vae_jax.AdversarialWarning")  # after six steps
 def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, monkeypatch):
-    paired = []
+    paired, starts = [], []
+
+    def train(*given, **settings):
+        starts.append(settings["variables"])
+        return original_train(*given, **settings)
+
+    original_train = celeba_losses.Run.train
+    monkeypatch.setattr(celeba_losses.Run, "train", train)
 
     def of_images(*given, **settings):
         paired.append(settings["paired"])
@@ -82,6 +95,11 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, mo
     checkpoints = CheckpointOptions(tmp_path / "checkpoints")
     report = main(config(tmp_path, celeba, checkpoints=checkpoints)).numbers
     assert report["layers"] == ["conv1", "conv2"]
+    assert len(starts) == len(MODELS)
+    assert all(start is starts[0] for start in starts)
+    images = vj.load("celeba", data_dir=celeba).train.images / 255
+    mean = (images + images[:, :, ::-1]).mean(axis=0) / 2
+    np.testing.assert_allclose(starts[0]["params"]["decoder"]["linear"]["bias"], mean.ravel(), atol=1e-5)
     assert tuple(report["models"]) == MODELS
     assert paired == len(MODELS) * [True, False, False, False]  # reconstructions, and draws of three priors
     for name, found in report["models"].items():

@@ -6,10 +6,12 @@ import numpy as np
 import optax
 import pytest
 from conftest import drawn
+from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 
 import vae_jax as vj
 from vae_jax.errors import InputError
+from vae_jax.training import principal_components
 
 SHAPE, LATENTS = (4, 4, 3), 5
 MODELS = {
@@ -35,9 +37,13 @@ def correlated(count, seed=0):
     return rows.reshape(-1, *SHAPE).astype(np.float32)
 
 
-@pytest.mark.parametrize(("name", "count"), [*((name, 400) for name in MODELS), ("residual", 40)])
-def test_the_bound_is_the_likelihood_of_probabilistic_pca(name, count):
-    """Also of fewer examples than entries."""
+@pytest.mark.parametrize(
+    ("name", "count", "exact"),
+    [*((name, 400, 4_096) for name in MODELS), ("residual", 40, 4_096), ("residual", 400, 12), ("residual", 40, 12)],
+)
+def test_the_bound_is_the_likelihood_of_probabilistic_pca(name, count, exact, monkeypatch):
+    """Also of fewer examples than entries, and with approximate components."""
+    monkeypatch.setattr(principal_components, "_EXACT", exact)
     vae = MODELS[name]
     train, test = correlated(count), correlated(100, seed=1)
     variables = vj.start_at_pca(vae, initial(vae), train)
@@ -55,6 +61,24 @@ def test_the_bound_is_the_likelihood_of_probabilistic_pca(name, count):
     # The posterior is exact, so that each importance weight is the likelihood, whatever z.
     weights = jax.jit(lambda x: vj.log_weights(jax.random.key(2), vae, variables, x, 8))
     np.testing.assert_allclose(np.asarray(weights(test[:20])).std(axis=0), 0, atol=2e-3)
+
+
+@pytest.mark.parametrize("variance", [1e-3, 2.2, 10.0])
+def test_a_fixed_variance_leaves_components_below_it_unused(variance):
+    """The bound is the likelihood of the linear Gaussian model, at the maximum over its weights."""
+    vae = vj.conv_vae(SHAPE, LATENTS, (4, 4), vj.Gaussian(variance), linear=True)
+    train, test = correlated(400), correlated(20, seed=1)
+    variables = vj.start_at_pca(vae, initial(vae), train)
+    rows = train.reshape(400, -1).astype(np.float64)
+    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(rows.T, bias=True))
+    gains = np.maximum(eigenvalues[-LATENTS:] - variance, 0)
+    assert (gains == 0).sum() == {1e-3: 0, 2.2: 2, 10.0: 5}[variance]
+    covariance = (eigenvectors[:, -LATENTS:] * gains) @ eigenvectors[:, -LATENTS:].T + variance * np.eye(48)
+    expected = multivariate_normal(rows.mean(axis=0), covariance).logpdf(test.reshape(20, -1))
+    weights = jax.jit(lambda x: vj.log_weights(jax.random.key(2), vae, variables, x, 8))(test)
+    np.testing.assert_allclose(weights, np.tile(expected, (8, 1)), rtol=1e-3, atol=2e-2)
+    used = jax.jit(lambda x: vae.encode(variables, x).variance)(test[:1])[0] < 0.999
+    np.testing.assert_array_equal(used, gains > 0)
 
 
 def test_the_prior_may_be_an_untrained_flow():
@@ -171,9 +195,14 @@ def test_training_goes_on_from_there():
             "the residual channels after 2 principal components are linearly dependent; expected images in colour",
         ),
         (
-            vj.conv_vae(SHAPE, 2, (4,), linear=True),
+            vj.conv_vae(SHAPE, 2, (4,), vj.Laplace(), linear=True),
             correlated(9),
-            r"likelihood is Gaussian\(variance=1.0\); expected LearnedGaussian\(\), OptimalGaussian",
+            r"likelihood is Laplace\(.*\); expected Gaussian\(\), LearnedGaussian\(\), OptimalGaussian",
+        ),
+        (
+            vj.conv_vae(SHAPE, 2, (4,), vj.Gaussian(np.ones(3)), linear=True),
+            correlated(9),
+            r"the variance has shape \(3,\); expected one number",
         ),
         (
             MODELS["residual"],
