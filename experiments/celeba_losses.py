@@ -22,7 +22,7 @@ another architecture, another seed and other attributes. Without CelebA, the dat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +31,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from harness.estimates import estimate, with_error
+from harness.face_measures import SETS, detected, of_images
 from harness.faces import (
     CLASSIFIED,
     CONFOUNDERS,
@@ -44,7 +45,7 @@ from harness.faces import (
     sentences,
     with_confounders,
 )
-from harness.images import mirrored_too
+from harness.images import mirrored_too, scaled
 from harness.options import Options, TrainingOptions
 from harness.recipe import LINEAR_RATE, Trained, labels_of_paths
 from harness.report import Report
@@ -76,8 +77,6 @@ MEASURES = {  # of decoded images, in the printed table
     "detected": "with a face",
 }
 COUNT = 1_000  # of faces, reconstructions and draws in each distance
-SETS = 4  # of draws, over which the distance is averaged
-DETECTED = 100  # images in which a face detector looks for faces; it takes 50 ms an image
 SHOWN = 8
 
 
@@ -165,7 +164,7 @@ def main(config: Config) -> Report:
     train_keys, measure_keys = (dict(zip(MODELS, keys, strict=True)) for keys in zip(*pairs, strict=True))
     models, features = train_models(train_keys, run, config, vae, start, adversarial, network)
 
-    real = faces(run.data.test.images)
+    real = scaled(run.data.test[:COUNT])
     of_faces = {"detected": detected(real)}
     measured, pictures = {}, {}
     for name, trained in models.items():
@@ -259,7 +258,7 @@ def train_models(
         )
 
     plain = train("plain", vj.ELBO())
-    features = scaled(run, *(network or vj.conv_features(plain.model, plain.variables)))
+    features = features_with_scales(run, *(network or vj.conv_features(plain.model, plain.variables)))
     weights = tuple(config.perceptual_weight / scale for scale in features.scales)
     perceptual = vj.Perceptual(features.network, features.layers, weights)
     frozen = {"features": features.variables}
@@ -322,12 +321,12 @@ def other_attributes(split: vj.Split) -> list[str]:
     return sorted(others, key=lambda name: abs(shares[name] - 0.5))[:MOST_ATTRIBUTES]
 
 
-def scaled(run: Run, network: vj.VGG19 | vj.ConvFeatures, variables: Variables) -> Features:
+def features_with_scales(run: Run, network: vj.VGG19 | vj.ConvFeatures, variables: Variables) -> Features:
     """The feature network, with the mean distance of two different training faces in each layer as the unit."""
     layers: tuple[str, ...] = VGG_LAYERS
     if isinstance(network, vj.ConvFeatures):
         layers = tuple(f"conv{number + 1}" for number in range(len(network.features)))
-    shown = faces(run.data.train.images[:256])
+    shown = scaled(run.data.train[:256])
     apart = distances(network, variables, layers, shown[1:], shown[:-1])
     return Features(network, variables, layers, tuple(float(each.mean()) for each in apart))
 
@@ -349,11 +348,6 @@ def optimizer(run: Run, config: Config) -> optax.GradientTransformation:
     return vj.averaged(optax.partition(parts, labels_of_paths))
 
 
-def faces(images: np.ndarray) -> np.ndarray:
-    """The first stored images as numbers in [0, 1]."""
-    return images[:COUNT] / np.float32(255)
-
-
 def measure(
     key: jax.Array,
     run: Run,
@@ -367,11 +361,15 @@ def measure(
     encode_key, attribute_key, *prior_keys = jax.random.split(key, 2 + len(PRIORS))
     model, variables, test = trained.model, trained.variables, run.data.test[: len(real)]
     z = trained.encode(encode_key, test)
+
+    def independent_features(images: np.ndarray) -> np.ndarray:
+        return independent(images).features
+
     decoded = decode(trained, z)
     numbers: dict[str, Any] = {
         "squared_error": estimate(((decoded - real) ** 2).sum(axis=(1, 2, 3), dtype=np.float64)),
         "perceptual_distance": estimate(relative_distance(features, real, decoded)),
-        "reconstructions": of_images(decoded, real, independent, paired=True),
+        "reconstructions": of_images(decoded, real, independent_features, paired=True),
         "test_kl": trained.history[-1]["test_kl"],
     }
     shown = {
@@ -384,19 +382,10 @@ def measure(
         if prior != model.prior:
             fitted = vj.fit_prior(fit_key, model, variables, run.data.train, prior, draws=1, steps=prior_steps)
         draws = decode(trained, fitted[0].prior_distribution(fitted[1]).sample(draw_key, SETS * len(real)))
-        numbers[name] = of_images(draws, real, independent, paired=False)
+        numbers[name] = of_images(draws, real, independent_features, paired=False)
         shown[name] = draws[: 4 * SHOWN]
     numbers["attributes"], edited = attribute_effects(attribute_key, run, trained, independent, z)
     return numbers, shown | edited
-
-
-def ratio(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """The ratio of the means over two independent sets of images, with the standard error by the bootstrap."""
-
-    def of_means(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.mean(a) / np.mean(b))
-
-    return {"mean": of_means(values, reference), "standard_error": vj.bootstrap_stderr(of_means, values, reference)}
 
 
 def relative_distance(features: Features, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -414,74 +403,6 @@ def relative_distance(features: Features, x: np.ndarray, y: np.ndarray) -> np.nd
 def distances(network: nn.Module, variables: Variables, layers: tuple[str, ...], x: Any, y: Any) -> list[jax.Array]:
     """The perceptual distance of pairs of images in each layer, as one program."""
     return layer_distances(network, variables, layers, x, y)
-
-
-def of_images(
-    images: np.ndarray, real: np.ndarray, independent: AttributeClassifier, *, paired: bool
-) -> dict[str, Any]:
-    """Distances of decoded images from the faces in the independent features, sharpness, and the share with a face.
-
-    The Fréchet distance is the mean over sets of as many images as there are faces, and the sharpness that of all
-    images. The other measures are those of the first set.
-
-    Args:
-      images: Decoded images, one set or more.
-      real: Faces.
-      independent: Classifier with the features.
-      paired: Whether each image is a reconstruction of the face of the same number, for the standard errors.
-    """
-    of_real, of_decoded = independent(real).features, independent(images).features
-    sets = np.split(of_decoded, len(images) // len(real))
-    near = vj.density_and_coverage(of_real, sets[0])
-    sharpness = vj.sharpness(images), vj.sharpness(real)
-    return {
-        "frechet": paired_frechet(of_real, of_decoded) if paired else mean_frechet(of_real, sets),
-        "density": estimate(near.density),
-        "coverage": estimate(near.coverage),
-        "sharpness": vj.paired_ratio(*sharpness)._asdict() if paired else ratio(*sharpness),
-        "detected": detected(images),
-    }
-
-
-def paired_frechet(of_real: np.ndarray, of_decoded: np.ndarray) -> dict[str, float]:
-    """The Fréchet distance of pairs, with its standard error by the bootstrap over pairs."""
-
-    def of_pairs(pairs: np.ndarray) -> float:
-        return vj.frechet_distance(pairs[:, 0], pairs[:, 1])
-
-    pairs = np.stack([of_real, of_decoded], axis=1)
-    return {"mean": of_pairs(pairs), "standard_error": vj.bootstrap_stderr(of_pairs, pairs)}
-
-
-def mean_frechet(of_real: np.ndarray, sets: Sequence[np.ndarray]) -> dict[str, float]:
-    """The mean Fréchet distance of sets of draws, with its standard error by the bootstrap."""
-
-    def of_sets(of_real: np.ndarray, *sets: np.ndarray) -> float:
-        return float(np.mean([vj.frechet_distance(of_real, each) for each in sets]))
-
-    stderr = vj.bootstrap_stderr(of_sets, of_real, *sets, resamples=20)
-    return {"mean": of_sets(of_real, *sets), "standard_error": stderr}
-
-
-def detected(images: np.ndarray) -> dict[str, float]:
-    """The share of the first images in which a detector finds a face, with its standard error."""
-    return estimate(np.array([has_face(image) for image in images[:DETECTED]], np.float64))
-
-
-def has_face(image: np.ndarray) -> bool:
-    """Whether a detector finds a face in an image, which is padded, because the faces fill it."""
-    padded = np.round(255 * np.pad(image, ((16, 16), (16, 16), (0, 0)), mode="edge")).astype(np.uint8)
-    sizes = {"min_size": (24, 24), "max_size": padded.shape[:2]}
-    return bool(detector().detect_multi_scale(padded, scale_factor=1.2, step_ratio=1, **sizes))
-
-
-@lru_cache
-def detector() -> Any:
-    """OpenCV's cascade of local binary patterns for frontal faces, which scikit-image has."""
-    from skimage.data import lbp_frontal_face_cascade_filename  # imported here, because they take a second to load
-    from skimage.feature import Cascade
-
-    return Cascade(lbp_frontal_face_cascade_filename())
 
 
 def attribute_effects(

@@ -63,7 +63,7 @@ def main(config: Config) -> Report:
     run.save("trade_off", trade_off(sweep, f"{run.data_and_seed}: test images, one sampled z each"))
     print(label)
     for row in sweep:
-        print(f"C {row['C']:6g}: squared error {row['test_reconstruction']:7.2f}, KL {row['test_kl']:6.2f}")
+        print(f"C {row['C']:6g}: squared error {row['test_squared_error']:7.2f}, KL {row['test_kl']:6.2f}")
     return run.report({"label": label, "sweep": sweep, "seconds_per_epoch_of_all": seconds})
 
 
@@ -100,7 +100,7 @@ def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) ->
     terms = vj.evaluate(key, vae, variables, run.data.test, transform=TRANSFORM)
     constant = 0.5 * np.prod(vae.event_shape) * np.log(np.pi / c)  # constant term of -log N(x; mean, 1 / (2C))
     return {
-        "test_reconstruction": (vj.mean_and_stderr(-terms.log_px_z).mean - constant) / c,
+        "test_squared_error": (vj.mean_and_stderr(-terms.log_px_z).mean - constant) / c,
         "test_kl": vj.mean_and_stderr(terms.kl).mean,
         "test_negative_elbo": vj.mean_and_stderr(terms.kl - terms.log_px_z).mean,
     }
@@ -109,10 +109,10 @@ def measure(key: jax.Array, vae: vj.VAE, variables: dict, run: Run, c: float) ->
 def trade_off(sweep: Sequence[Mapping[str, float]], title: str) -> Figure:
     """Plot the KL against the squared error, with a point for each "C"."""
     figure, axes = vj.plot.single_axes(title)
-    errors, kls = ([row[name] for row in sweep] for name in ("test_reconstruction", "test_kl"))
+    errors, kls = ([row[name] for row in sweep] for name in ("test_squared_error", "test_kl"))
     axes.plot(errors, kls, "-o", color=vj.plot.COLOURS[1])
     for row in sweep:
-        where = (row["test_reconstruction"], row["test_kl"])
+        where = (row["test_squared_error"], row["test_kl"])
         axes.annotate(f"C = {row['C']:g}", where, xytext=(6, 6), textcoords="offset points")
     axes.set(xlabel="squared error per test image", ylabel="KL, nats per test image")
     axes.margins(x=0.2, y=0.12)

@@ -917,12 +917,14 @@ LINES = [
             ("== leave_one_out", "!= leave_one_out", "test_anomaly_detection equally"),
             ("roc_auc_score(anomaly, score)", "roc_auc_score(anomaly, -score)", "test_anomaly_detection area"),
             ('"svm": -svm', '"svm": svm', "test_anomaly_detection pca"),
-            ("(flat(x), 1 - flat(x))", "(flat(x),)", "test_anomaly_detection closed"),
+            ("entr(p) + entr(1 - p)", "entr(p)", "test_anomaly_detection closed"),
         ],
         "experiments/celeba_losses.py": [
             ("schedule(config.discriminator_rate)", "config.discriminator_rate", "test_celeba_losses rates"),
             ("LINEAR_RATE * peak if config.pca", "peak if config.pca", "test_celeba_losses rates"),
             ("            variables=start,\n", "            variables=None,\n", "test_celeba_losses four_models"),
+        ],
+        "experiments/harness/face_measures.py": [
             ("paired_frechet(of_real, of_decoded) if paired else", "", "test_celeba_losses errors_of"),
             ("vj.paired_ratio(*sharpness)._asdict() if paired else", "", "test_celeba_losses errors_of"),
         ],

@@ -13,6 +13,7 @@ import optax
 import pytest
 from celeba_losses import Config, main
 from conftest import drawn
+from harness import face_measures
 from harness.options import CheckpointOptions, DataOptions, TrainingOptions
 from test_experiments import write_celeba
 
@@ -36,7 +37,7 @@ def celeba(tmp_path):
 def small(monkeypatch):
     monkeypatch.setattr(celeba_losses, "CONVOLUTIONS", (4, 4))
     monkeypatch.setattr(celeba_losses, "INDEPENDENT", (4,))
-    monkeypatch.setattr(celeba_losses, "DETECTED", 2)
+    monkeypatch.setattr(face_measures, "DETECTED", 2)
     priors = {
         "normal": vj.StandardNormal(),
         "mixture": vj.FullGaussianMixture(2),
@@ -134,7 +135,7 @@ def test_features_of_the_encoder_are_those_of_the_plain_model(tmp_path, monkeypa
         found.append((network, variables))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(celeba_losses, "scaled", stop)
+    monkeypatch.setattr(celeba_losses, "features_with_scales", stop)
     with pytest.raises(KeyboardInterrupt):
         main(config(tmp_path, four, features="encoder", checkpoints=checkpoints))
     ((network, variables),) = found
@@ -150,17 +151,15 @@ def test_the_perceptual_distance_of_two_faces_is_about_one():
     images = np.random.default_rng(0).random((40, 64, 64, 3)).astype(np.float32)
     split = vj.Split(np.round(255 * images).astype(np.uint8))
     run = type("Run", (), {"data": type("Data", (), {"train": split})})
-    features = celeba_losses.scaled(run, network, variables)
+    features = celeba_losses.features_with_scales(run, network, variables)
     distance = partial(celeba_losses.relative_distance, features)
     np.testing.assert_allclose(distance(images[1:], images[:-1]).mean(), 1, rtol=0.01)
     np.testing.assert_allclose(distance(images[:3], images[:3]), 0)
 
 
-class Identity:
-    """A classifier whose features are two means of the pixels."""
-
-    def __call__(self, images):
-        return SimpleNamespace(features=images.reshape(len(images), 2, -1).mean(axis=-1))
+def two_means(images):
+    """Features that are two means of the pixels."""
+    return images.reshape(len(images), 2, -1).mean(axis=-1)
 
 
 def test_errors_of_reconstructions_are_those_of_pairs():
@@ -172,7 +171,7 @@ def test_errors_of_reconstructions_are_those_of_pairs():
 
     def found(paired, count):
         images = [
-            celeba_losses.of_images(y, x, Identity(), paired=paired)
+            face_measures.of_images(y, x, two_means, paired=paired)
             for x, y in zip(faces[:count], again[:count], strict=True)
         ]
         return {
@@ -188,8 +187,8 @@ def test_errors_of_reconstructions_are_those_of_pairs():
 def test_the_distance_of_draws_is_the_mean_over_sets():
     generator = np.random.default_rng(0)
     faces, *sets = generator.random((3, 40, 4, 4, 3))
-    alone = [celeba_losses.of_images(each, faces, Identity(), paired=False) for each in sets]
-    both = celeba_losses.of_images(np.concatenate(sets), faces, Identity(), paired=False)
+    alone = [face_measures.of_images(each, faces, two_means, paired=False) for each in sets]
+    both = face_measures.of_images(np.concatenate(sets), faces, two_means, paired=False)
     assert both["frechet"]["mean"] == pytest.approx(np.mean([each["frechet"]["mean"] for each in alone]))
     assert both["coverage"] == alone[0]["coverage"]
 
@@ -199,8 +198,8 @@ def test_a_detector_finds_a_face_and_none_in_noise():
 
     face = astronaut()[60:170, 170:280].astype(np.float32)[::2, ::2] / 255
     noise = np.random.default_rng(0).random((55, 55, 3)).astype(np.float32)
-    assert celeba_losses.has_face(face)
-    assert not celeba_losses.has_face(noise)
+    assert face_measures.has_face(face)
+    assert not face_measures.has_face(noise)
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_mnist_batchnorm(tiny, tmp_path, monkeypatch, capsys):
     assert [row["C"] for row in report["sweep"]] == [0.1, 10.0]
     for row in report["sweep"]:
         constant = 0.5 * 36 * np.log(np.pi / row["C"])
-        negative_elbo = row["C"] * row["test_reconstruction"] + row["test_kl"] + constant
+        negative_elbo = row["C"] * row["test_squared_error"] + row["test_kl"] + constant
         assert row["test_negative_elbo"] == pytest.approx(negative_elbo, rel=1e-4)
         assert 0 < row["test_reconstruction"] < 4 * 36
     assert pictures_in(tmp_path, "mnist_batchnorm") == {"images", "trade_off"}
