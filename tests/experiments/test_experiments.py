@@ -284,7 +284,7 @@ def test_mnist_batchnorm(tiny, tmp_path, monkeypatch, capsys):
         constant = 0.5 * 36 * np.log(np.pi / row["C"])
         negative_elbo = row["C"] * row["test_squared_error"] + row["test_kl"] + constant
         assert row["test_negative_elbo"] == pytest.approx(negative_elbo, rel=1e-4)
-        assert 0 < row["test_reconstruction"] < 4 * 36
+        assert 0 < row["test_squared_error"] < 4 * 36
     assert pictures_in(tmp_path, "mnist_batchnorm") == {"images", "trade_off"}
     given = ("--data-dir", tiny, "--out", tmp_path)
     assert "c[1] is -1.0" in refused(monkeypatch, capsys, "mnist_batchnorm", *given, "--c", 1, -1)
