@@ -1,9 +1,9 @@
 """Losses for sharper faces: a plain VAE, a perceptual loss, a discriminator, and both, side by side.
 
 The script trains four convolutional VAEs of one architecture on faces of 64 x 64 pixels. The first has the ELBO. The
-second adds a perceptual loss (Hou et al., 2017), the third a discriminator with a squared error of its activations
-(VAE/GAN: Larsen et al., 2016), and the fourth both, as in the autoencoder of latent diffusion (Rombach et al., 2022).
-All of them keep the pixel likelihood of the first. As in latent diffusion, the discriminator does not see draws from
+second adds a perceptual loss (Hou et al., 2017), the third an adversarial loss and the squared error between the
+discriminator's activations (VAE/GAN: Larsen et al., 2016), and the fourth both, as in the autoencoder of latent
+diffusion (Rombach et al., 2022). All of them keep the pixel likelihood of the first. As in latent diffusion, the discriminator does not see draws from
 N(0, I).
 
 Encoders and decoders have linear paths, and all four models start at the probabilistic PCA of the training images
@@ -112,7 +112,7 @@ class Config(Options):
     """Standard deviation of the Gaussian noise on the images that the discriminator sees."""
     penalty: float = 1.0
     """Weight of half the squared gradient of the discriminator at the faces (R1)."""
-    draws: bool = False
+    discriminate_draws: bool = False
     """Whether the discriminator sees draws from N(0, I) as well as reconstructions, as in Larsen et al. (2016)."""
     discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
@@ -206,7 +206,7 @@ def model_and_objective(event_shape: tuple[int, ...], config: Config) -> tuple[v
         config.feature_weight,
         config.noise,
         config.penalty,
-        draws=config.draws,
+        draws=config.discriminate_draws,
     )
     try:
         jax.eval_shape(lambda key: adversarial.init(key, vae), jax.random.key(0))
@@ -383,7 +383,7 @@ def measure(
             fitted = vj.fit_prior(fit_key, model, variables, run.data.train, prior, draws=1, steps=prior_steps)
         draws = decode(trained, fitted[0].prior_distribution(fitted[1]).sample(draw_key, SETS * len(real)))
         numbers[name] = of_images(draws, real, independent_features, paired=False)
-        shown[name] = draws[: 4 * SHOWN]
+        shown[name] = draws[: 2 * SHOWN]
     numbers["attributes"], edited = attribute_effects(attribute_key, run, trained, independent, z)
     return numbers, shown | edited
 
@@ -458,12 +458,11 @@ def draw(
     )
     text = f"Between the encodings of two held-out faces, {run.data_and_seed}"
     run.save("interpolation", vj.plot.sheets([("", stacked("interpolation"))], SHOWN, 1, text, labels))
-    grids = [
-        (f"{name}, {prior}", shown[part])
-        for part, prior in zip(PRIORS, ("N(0, I)", "mixture", "flow"), strict=True)
-        for name, shown in pictures.items()
+    draws = [
+        (title, stacked(part))
+        for part, title in zip(PRIORS, ("N(0, I)", "mixture, fitted", "flow, fitted"), strict=True)
     ]
-    run.save("draws", vj.plot.sheets(grids, SHOWN, len(labels), f"Draws, E[x|z], {run.data_and_seed}"))
+    run.save("draws", vj.plot.sheets(draws, 2 * SHOWN, 1, f"Draws, E[x|z], {run.data_and_seed}", labels))
     steps = [(name.replace("_", " ").lower(), stacked(name)) for name in CONFOUNDERS]
     text = f"Steps along balanced attribute vectors, in lengths of the vector, {run.data_and_seed}"
     run.save("attributes", with_headings(vj.plot.sheets(steps, len(STEPS), len(steps), text, labels), real.shape[2]))

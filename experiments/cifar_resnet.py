@@ -44,7 +44,7 @@ NAMES = {
     "mixture": "mixture of logistics",
 }
 PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=8, hidden=(256,)))}
-PRIOR_NAMES = {"normal": "N(0, I)", "flow": "a flow of N(0, I)"}
+PRIOR_NAMES = {"normal": "N(0, I)", "flow": "a flow prior"}
 SHOWN = 16  # number of images of each model in the pictures
 
 

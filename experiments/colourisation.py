@@ -4,8 +4,8 @@ The lightness L of CIELAB is given, and the colours (a, b) are asked for. Colour
 predicted at 16 x 16 pixels and enlarged, as JPEG subsamples it. A convolutional network trained by absolute error gives
 the median of all plausible colours, which is brown (compare Zhang et al., 2016, "Colorful Image Colorization", for the
 mean). A conditional VAE (Sohn et al., 2015) of the colours, given the lightness and the regression's answer, models the
-remaining uncertainty: each draw of the latent vector is a plausible colouring, and the prior mean is the most likely
-one (compare Deshpande et al., 2017, "Learning Diverse Image Colorization").
+remaining uncertainty: each draw of the latent vector is a plausible colouring (compare Deshpande et al., 2017,
+"Learning Diverse Image Colorization"). The colouring at the mean of the prior is shown beside them.
 
 The script measures the distance to the true colours in the (a, b) plane, the colourfulness (Hasler and Suesstrunk,
 2003) as a share of that of the real faces, and the diversity of the draws. The baselines are the mean colour of the
@@ -163,7 +163,7 @@ def main(config: Config) -> Report:
     drawn = [colouring(vae, rest, test_lab.shape, key) for key in jax.random.split(draw_key, config.draws)]
     methods |= {
         "regression": [enlarged(rest[..., 2:4], test_lab.shape)],
-        "most_likely": [colouring(vae, rest, test_lab.shape)],
+        "prior_mean": [colouring(vae, rest, test_lab.shape)],
         "draw": drawn,
     }
     reference = errors(methods[REFERENCE], test_lab)
@@ -426,7 +426,7 @@ def save_pictures(
     The decoded faces have no photograph in them: their lightness is decoded from its principal components, and their
     own colours from the mean of q(z|colours, lightness).
     """
-    headings = ["grey", *(f"draw {number + 1}" for number in range(DRAWN)), "likeliest", "regression", "own"]
+    headings = ["grey", *(f"draw {number + 1}" for number in range(DRAWN)), "prior mean", "regression", "own"]
     decoded = coloured(decoded_lightness(train_lab, test_lab), test_lab[..., 1:])
     regression, vae = models
     for part, faces in (("photographs", test_lab), ("decoded", decoded)):

@@ -43,7 +43,7 @@ class Run:
       name: Name of the experiment, followed by the name of the data set if it is not the native one.
       options: Options of the run.
       data: Data set.
-      is_native: Whether the data set is, or is a part of, the one that the script is about.
+      is_native: Whether the data are the data set that the script is about, or a part of it.
       batch_size: Batch size from the options, or the default for the size of the data.
       epochs: Number of epochs from the options, or the default for the size of the data.
       mesh: Devices of the run, or None if there is only one.
@@ -388,7 +388,7 @@ def _require_usable(options: Options) -> None:
 
 
 def _load(options: Options, native: str) -> tuple[Dataset, bool]:
-    """Load the data set that the options select, and whether it is, or is a part of, the native one."""
+    """Load the data set that the options select; also return whether it is the native one or a part of it."""
     if options.data.dataset == "auto":
         data, sentence = load_or_stand_in(native, options.data.data_dir)
         if sentence:

@@ -61,7 +61,7 @@ def test_end_to_end(tmp_path, capsys, titles, monkeypatch):
     methods = written["methods"]
     assert written["data"]["train_images"] == 80
     assert [*methods][:3] == ["mean_colour", "mean_colour_by_pixel", "nearest_neighbour"]
-    assert [*methods][-3:] == ["regression", "most_likely", "draw"]
+    assert [*methods][-3:] == ["regression", "prior_mean", "draw"]
     printed = capsys.readouterr().out
     reference = methods["mean_colour_by_pixel"]["error"]["mean"]
     for name, numbers in methods.items():
@@ -78,7 +78,7 @@ def test_end_to_end(tmp_path, capsys, titles, monkeypatch):
 
 
 def test_the_models_learn_colours_that_follow_from_the_lightness(tmp_path, monkeypatch):
-    """Dark halves are red and bright ones blue: the regression and the most likely colouring beat the mean colour."""
+    """Dark halves are red and bright ones blue: regression and prior mean beat the mean colour."""
     monkeypatch.setattr(script, "save_pictures", lambda *given: None)
     bright = np.random.default_rng(0).random((600, 1, 2, 1)) < 0.5
     two = np.where(bright, np.uint8([150, 170, 255]), np.uint8([120, 20, 10]))
@@ -86,7 +86,7 @@ def test_the_models_learn_colours_that_follow_from_the_lightness(tmp_path, monke
     options = config(data, tmp_path / "out", width=8)
     methods = main(replace(options, training=TrainingOptions(epochs=4, batch_size=50))).numbers["methods"]
     assert methods["regression"]["error_ratio"]["mean"] < 0.5
-    assert methods["most_likely"]["error_ratio"]["mean"] < 0.5
+    assert methods["prior_mean"]["error_ratio"]["mean"] < 0.5
     assert methods["nearest_neighbour"]["error"]["mean"] < 2
 
 

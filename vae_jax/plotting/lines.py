@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vae_jax.errors import InputError
 from vae_jax.plotting.colours import COLOURS
@@ -69,5 +70,8 @@ def _frame_epochs(axes: Axes, curves: Sequence[Sequence[float]], ylabel: str) ->
     late = [value for curve in curves for value in curve[len(curve) // 20 :]]
     margin = 0.05 * (max(late) - min(late)) + 1e-6
     axes.set(xlabel="epoch", ylabel=ylabel, ylim=(min(late) - margin, max(late) + margin))
-    axes.set_xlim(1, max(2, *(len(curve) for curve in curves)))
+    last = max(2, *(len(curve) for curve in curves))
+    padding = 0.02 * (last - 1)
+    axes.set_xlim(1 - padding, last + padding)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
