@@ -3,8 +3,8 @@
 The script trains four convolutional VAEs of one architecture on faces of 64 x 64 pixels. The first has the ELBO. The
 second adds a perceptual loss (Hou et al., 2017), the third an adversarial loss and the squared error between the
 discriminator's activations (VAE/GAN: Larsen et al., 2016), and the fourth both, as in the autoencoder of latent
-diffusion (Rombach et al., 2022). All of them keep the pixel likelihood of the first. As in latent diffusion, the discriminator does not see draws from
-N(0, I).
+diffusion (Rombach et al., 2022). All of them keep the pixel likelihood of the first. As in latent diffusion, the
+discriminator does not see draws from N(0, I), and its loss trains decoder and encoder.
 
 Encoders and decoders have linear paths, and all four models start at the probabilistic PCA of the training images
 (Tipping and Bishop, 1999), where the aggregated posterior has the moments of N(0, I).
@@ -113,7 +113,8 @@ class Config(Options):
     penalty: float = 1.0
     """Weight of half the squared gradient of the discriminator at the faces (R1)."""
     discriminate_draws: bool = False
-    """Whether the discriminator sees draws from N(0, I) as well as reconstructions, as in Larsen et al. (2016)."""
+    """Whether the discriminator sees draws from N(0, I) as well as reconstructions, and the encoder does not follow the
+    adversarial loss, as in Larsen et al. (2016)."""
     discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
     pca: bool = True

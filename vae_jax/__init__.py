@@ -104,6 +104,7 @@ from vae_jax.evaluation import (
     train_classifier,
     train_legibility_classifier,
     transform_all,
+    transform_to_batch,
     warn_if_collapsed,
 )
 from vae_jax.models import (
@@ -309,6 +310,7 @@ __all__ = [
     "train_classifier",
     "train_legibility_classifier",
     "transform_all",
+    "transform_to_batch",
     "value",
     "warm_up_then_cosine",
     "warn_if_collapsed",

@@ -11,6 +11,7 @@ from test_linear_gaussian import SHAPE, linear_gaussian
 
 import vae_jax as vj
 from vae_jax.distributions import Transformed, UnitGaussian
+from vae_jax.evaluation.latents import aggregate
 
 
 def random_params(flow, latent_dim, scale=1.0, dtype=np.float64):
@@ -108,6 +109,21 @@ def test_the_density_of_a_flow_posterior_is_the_change_of_variables_and_integrat
         grid = np.stack(np.meshgrid(*np.linspace(low, high, 400).T, indexing="ij"), axis=-1).reshape(-1, 1, 2)
         total = np.exp(log_prob(grid)).sum() * np.prod((high - low) / 399)
         assert total == pytest.approx(1, abs=1e-4)
+
+
+def test_the_variance_of_a_linear_flow_of_correlated_latents_is_exact():
+    """With linear shifts, z is Gaussian, and its variance depends on the correlations of the base."""
+    flow = vj.Coupling(layers=2, hidden=())
+    params = random_params(flow, 2, scale=0.0, dtype=np.float32)
+    params["layer_0"]["Dense_0"]["kernel"] = np.float32([[0, 3]])  # adds three times the first coordinate to the second
+    root = np.float32([[[1, 0], [0.9, 0.4]], [[2, 0], [-1, 0.5]]])
+    posterior = Transformed(vj.FullGaussian(np.zeros((2, 2), np.float32), root), flow, params)
+    jacobian = np.array([[1, 0], [3, 1]])
+    covariance = jacobian @ root @ root.swapaxes(1, 2) @ jacobian.T
+    variance, factor = jax.jit(lambda posterior: (posterior.variance, posterior.covariance_root))(posterior)
+    np.testing.assert_allclose(variance, np.diagonal(covariance, axis1=1, axis2=2), rtol=1e-5)
+    np.testing.assert_allclose(factor @ np.swapaxes(factor, 1, 2), covariance, rtol=1e-5)
+    np.testing.assert_allclose(aggregate(posterior).covariance, covariance.mean(axis=0), rtol=1e-5)
 
 
 def test_mean_and_variance_of_a_linear_flow_are_exact():

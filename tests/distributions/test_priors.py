@@ -343,6 +343,14 @@ def test_a_vamp_prior_is_trained_by_the_step():
     assert np.all(np.abs(moved - before).max(axis=1) > 0)
 
 
+def test_the_temperature_of_a_flow_prior_is_that_of_its_base():
+    vae = small(vj.FlowPrior(vj.Coupling(2, (4,))))
+    prior = vae.prior_distribution(with_random_params(vae))
+    cold, hot = (prior.sample(jax.random.key(0), count=500, temperature=t) for t in (0.1, 1.0))
+    assert np.all(np.std(cold, axis=0) < 0.5 * np.std(hot, axis=0))
+    np.testing.assert_array_equal(hot, prior.sample(jax.random.key(0), 500))
+
+
 def test_draws_at_temperature_0_and_given_latents_are_decoded():
     vae = small(vj.GaussianMixture(2))
     variables = with_random_params(vae)

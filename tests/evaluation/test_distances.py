@@ -16,6 +16,7 @@ def test_nearest_distance_is_brute_force():
     expected = np.sqrt((differences**2).sum(axis=(2, 3, 4))).min(axis=1)
     np.testing.assert_allclose(nearest_distance(images, references), expected, rtol=1e-4)
     np.testing.assert_array_equal(nearest_distance(references[:2], references), 0)
+    np.testing.assert_array_equal(nearest_distance(references[:2] + 1e4, references + 1e4), 0)
     bright = np.full((1, 28, 28, 1), 0.9, np.float32)  # whose square is large beside the distance
     assert nearest_distance(bright + 1e-4, np.concatenate([bright, 0 * bright])) == pytest.approx(28e-4, rel=1e-3)
 
@@ -35,6 +36,8 @@ def test_frechet_distance_of_singular_covariances():
     generator = np.random.default_rng(0)
     line = generator.normal(size=(200, 1)) * [[1.0, 0.0, 0.0]]
     assert vj.frechet_distance(line, line) == pytest.approx(0, abs=1e-12)
+    same = [np.random.default_rng(seed).normal(size=(20, 30)) for seed in range(20)]
+    assert min(vj.frechet_distance(each, each) for each in same) == 0  # rounding would make some negative
     assert vj.frechet_distance(line, line + np.array([0.0, 2.0, 0.0])) == pytest.approx(4, rel=1e-9)
     variance = line[:, 0].var(ddof=1)
     across = line[:, [1, 0, 2]]  # orthogonal lines: nothing is shared, so the traces add up

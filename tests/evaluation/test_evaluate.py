@@ -78,6 +78,19 @@ def test_encodings_and_decoded_images_are_those_of_the_model():
     np.testing.assert_allclose(decoded, jax.jit(VAE.decode)(VARIABLES, expected.mean).mean, rtol=1e-5)
 
 
+@pytest.mark.parametrize("base", [vj.DiagonalGaussian, vj.FullGaussian])
+def test_posteriors_of_a_flow_are_encoded_in_blocks(base):
+    """The parameters of the flow are those of all examples."""
+    vae = vj.mlp_vae((6, 6, 1), 2, (4,), posterior=vj.FlowPosterior(vj.Coupling(2, (3,)), base))
+    variables = drawn(vae.init, jax.random.key(0))
+    expected = jax.jit(lambda x: vae.encode(variables, x))(DATA.images / np.float32(255))
+    found = vj.encode_all(jax.random.key(0), vae, variables, DATA, block=13)
+    assert [np.shape(leaf) for leaf in jax.tree.leaves(found)] == [np.shape(leaf) for leaf in jax.tree.leaves(expected)]
+    for name in ("mean", "variance", "covariance_root"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
+    assert vj.active_units(found).shape == (2,)
+
+
 def test_no_examples_are_refused():
     with pytest.raises(vj.InputError, match="no examples"):
         vj.decode_all(VAE, VARIABLES, np.zeros((0, 3), np.float32))
@@ -197,6 +210,22 @@ def test_the_estimate_of_a_batch_with_missing_entries_under_jit(traced):
         estimate(x, np.ones_like(observed))
 
 
+def test_all_parts_of_the_transformed_batch_are_returned():
+    rows = np.random.default_rng(0).random((40, 6), np.float32)
+    observed = np.random.default_rng(1).random((40, 6)) < 0.5
+    table = vj.Dataset.from_arrays("table", rows, test_images=rows, train_observed=observed).train
+    batch = vj.transform_to_batch(jax.random.key(0), table, block=13)
+    np.testing.assert_array_equal(batch.observed, observed)
+    np.testing.assert_array_equal(batch.x, np.where(observed, rows, 0))
+    with pytest.warns(UserWarning, match="missing entries, which are 0 in the result; vj.transform_to_batch"):
+        found = vj.transform_all(jax.random.key(0), table)
+    np.testing.assert_array_equal(found, batch.x)
+    split = DATA[:9]
+    batch = vj.transform_to_batch(jax.random.key(0), split, transform=Corrupted())
+    np.testing.assert_array_equal(batch.label, split.labels)
+    np.testing.assert_allclose(batch.target, split.images / np.float32(255), rtol=1e-6)
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_that_a_model_does_not_take_are_refused_before_anything_is_computed(label):
     vae = vj.mlp_vae((6, 6, 1), latent_dim=3, hidden=(8,), classes=3)
@@ -279,6 +308,8 @@ def test_bits_per_dimension_of_noise_are_eight_and_one():
     for raw in (vj.Raw(0.0, 1.0), vj.Mirrored(vj.Raw(0.0, 1.0)), vj.Raw(0.0, 255.0, whole=True, missing=True)):
         with pytest.raises(vj.InputError, match="raw real numbers and missing entries have no bits per dimension"):
             vj.bits_per_dim(uniform, density, raw)
+    with pytest.raises(vj.InputError, match="raw real numbers and missing entries have no bits per dimension"):
+        vj.bits_per_dim(uniform, density, vj.Mirrored(vj.Mirrored(vj.Raw(0.0, 1.0))))
     with pytest.raises(vj.InputError, match="a plain autoencoder has no bound"):
         vj.bits_per_dim(uniform, vj.mlp_vae((6, 6, 1), posterior=vj.Delta), vj.Binarize())
 

@@ -120,6 +120,27 @@ def test_losses_of_another_form_are_refused(per_example, message):
         step(state, vj.Batch(jnp.zeros((8, 6, 6, 1))))
 
 
+@pytest.mark.parametrize(
+    ("term", "batch", "message"),
+    [
+        ((8, 1), {}, r"the objective's term of_each has shape \(8, 1\); expected one number an example, \[8\]"),
+        ((8,), {"mask": jnp.ones(1)}, r"the mask has shape \(1,\); expected \[8\]: a weight for each example"),
+        ((8,), {"mask": jnp.ones((8, 1))}, r"the mask has shape \(8, 1\)"),
+        ((8,), {"target": jnp.zeros((1, 6, 6, 1))}, "the batch has 8 examples and 1 targets; expected one for each"),
+    ],
+)
+def test_terms_masks_and_targets_of_another_size_are_refused(term, batch, message):
+    """They would be broadcast."""
+
+    def objective(key, model, variables, batch, step):
+        return Loss(jnp.ones(8), {"of_each": jnp.ones(term)}, {})
+
+    step = vj.make_train_step(Scalar(), objective, optax.sgd(0.1))
+    state = vj.init(jax.random.key(0), Scalar(), optax.sgd(0.1))
+    with pytest.raises(vj.InputError, match=message):
+        step(state, vj.Batch(jnp.zeros((8, 6, 6, 1)), **batch))
+
+
 def test_an_objective_can_not_take_the_name_of_a_part_of_the_model():
     class Clash(Saddle):
         def init(self, key, model):

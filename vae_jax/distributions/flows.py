@@ -176,16 +176,28 @@ class Transformed:
         return self.flow.forward(self.params, jnp.asarray(self.base.mean))[0]
 
     @property
+    def covariance_root(self) -> Array:
+        """J L with the covariance J L L' J' of f linearised at the mean of the base, [*batch, latent, latent].
+
+        J is the Jacobian of f, and L L' the covariance of the base.
+        """
+        mean = jnp.asarray(self.base.mean)
+        flat = mean.reshape(-1, mean.shape[-1])
+        jacobian = jax.vmap(jax.jacfwd(lambda e: self.flow.forward(self.params, e)[0]))(flat)
+        if isinstance(self.base, FullGaussian):
+            root = jacobian @ self.base.covariance_root.reshape(jacobian.shape)
+        else:
+            root = jacobian * jnp.sqrt(self.base.variance).reshape(-1, 1, mean.shape[-1])
+        return root.reshape(*mean.shape, mean.shape[-1])
+
+    @property
     def variance(self) -> Array:
         """Approximate variance by linearising f at the mean of the base, [*batch, latent]."""
-        mean = jnp.asarray(self.base.mean)
-        flat, variance = mean.reshape(-1, mean.shape[-1]), self.base.variance.reshape(-1, mean.shape[-1])
-        jacobian = jax.vmap(jax.jacfwd(lambda e: self.flow.forward(self.params, e)[0]))(flat)
-        return jnp.einsum("bij,bj->bi", jacobian**2, variance).reshape(mean.shape)
+        return jnp.sum(jnp.square(self.covariance_root), axis=-1)
 
-    def sample(self, key: Key[Array, "*keys"], *arguments: Any) -> Float[Array, "*batch latent"]:
+    def sample(self, key: Key[Array, "*keys"], *arguments: Any, **options: Any) -> Float[Array, "*batch latent"]:
         """f of a sample from the base; the arguments are those of `base.sample`."""
-        return self.flow.forward(self.params, self.base.sample(key, *arguments))[0]
+        return self.flow.forward(self.params, self.base.sample(key, *arguments, **options))[0]
 
     def log_prob(self, z: Float[Array, "*samples latent"]) -> Float[Array, "*samples"]:
         """log p(f^-1(z)) + log |det df^-1/dz| in nats, with p the density of the base."""
@@ -222,4 +234,8 @@ class FlowPosterior:
 
     def from_network(self, outputs: Float[Array, "*batch rows latent"], variables: Variables) -> Posterior:
         """The base posterior of the encoder outputs, transformed by the flow."""
-        return Transformed(self.base.from_network(outputs), self.flow, variables["params"])
+        return self.transformed(self.base.from_network(outputs), variables)
+
+    def transformed(self, base: Any, variables: Variables) -> Transformed:
+        """The posterior with this base, transformed by the flow."""
+        return Transformed(base, self.flow, variables["params"])

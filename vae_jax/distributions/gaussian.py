@@ -177,6 +177,11 @@ class FullGaussian:
         """Variance of each latent dimension, the diagonal of L L'."""
         return jnp.sum(jnp.square(self.cholesky), axis=-1)
 
+    @property
+    def covariance_root(self) -> Float[Array | np.ndarray, "*batch latent latent"]:
+        """L, the root of the covariance L L'."""
+        return self.cholesky
+
     def sample(self, key: Key[Array, "*keys"]) -> Float[Array, "*batch latent"]:
         """mean + L * N(0, I), reparameterised."""
         mean, cholesky = jnp.asarray(self.mean), jnp.asarray(self.cholesky)

@@ -24,7 +24,7 @@ from vae_jax.evaluation.estimate import Estimate, mean_and_stderr, paired_ratio
 from vae_jax.evaluation.fitted_prior import fit_prior
 from vae_jax.evaluation.legibility import LegibilityClassifier, train_legibility_classifier
 from vae_jax.evaluation.log_px import ImportanceEstimate, bits_per_dim, evaluate, importance_estimate, log_likelihood
-from vae_jax.evaluation.passes import decode_all, encode_all, transform_all
+from vae_jax.evaluation.passes import decode_all, encode_all, transform_all, transform_to_batch
 from vae_jax.evaluation.units import PosteriorCollapseWarning, active_units, kl_by_unit, warn_if_collapsed
 
 __all__ = [
@@ -61,5 +61,6 @@ __all__ = [
     "train_classifier",
     "train_legibility_classifier",
     "transform_all",
+    "transform_to_batch",
     "warn_if_collapsed",
 ]

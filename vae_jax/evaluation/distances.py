@@ -16,9 +16,10 @@ from vae_jax.values import shape_repr
 
 
 @jax.jit
-def _nearest(first: int | Array, images: Array, references: Array) -> Array:
+def _nearest(first: int | Array, images: Array, references: Array, middle: Array) -> Array:
     # The matrix product finds the nearest reference; the distance is computed from the difference, because the rounding
-    # error of the product is larger than small distances.
+    # error of the product is larger than small distances. Far from the origin it would be larger still.
+    images = images - middle
     products = jnp.matmul(2 * images, references.T, precision=jax.lax.Precision.HIGHEST)
     nearest = jnp.argmin(jnp.sum(references**2, axis=1)[None] - products, axis=1)
     return jnp.linalg.norm(images - references[nearest], axis=1)
@@ -47,7 +48,9 @@ def nearest_distance(images: Any, references: Any) -> Float[Any, " n"]:
             "of one shape per image, with at least one reference"
         )
     flat = jnp.asarray(references).reshape(len(references), -1)
-    return in_blocks(partial(_nearest, references=flat), on_host(images).reshape(len(images), -1), block=250)
+    middle = flat.mean(axis=0, keepdims=True)
+    run = partial(_nearest, references=flat - middle, middle=middle)
+    return in_blocks(run, on_host(images).reshape(len(images), -1), block=250)
 
 
 def frechet_distance(a: Any, b: Any) -> float:
@@ -79,7 +82,8 @@ def frechet_distance(a: Any, b: Any) -> float:
     root_a, root_b = _root_of_covariance(a), _root_of_covariance(b)
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     difference = a.mean(axis=0) - b.mean(axis=0)
-    return float(difference @ difference + np.sum(root_a**2) + np.sum(root_b**2) - 2 * cross)
+    distance = difference @ difference + np.sum(root_a**2) + np.sum(root_b**2) - 2 * cross
+    return max(0.0, float(distance))  # rounding can make that of equal sets negative
 
 
 def _root_of_covariance(features: np.ndarray) -> np.ndarray:

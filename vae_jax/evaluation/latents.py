@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from vae_jax.data.arrays import as_reals
-from vae_jax.distributions import Posterior
+from vae_jax.distributions import FullGaussian, Posterior, Transformed
 from vae_jax.errors import InputError, require_positive_int
 
 
@@ -244,7 +244,8 @@ class AggregatedPosterior:
 
     Attributes:
       mean: Mean of q(z), [latent].
-      covariance: Covariance of q(z), [latent, latent]: covariance of the encodings plus the mean posterior variance.
+      covariance: Covariance of q(z), [latent, latent]: covariance of the encodings plus the mean posterior covariance,
+        that of a flow linearised.
     """
 
     mean: Float[np.ndarray, " latent"]
@@ -272,7 +273,13 @@ class AggregatedPosterior:
 def aggregate(posterior: Posterior) -> AggregatedPosterior:
     """Aggregated posterior of the examples with posteriors `posterior`, [n, latent]."""
     mean = np.asarray(posterior.mean, np.float64)
-    variance = np.asarray(posterior.variance, np.float64).mean(axis=0)
-    return AggregatedPosterior(
-        mean.mean(axis=0), np.cov(mean, rowvar=False, ddof=0).reshape(len(variance), -1) + np.diag(variance)
-    )
+    of_means = np.cov(mean, rowvar=False, ddof=0).reshape(mean.shape[1], -1)
+    return AggregatedPosterior(mean.mean(axis=0), of_means + _mean_covariance(posterior))
+
+
+def _mean_covariance(posterior: Posterior) -> Float[np.ndarray, "latent latent"]:
+    """The covariance of q(z|x), averaged over the examples."""
+    if isinstance(posterior, FullGaussian | Transformed):
+        roots = np.asarray(posterior.covariance_root, np.float64)
+        return np.tensordot(roots, roots, ((0, 2), (0, 2))) / len(roots)
+    return np.diag(np.asarray(posterior.variance, np.float64).mean(axis=0))

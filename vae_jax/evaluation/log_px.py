@@ -158,8 +158,8 @@ def importance_estimate(
       key: Key of the samples.
       model: Model other than a plain autoencoder.
       variables: Variables of the model.
-      x: Examples after the transform (see `transform_all`), [n, *event], or a `Batch`, which may have targets, missing
-        entries and conditions.
+      x: Examples after the transform (see `transform_all`), [n, *event], or a `Batch` (see `transform_to_batch`),
+        which may have targets, missing entries and conditions.
       samples: Number of samples per example, K.
       condition: Condition of each example if the model is conditional; the result is log p(x|condition).
       block: Number of examples per compiled call.
@@ -224,7 +224,9 @@ def bits_per_dim(log_px: Any, model: LatentVariableModel, transform: Transform) 
     require_transform(transform)
     if getattr(model, "posterior", None) is Delta:
         raise InputError("a plain autoencoder has no bound on log p(x), so it has no bits per dimension")
-    stored = transform.transform if isinstance(transform, Mirrored) else transform
+    stored = transform
+    while isinstance(stored, Mirrored):
+        stored = stored.transform
     if isinstance(stored, Raw) and (stored.missing or not stored.whole):
         raise InputError(
             "raw real numbers and missing entries have no bits per dimension; give bytes with vj.Dequantize() or "

@@ -1,5 +1,6 @@
 """Transform, encode or decode any number of examples."""
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,11 @@ from jaxtyping import Array, Float, Key, PyTree
 from vae_jax.data import Split
 from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Examples, Transform, as_split, as_transform
-from vae_jax.distributions import Posterior, example_keys
+from vae_jax.distributions import FlowPosterior, Posterior, Transformed, example_keys
 from vae_jax.errors import InputError, named, renamed, require_finite_variables, require_key
 from vae_jax.evaluation.blocks import block_of, in_blocks
 from vae_jax.models import VAE, Variables
+from vae_jax.models.apply import of_part
 from vae_jax.models.protocol import as_condition
 from vae_jax.values import jit
 
@@ -52,7 +54,8 @@ def _encode(
     vae: VAE,
     transform: Transform,
 ) -> Posterior:
-    return vae.code(variables, transform(example_keys(key, len(examples), first), examples, labels)).posterior
+    posterior = vae.code(variables, transform(example_keys(key, len(examples), first), examples, labels)).posterior
+    return posterior.base if isinstance(posterior, Transformed) else posterior  # the flow is that of all examples
 
 
 @renamed(observe="transform")
@@ -89,7 +92,10 @@ def encode_all(
     vae.require_inputs(data)
     transform = as_transform(transform, data)
     run = partial(_encode, key=key, variables=variables, vae=vae, transform=transform)
-    return in_blocks(run, *inputs_of(data), block=block)
+    posterior = in_blocks(run, *inputs_of(data), block=block)
+    if isinstance(vae.posterior, FlowPosterior):
+        return vae.posterior.transformed(posterior, of_part(variables, "posterior"))
+    return posterior
 
 
 @jit
@@ -143,8 +149,8 @@ def decode_all(
 @jit
 def _transform(
     first: int | Array, examples: Array, labels: Array | None = None, *, key: Array, transform: Transform
-) -> Array:
-    return transform(example_keys(key, len(examples), first), examples, labels).x
+) -> Batch:
+    return transform(example_keys(key, len(examples), first), examples, labels)
 
 
 @renamed(observe="transform")
@@ -160,7 +166,28 @@ def transform_all(
       block: Number of examples per compiled call.
 
     Returns:
-      Inputs [n, *event] on the host.
+      Inputs [n, *event] on the host. A `UserWarning` says if entries are missing, which are 0 in the inputs: the whole
+      batch is that of `transform_to_batch`.
+    """
+    batch = transform_to_batch(key, data, transform=transform, block=block)
+    if batch.observed is not None:
+        warnings.warn(
+            "the examples have missing entries, which are 0 in the result; vj.transform_to_batch also returns which "
+            "entries are observed",
+            stacklevel=2,
+        )
+    return batch.x
+
+
+def transform_to_batch(
+    key: Key[Array, ""], data: Examples, *, transform: Transform | None = None, block: int | None = None
+) -> Batch:
+    """The batch of all examples, with targets, labels and the mask of observed entries where the transform makes them.
+
+    The arguments are those of `transform_all`. `importance_estimate` takes the result.
+
+    Returns:
+      Batch with arrays [n, ...] on the host.
     """
     require_key(key)
     data = as_split(data)

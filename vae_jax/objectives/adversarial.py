@@ -44,6 +44,10 @@ class Adversarial:
     * "encoder": the objective + feature_weight / 2 |F(x) - F(E[x|z])|^2, with F the activations of the discriminator,
     * "model", all other parameters: the loss of the encoder + weight times the mean of softplus(-D(y)).
 
+    Without draws (`draws=False`), as in the autoencoder of latent diffusion (Rombach et al., 2022), y is the
+    reconstruction alone, and "model" includes the encoder. An encoder that does not follow the adversarial loss works
+    against a decoder that does: on faces, the mean of the aggregated posterior then moves far from that of the prior.
+
     `optax.partition` gives the discriminator its own optimizer. If the model is conditional, the draws have the
     conditions of the batch; the discriminator does not see them. Draws are decoded as in evaluation.
 
@@ -55,16 +59,15 @@ class Adversarial:
 
     Attributes:
       discriminator: Linen module from images to logits [batch] and activations [batch, ...].
-      weight: Weight of the adversarial loss of the decoder.
+      weight: Weight of the adversarial loss of the decoder, and without draws of the encoder.
       feature_weight: Weight of the squared error of the activations, which is a sum over the activations.
       noise: Standard deviation of the Gaussian noise that is added to all inputs of the discriminator (instance noise:
         Soenderby et al., 2017); the same for an example and its reconstruction.
       penalty: Weight of half the squared gradient of the discriminator at the examples with their noise (R1: Mescheder
         et al., 2018).
       objective: Objective of the other parts.
-      draws: Whether y includes a draw of the model. If False, as in the autoencoder of latent diffusion (Rombach et
-        al., 2022), y is the reconstruction alone, and a step is faster. Images decoded far from the encodings are then
-        not trained, so sample from a prior fitted to the encodings; see `fit_prior`.
+      draws: Whether y includes a draw of the model, for a loss of the encoder without the adversarial term. If False, a
+        step is faster.
 
     Raises:
       InputError: A weight is negative, or an argument is of another kind.
@@ -115,7 +118,7 @@ class Adversarial:
         batch: Batch,
         step: Int[Array, ""],
     ) -> Loss:
-        """Losses of the three parts.
+        """Losses of the parts.
 
         The terms are "feature_error" and "adversarial", the weighted terms of the loss in nats, and
         "discriminator_accuracy", the mean of the shares of examples and of decoded images that are told apart.
@@ -147,7 +150,9 @@ class Adversarial:
             discrimination += 0.5 * self.penalty * jnp.sum(slope**2, axis=tuple(range(1, slope.ndim)))
         accuracy = 0.5 * ((real > 0) + (fake < 0).mean(axis=0))
         of_encoder = loss.require_one_part() + error
-        losses = {"model": of_encoder + adversarial, "encoder": of_encoder, DISCRIMINATOR: discrimination}
+        losses = {"model": of_encoder + adversarial, DISCRIMINATOR: discrimination}
+        if self.draws:
+            losses["encoder"] = of_encoder
         terms = {"feature_error": error, "adversarial": adversarial, "discriminator_accuracy": accuracy}
         return loss._replace(per_example=losses, terms=loss.terms | terms)
 

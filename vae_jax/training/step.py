@@ -221,6 +221,7 @@ class TrainStep:
         params, axis_name = state.variables["params"], self.axis_name
         self._require_own(state.opt_state, params)
         size = len(batch.x)
+        _require_of_size(batch, size)
         batch = _with_finite_padding(batch, axis_name)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
         keys = example_keys(stream(state.key, NOISE, state.step), size, first)
@@ -233,7 +234,9 @@ class TrainStep:
         def loss_fn(params: PyTree) -> tuple[dict[str, Array], tuple[dict[str, Array], Variables]]:
             variables = state.variables | {"params": params} | ({"frozen": state.frozen} if state.frozen else {})
             loss = self.objective(keys, self.model, variables, batch, state.step)
-            return jax.tree.map(mean, _by_part(loss, size)), (jax.tree.map(mean, loss.terms), loss.updates)
+            losses = _by_part(loss, size)
+            _require_terms(loss.terms, size)
+            return jax.tree.map(mean, losses), (jax.tree.map(mean, loss.terms), loss.updates)
 
         losses, gradient, (terms, updates) = _gradients(loss_fn, params)
         losses, terms, gradient = _sum((losses, terms, gradient), axis_name)
@@ -321,6 +324,24 @@ def _with_finite_padding(batch: Batch, axis_name: str | None) -> Batch:
         return jnp.where(jnp.expand_dims(is_example, tuple(range(1, leaf.ndim))), leaf, instead[None])
 
     return dataclasses.replace(jax.tree.map(filled, batch, first), mask=batch.mask)
+
+
+def _require_of_size(batch: Batch, size: int) -> None:
+    """Raise `InputError` unless there are one weight and one target for each example."""
+    if batch.mask is not None and jnp.shape(batch.mask) != (size,):
+        raise InputError(f"the mask has shape {jnp.shape(batch.mask)}; expected [{size}]: a weight for each example")
+    if len(batch.targets) != size:
+        raise InputError(f"the batch has {size} examples and {len(batch.targets)} targets; expected one for each")
+
+
+def _require_terms(terms: Mapping[str, Any], size: int) -> None:
+    """Raise `InputError` if a term is neither one number per example nor a single one."""
+    for name, values in terms.items():
+        if jnp.shape(values) not in ((size,), ()):
+            raise InputError(
+                f"the objective's term {name} has shape {jnp.shape(values)}; expected one number an example, [{size}], "
+                "of which the step takes the mean"
+            )
 
 
 def _by_part(loss: Any, size: int) -> dict[str, Array]:
