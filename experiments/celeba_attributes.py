@@ -1,10 +1,12 @@
 """Attribute vectors on faces: blond hair, glasses, and both, added to the encodings of faces that have neither.
 
-The script trains a convolutional autoencoder and a convolutional VAE on faces of 64 x 64 pixels. An attribute vector is
-the difference between the mean encodings of the training faces with and without an attribute. Blond hair is correlated
-with being female, and glasses with being male and with age; a second vector is therefore balanced over these
-confounders. A classifier, trained as if the attributes were independent, measures the share of held-out faces in which
-an attribute appears as the step along its vector grows, and the change of the confounders.
+The script trains a convolutional autoencoder and a convolutional VAE on faces of 64 x 64 pixels. Their networks have
+linear paths and start at PCA and at probabilistic PCA (Tipping and Bishop, 1999).
+
+An attribute vector is the difference between the mean encodings of the training faces with and without an attribute.
+Blond hair is correlated with being female, and glasses with being male and with age; a second vector is therefore
+balanced over these confounders. A classifier, trained as if the attributes were independent, measures the share of
+held-out faces in which an attribute appears as the step along its vector grows, and the change of the confounders.
 
 Without CelebA, the data set consists of drawn faces. CelebA has no label for sunglasses: its `Eyeglasses` include both
 clear and dark glasses.
@@ -20,11 +22,13 @@ import numpy as np
 from harness.faces import (
     CLASSIFIED,
     CONFOUNDERS,
+    PCA_IMAGES,
     STEPS,
     attribute_classifier,
     attributes_of,
     decode,
     effect,
+    pca_start,
     print_accuracy,
     require_attributes,
     sentences,
@@ -32,7 +36,7 @@ from harness.faces import (
 )
 from harness.images import mirrored_too
 from harness.options import PageOptions, TrainingOptions
-from harness.recipe import Trained
+from harness.recipe import Trained, adamw_from_pca
 from harness.report import Report
 from harness.run import Run
 from harness.script import run_script
@@ -48,10 +52,9 @@ MODELS: dict[str, tuple[Any, Any]] = {  # by title: posterior, objective
     "VAE": (vj.DiagonalGaussian, vj.ELBO()),
 }
 TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
-SHARES = (0.5, 0.9)  # shares of flipped faces at which vectors are compared
+SHARES = (0.5, 0.75, 0.9)  # shares of flipped faces at which vectors are compared
 HELD_OUT = 1_000  # largest number of test faces that are edited and classified
 FACES = 6  # number of rows in each picture of steps
-PCA_IMAGES = 20_000  # largest number of images, including mirror images
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ def main(config: Config) -> Report:
     require_positive_int(classifier_steps=classifier_steps)
     require_attributes(run.data)
     models = {title: model_of(run.data.event_shape, config, posterior) for title, (posterior, _) in MODELS.items()}
+    ae_key, vae_key, encode_key, start_key, draw_key = jax.random.split(run.key, 5)
+    starts = {
+        title: pca_start(key, run, model)
+        for key, (title, model) in zip(jax.random.split(start_key), models.items(), strict=True)
+    }
     classifier = attribute_classifier(
         run.classifier_key(4),
         run,
@@ -93,10 +101,17 @@ def main(config: Config) -> Report:
         convolutions=config.channels,
     )
     print_accuracy(f"classifier of seed {config.classifier_seed}", classifier, run.data)
-    # The fourth key is not used; it keeps the others the same.
-    ae_key, vae_key, encode_key, _, draw_key = jax.random.split(run.key, 5)
+    optimizer = vj.averaged(adamw_from_pca(config.training.learning_rate, config.training.weight_decay, run.steps))
     ae, vae = (
-        run.train(key, models[title], objective, train_transform=vj.Mirrored(), title=title)
+        run.train(
+            key,
+            models[title],
+            objective,
+            train_transform=vj.Mirrored(),
+            variables=starts[title],
+            optimizer=optimizer,
+            title=title,
+        )
         for key, (title, (_, objective)) in zip((ae_key, vae_key), MODELS.items(), strict=True)
     )
 

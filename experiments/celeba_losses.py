@@ -40,12 +40,13 @@ from harness.faces import (
     attributes_of,
     decode,
     effect,
+    pca_start,
     print_accuracy,
     require_attributes,
     sentences,
     with_confounders,
 )
-from harness.images import mirrored_too, scaled
+from harness.images import scaled
 from harness.options import Options, TrainingOptions
 from harness.recipe import LINEAR_RATE, Trained, labels_of_paths
 from harness.report import Report
@@ -66,7 +67,6 @@ MOST_ATTRIBUTES = 12  # of the classifier whose features are compared
 CONVOLUTIONS = (16, 32, 64)  # of the same
 INDEPENDENT = (24, 48, 96, 96)  # convolutions of the classifier that measures
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_2")
-PCA_IMAGES = 20_000  # largest number of images of the PCA, including mirror images
 SHARE = 0.5  # of flipped faces at which the vectors of two models are compared
 PRIORS = {"normal": vj.StandardNormal(), "mixture": vj.FullGaussianMixture(10), "flow": vj.FlowPrior(vj.Coupling())}
 MEASURES = {  # of decoded images, in the printed table
@@ -214,12 +214,6 @@ def model_and_objective(event_shape: tuple[int, ...], config: Config) -> tuple[v
     except vj.InputError as error:
         raise vj.InputError(f"discriminator_channels is {widths}, with which {error}") from error
     return vae, adversarial
-
-
-def pca_start(key: jax.Array, run: Run, vae: vj.VAE) -> Variables:
-    """Variables at which the model is the probabilistic PCA of training images and their mirror images."""
-    images = mirrored_too(run.data.train.images[: PCA_IMAGES // 2])
-    return vj.start_at_pca(vae, vae.init(key), images / np.float32(255))
 
 
 def train_models(

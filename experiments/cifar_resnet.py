@@ -20,10 +20,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from harness.images import mirrored_too
 from harness.options import Options, TrainingOptions, require_different
-from harness.recipe import LINEAR_RATE, Trained, adamw, labels_of_paths
+from harness.recipe import Trained, adamw_from_pca
 from harness.report import Report
 from harness.run import Run
 from harness.script import run_script
@@ -156,7 +155,7 @@ def train(
       The trained model with its last parameters, which are not averaged. Its history has the ELBO of the test images,
       its gain over probabilistic PCA of the same images, and the scales after each epoch.
     """
-    optimizer = optimizer_of(config, run.steps)
+    optimizer = adamw_from_pca(config.training.learning_rate, config.training.weight_decay, run.steps)
     transform = transform_of(name)
     vae.require_data(run.data.train, transform)
 
@@ -185,13 +184,6 @@ def train(
         **run.fit_arguments,
     )
     return Trained(vae, state.variables, history)
-
-
-def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
-    """AdamW with warm-up and cosine decay, and a smaller rate for the linear paths."""
-    peak, weight_decay = config.training.learning_rate, config.training.weight_decay
-    rates = {"linear": LINEAR_RATE * peak, "other": peak}
-    return optax.partition({part: adamw(rate, weight_decay, steps) for part, rate in rates.items()}, labels_of_paths)
 
 
 def numbers_of(trained: Trained) -> dict[str, Any]:

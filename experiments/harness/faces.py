@@ -8,14 +8,17 @@ import numpy as np
 from jaxtyping import Array, Key
 
 import vae_jax as vj
+from harness.images import mirrored_too
 from harness.recipe import Trained
 from harness.run import Run
 from vae_jax.data import Attributes
 from vae_jax.evaluation import Classifier
 from vae_jax.evaluation.attributes import AttributeClassifier, Edits, at_share, train_attribute_classifier
+from vae_jax.models import Variables
 
 CONFOUNDERS = {"Blond_Hair": ("Male",), "Eyeglasses": ("Male", "Young")}  # by the attribute that is edited
 CLASSIFIED = ("Blond_Hair", "Eyeglasses", "Male", "Young")
+PCA_IMAGES = 20_000  # largest number of images of a PCA, including mirror images
 STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # along a vector, in units of its length
 
 
@@ -93,6 +96,15 @@ def print_accuracy(title: str, classifier: AttributeClassifier, data: vj.Dataset
     """Print the balanced accuracy of a classifier on the test images."""
     shares = ", ".join(f"{name} {share:.1%}" for name, share in classifier.accuracy(data.test).items())
     print(f"{title}, balanced accuracy on {data.name}'s test images: {shares}")
+
+
+def pca_start(key: Key[Array, ""], run: Run, model: vj.VAE) -> Variables:
+    """Variables at which the model is the probabilistic PCA of training images and their mirror images.
+
+    With the posterior `Delta`, it is the PCA of them.
+    """
+    images = mirrored_too(run.data.train.images[: PCA_IMAGES // 2])
+    return vj.start_at_pca(model, model.init(key), images / np.float32(255))
 
 
 def decode(trained: Trained, z: Sequence[Any] | np.ndarray | jax.Array) -> np.ndarray:

@@ -81,6 +81,12 @@ def adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> op
     return optax.adamw(schedule, eps=eps, weight_decay=weight_decay, mask=is_matrix)
 
 
+def adamw_from_pca(peak: float, weight_decay: float, steps: int) -> optax.GradientTransformation:
+    """`adamw` with a smaller learning rate for linear paths, which start at probabilistic PCA."""
+    rates = {"linear": LINEAR_RATE * peak, "other": peak}
+    return optax.partition({part: adamw(rate, weight_decay, steps) for part, rate in rates.items()}, labels_of_paths)
+
+
 def averaged_adamw(peak: float, weight_decay: float, steps: int, eps: float = 1e-8) -> optax.GradientTransformation:
     """`adamw` with averaged parameters (`vj.averaged`)."""
     return vj.averaged(adamw(peak, weight_decay, steps, eps))

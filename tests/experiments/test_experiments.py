@@ -17,6 +17,7 @@ import scipy.stats
 from conftest import small_split, write_cifar, write_idx
 from flax import linen as nn
 from harness.options import CheckpointOptions, DataOptions, Options, TrainingOptions
+from harness.recipe import adamw_from_pca
 from harness.run import Run
 from PIL import Image
 from sklearn.datasets import load_wine
@@ -402,12 +403,9 @@ def test_cifar_resnet(tmp_path, monkeypatch, capsys, titles):
     )
 
 
-def test_cifar_resnet_has_the_weight_decay_that_is_asked_for():
-    import cifar_resnet
-
+def test_linear_paths_have_a_smaller_rate_and_all_weights_the_weight_decay_that_is_asked_for():
     params = {"linear": {"kernel": jax.numpy.ones((2, 2))}, "conv": {"kernel": jax.numpy.ones((2, 2))}}
-    config = cifar_resnet.Config(training=TrainingOptions(learning_rate=0.1, weight_decay=0.5))
-    optimizer = cifar_resnet.optimizer_of(config, 10)
+    optimizer = adamw_from_pca(0.1, 0.5, 10)
     zeros = jax.tree.map(jax.numpy.zeros_like, params)
     updates, _ = jax.jit(optimizer.update)(zeros, jax.jit(optimizer.init)(params), params)
     decay = {part: float(update["kernel"][0, 0]) for part, update in updates.items()}
@@ -471,6 +469,7 @@ def attributes(tmp_path):
     ("changes", "message"),
     [
         ({"latent_dim": 0}, "latent_dim is 0"),
+        ({"latent_dim": 97}, "for 97 latents; expected .* with more examples and more entries than latents"),
         ({"channels": (4, 0)}, "is 0; expected a whole number of at least 1"),
         ({"channels": (4,) * 7}, "images of 64 x 64 pixels cannot be halved 7 times"),
         ({"classifier_steps": 0}, "classifier_steps is 0"),
@@ -526,8 +525,9 @@ def test_the_classifier_of_attributes_has_the_seed_of_its_option_alone(tmp_path,
 
     monkeypatch.setattr("harness.faces.train_attribute_classifier", stop)
     data = DataOptions(data_dir=write_celeba(tmp_path / "celeba"))
+    small = {"training": TrainingOptions(batch_size=16), "latent_dim": 6, "channels": (4, 4)}
     for seeds in ({}, {"seed": 1}, {"classifier_seed": 1}):
-        config = celeba_attributes.Config(out=tmp_path, data=data, training=TrainingOptions(batch_size=16), **seeds)
+        config = celeba_attributes.Config(out=tmp_path, data=data, **small, **seeds)
         with pytest.raises(KeyboardInterrupt):
             celeba_attributes.main(config)
     assert found[0] == found[1] != found[2]

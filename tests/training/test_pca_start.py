@@ -81,6 +81,19 @@ def test_a_fixed_variance_leaves_components_below_it_unused(variance):
     np.testing.assert_array_equal(used, gains > 0)
 
 
+def test_a_plain_autoencoder_starts_at_pca():
+    vae = vj.conv_vae(SHAPE, LATENTS, (4, 4), vj.Gaussian(), vj.Delta, linear=True)
+    train, test = correlated(400), correlated(20, seed=1)
+    variables = vj.start_at_pca(vae, initial(vae), train)
+    assert jax.tree.structure(variables) == jax.tree.structure(initial(vae))
+    z, decoded = jax.jit(lambda x: (vae.encode(variables, x).mean, vae.reconstruct(variables, x).mean))(test)
+    pca = PCA(LATENTS, whiten=True).fit(train.reshape(400, -1))
+    expected = pca.transform(test.reshape(20, -1))[:, ::-1] * np.sqrt(400 / 399)
+    np.testing.assert_allclose(np.abs(z), np.abs(expected), rtol=1e-3, atol=1e-3)  # the signs are arbitrary
+    again = pca.inverse_transform(pca.transform(test.reshape(20, -1)))
+    np.testing.assert_allclose(np.reshape(decoded, (20, -1)), again, atol=1e-4)
+
+
 def test_the_prior_may_be_an_untrained_flow():
     normal = MODELS["residual"]
     flow = vj.resnet_vae(SHAPE, LATENTS, 4, blocks=(1, 1), linear=True, prior=vj.FlowPrior(vj.Coupling(3, (8,))))
@@ -188,6 +201,16 @@ def test_training_goes_on_from_there():
             vj.conv_vae(SHAPE, 2, (4,), vj.LearnedGaussian(), vj.FullGaussian, linear=True),
             correlated(9),
             "the model has the posterior .*FullGaussian.*; that of probabilistic PCA is DiagonalGaussian",
+        ),
+        (
+            vj.conv_vae(SHAPE, 2, (4,), vj.LearnedGaussian(), vj.Delta, linear=True),
+            correlated(9),
+            r"the likelihood is LearnedGaussian\(.*\) with the posterior Delta; expected Gaussian\(\)",
+        ),
+        (
+            vj.conv_vae(SHAPE, 4, (4,), vj.Gaussian(), vj.Delta, linear=True),
+            np.tile(correlated(3), (3, 1, 1, 1)),
+            "the data have fewer than 4 principal components; take fewer latent dimensions",
         ),
         (
             vj.conv_vae(SHAPE, 2, (4,), vj.ColourMixtureOfLogistics(2), linear=True),

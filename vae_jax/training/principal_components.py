@@ -1,4 +1,4 @@
-"""Variables of a VAE with linear paths at which it is probabilistic PCA."""
+"""Variables of a VAE with linear paths at which it is probabilistic PCA, or of an autoencoder at which it is PCA."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from vae_jax.checkpoints.models import leaves_of_model
 from vae_jax.data.arrays import as_reals, require_finite
-from vae_jax.distributions import DiagonalGaussian, UnitGaussian
+from vae_jax.distributions import Delta, DiagonalGaussian, UnitGaussian
 from vae_jax.distributions.likelihoods import ColourMixtureOfLogistics, Gaussian, LearnedGaussian, OptimalGaussian
 from vae_jax.errors import InputError, named
 from vae_jax.models import VAE, Variables
@@ -40,6 +40,7 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
         p(x|z) = N(m + U (L - s^2)^(1/2) z, s^2),    q(z|x) = N(L^(-1) (L - s^2)^(1/2) U^T (x - m), s^2 L^(-1)).
 
     Eigenvalues below the variance of a `Gaussian` count as equal to it, so that these latent dimensions start unused.
+    With the posterior `Delta`, s is 0, whatever the variance: the autoencoder is PCA, with encodings of unit variance.
 
     A `ColourMixtureOfLogistics` has dependent channels, so the noise has a covariance S between the channels of a
     pixel: the model is probabilistic PCA of the pixels multiplied by S^(-1/2), and S is the covariance of the
@@ -51,7 +52,7 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
 
     Args:
       vae: Model of `conv_vae` or `resnet_vae` with `linear=True`, and a Gaussian likelihood, of one fixed variance or
-        of a learned or an optimal scale, or a `ColourMixtureOfLogistics`.
+        of a learned or an optimal scale, or a `ColourMixtureOfLogistics`; with the posterior `Delta`, a `Gaussian`.
       variables: Initial variables of the model; they are not changed.
       data: Training examples after the transform, [n, *event], more than there are latent dimensions.
 
@@ -61,7 +62,8 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
     Raises:
       InputError: The model has no linear paths, or another posterior or likelihood; the variables are not those of the
         model; the prior is not N(0, I); the examples have another shape, are bytes or not finite, or are too few for
-        the latent dimensions; or they have no variance outside of the principal components.
+        the latent dimensions; or they have no variance outside of the principal components or, with `Delta`, along one
+        of them.
     """
     _require_linear_gaussian(vae)
     leaves_of_model(vae, variables)
@@ -82,7 +84,13 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
         colour = _noise_between_channels(moments, vae.latent_dim)
         moments = _whitened(moments, colour)
     directions, kept, noise = _principal_components(moments, vae.latent_dim)
-    if isinstance(vae.likelihood, Gaussian):
+    if vae.posterior is Delta:
+        noise = 0.0
+        if not kept[0] > 1e-9 * kept[-1]:
+            raise InputError(
+                f"the data have fewer than {vae.latent_dim} principal components; take fewer latent dimensions"
+            )
+    elif isinstance(vae.likelihood, Gaussian):
         noise = float(vae.likelihood.variance)
         kept = np.maximum(kept, noise)
     elif not noise > 1e-9 * kept[-1]:
@@ -94,9 +102,10 @@ def start_at_pca(vae: Any, variables: Any, data: Any) -> Variables:
     # [D, Z] and [Z, D], for pixels that are not whitened.
     encoding = _by_pixel(np.linalg.inv(colour).T, directions * (gains / kept))
     decoding = _by_pixel(colour, directions * gains).T
-    # The encoder returns the means, then the logarithms of the variances, which do not depend on the pixels.
-    means = np.concatenate([encoding, np.zeros_like(encoding)], axis=1) * math.sqrt(len(mean)) / LINEAR_SCALE
-    bias = np.concatenate([(0.5 - mean) @ encoding, np.log(noise / kept)])
+    means, bias = encoding * math.sqrt(len(mean)) / LINEAR_SCALE, (0.5 - mean) @ encoding
+    if vae.posterior is not Delta:  # the logarithms of the variances follow, which do not depend on the pixels
+        means = np.concatenate([means, np.zeros_like(means)], axis=1)
+        bias = np.concatenate([bias, np.log(noise / kept)])
     params = variables["params"]
     last = _zeros(params["decoder"][vae.decoder.last_layer])
     if isinstance(vae.likelihood, ColourMixtureOfLogistics):
@@ -130,8 +139,13 @@ def _require_linear_gaussian(vae: Any) -> None:
         raise InputError(f"vae is {named(vae)}; expected a model: vj.start_at_pca(vae, variables, data)")
     if not (getattr(vae.encoder, "linear", False) and getattr(vae.decoder, "linear", False)):
         raise InputError("the model has no linear paths; make it by conv_vae or resnet_vae with linear=True")
-    if vae.posterior is not DiagonalGaussian:
-        raise InputError(f"the model has the posterior {vae.posterior}; that of probabilistic PCA is DiagonalGaussian")
+    if vae.posterior not in (DiagonalGaussian, Delta):
+        raise InputError(
+            f"the model has the posterior {vae.posterior}; that of probabilistic PCA is DiagonalGaussian, and that of "
+            "PCA Delta"
+        )
+    if vae.posterior is Delta and not isinstance(vae.likelihood, Gaussian):
+        raise InputError(f"the likelihood is {vae.likelihood} with the posterior Delta; expected Gaussian()")
     if not isinstance(vae.likelihood, Gaussian | LearnedGaussian | OptimalGaussian | ColourMixtureOfLogistics):
         raise InputError(
             f"the likelihood is {vae.likelihood}; expected Gaussian(), LearnedGaussian(), OptimalGaussian() or "
