@@ -74,6 +74,18 @@ def evaluate(data=SPLIT, **settings):
         ),
         (lambda: vj.mlp_vae(prior=vj.StandardNormal), r"prior is the class StandardNormal; expected a value"),
         (lambda: vj.mlp_vae(prior="normal"), "prior is 'normal'; expected a prior, such as vj.StandardNormal"),
+        (lambda: vj.mlp_vae(posterior=vj.FlowPosterior), "posterior is the class FlowPosterior; expected a value"),
+        (lambda: vj.FlowPrior(vj.Coupling), r"flow is .*Coupling.*; expected a flow, such as Coupling\(\)"),
+        (lambda: vj.FlowPosterior("coupling"), r"flow is 'coupling'; expected a flow, such as Coupling\(\)"),
+        (lambda: vj.ELBO(kl=vj.SampledKL), r"kl is the class SampledKL; expected a value: SampledKL\(\)"),
+        (
+            lambda: vj.Adversarial().init(jax.random.key(0), vj.mlp_vae((28, 28, 1), hidden=(8,))),
+            "Discriminator has 4 convolutions, but images of 28 x 28 pixels cannot be halved 4 times; give it fewer",
+        ),
+        (
+            lambda: vj.log_likelihood(jax.random.key(0), VAE, STATE.variables, SPLIT),
+            r"x is a split; expected its examples after the transform: vj.transform_to_batch\(key, split\)",
+        ),
         (
             lambda: vj.mlp_vae(posterior="gaussian"),
             "posterior is 'gaussian'; expected a posterior, such as vj.Diagonal",

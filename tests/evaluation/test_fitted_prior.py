@@ -53,6 +53,14 @@ def test_a_mixture_is_that_of_scikit_learn():
     np.testing.assert_allclose(draws_of(vae, variables, 4_000).mean(axis=0), x.mean(axis=0), atol=0.15)
 
 
+@pytest.mark.parametrize("prior", [vj.GaussianMixture(2), vj.FullGaussianMixture(2)])
+def test_a_mixture_has_the_type_of_the_encodings(prior):
+    vae, variables = identity_vae()
+    with jax.enable_x64(True):
+        _, fitted = vj.fit_prior(jax.random.key(1), vae, variables, two_clusters(), prior)
+    assert {leaf.dtype for leaf in jax.tree.leaves(fitted)} == {np.dtype(np.float32)}
+
+
 def test_the_samples_are_those_of_the_posterior():
     """q(z|x) = N(0, 4) for each x, so the fitted Gaussian is N(0, 4)."""
     model, variables = identity_vae(vj.DiagonalGaussian)

@@ -105,6 +105,7 @@ def test_nearest_mean_and_separation_tell_clusters_from_none():
     )  # two coordinates, each 10 for a third of the points; within is 1 a coordinate
     expected = between / (between + 2)
     assert class_separation(apart, labels) == pytest.approx(expected, rel=0.02)
+    assert class_separation(np.ones_like(apart), labels) == 0
 
 
 def test_aggregated_posterior_is_that_of_its_samples():

@@ -1,5 +1,6 @@
 """The VAE as a value: its shapes, its parts, what it refuses."""
 
+import dataclasses
 import functools
 import math
 
@@ -260,6 +261,13 @@ def test_a_linear_path_adds_a_centred_linear_map():
     assert linear.std() == pytest.approx(math.sqrt(1 / 12), rel=0.3), "at first of the deviation of the pixels"
     linear = 0.5 + 4 / math.sqrt(5) * (z @ decoding).reshape(2, *shape)
     np.testing.assert_allclose(decoded, without[1] + linear, rtol=1e-4, atol=1e-5)
+
+
+def test_the_shape_of_an_event_may_be_a_list():
+    of_tuple = vj.mlp_vae((6,), 2, (4,))
+    of_list = dataclasses.replace(of_tuple, event_shape=[6])
+    assert of_list.event_shape == (6,)
+    assert of_list == of_tuple
 
 
 @pytest.mark.parametrize(

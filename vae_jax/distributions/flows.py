@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from vae_jax.distributions.base import Posterior, Variables
 from vae_jax.distributions.gaussian import Delta, DiagonalGaussian, FullGaussian
-from vae_jax.errors import InputError, require_positive, require_positive_int
+from vae_jax.errors import InputError, named, require_positive, require_positive_int
 from vae_jax.values import parameter, value
 
 
@@ -30,6 +30,12 @@ class Flow(Protocol):
         self, params: PyTree, z: Float[Array, "*samples latent"]
     ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
         """f^-1(z), [*samples, latent], and log |det df^-1/dz|, [*samples]."""
+
+
+def require_flow(flow: Any) -> None:
+    """Raise `InputError` unless a value has the methods of a flow."""
+    if isinstance(flow, type) or not isinstance(flow, Flow):
+        raise InputError(f"flow is {named(flow)}; expected a flow, such as Coupling()")
 
 
 class _Shift(nn.Module):
@@ -90,7 +96,7 @@ class Coupling:
         self, params: PyTree, z: Float[Array, "*samples latent"]
     ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
         """f(z), [*samples, latent], and log |det df/dz|, [*samples]."""
-        log_det = jnp.zeros(z.shape[:-1], z.dtype)
+        log_det = jnp.zeros(z.shape[:-1], jnp.result_type(z))
         for i in range(self.layers):
             kept, changed = _split(z, i)
             log_scale, shift = self._coefficients(params, kept, z.shape[-1], i)
@@ -102,7 +108,7 @@ class Coupling:
         self, params: PyTree, z: Float[Array, "*samples latent"]
     ) -> tuple[Float[Array, "*samples latent"], Float[Array, "*samples"]]:
         """f^-1(z), [*samples, latent], and log |det df^-1/dz|, [*samples]."""
-        log_det = jnp.zeros(z.shape[:-1], z.dtype)
+        log_det = jnp.zeros(z.shape[:-1], jnp.result_type(z))
         for i in reversed(range(self.layers)):
             kept, changed = _split(_unjoined(z, i), i)
             log_scale, shift = self._coefficients(params, kept, z.shape[-1], i)
@@ -214,13 +220,14 @@ class FlowPosterior:
       base: Family of Gaussian posteriors to which the flow is applied.
 
     Raises:
-      InputError: `base` is `Delta`, which has no density.
+      InputError: `flow` is not a flow, or `base` is `Delta`, which has no density.
     """
 
     flow: Flow = parameter()
     base: type[DiagonalGaussian] | type[FullGaussian] = DiagonalGaussian
 
     def __post_init__(self) -> None:
+        require_flow(self.flow)
         if self.base is Delta:
             raise InputError("base is Delta; expected vj.DiagonalGaussian or vj.FullGaussian, which have densities")
 

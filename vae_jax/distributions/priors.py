@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
 from vae_jax.distributions.base import LOG_VARIANCE_BOUND, Posterior, Prior, Variables, soft_clip
-from vae_jax.distributions.flows import Flow, Transformed
+from vae_jax.distributions.flows import Flow, Transformed, require_flow
 from vae_jax.distributions.gaussian import DiagonalGaussian
 from vae_jax.distributions.mixture import FullGaussianMixtureDistribution, GaussianMixtureDistribution
 from vae_jax.distributions.standard import UnitGaussian
@@ -204,9 +204,15 @@ class FlowPrior:
 
     Attributes:
       flow: Flow, such as `Coupling()`.
+
+    Raises:
+      InputError: `flow` is not a flow.
     """
 
     flow: Flow = parameter()
+
+    def __post_init__(self) -> None:
+        require_flow(self.flow)
 
     def init(self, key: Key[Array, ""], latent_dim: int, event_shape: tuple[int, ...], data: Examples) -> Variables:
         """{"params": parameters of the flow}."""

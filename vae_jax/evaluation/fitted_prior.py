@@ -96,7 +96,7 @@ def fit_prior(
     encode = partial(_encoded, keys, numbers, variables, model, as_transform(transform, data))
     z = in_blocks(encode, *inputs_of(data)).reshape(-1, model.latent_dim)
     if isinstance(prior, GaussianMixture | FullGaussianMixture):
-        own = _mixture_of(prior_key, z, prior)
+        own = jax.tree.map(lambda leaf: leaf.astype(z.dtype), _mixture_of(prior_key, z, prior))
     else:
         own = _trained(prior_key, fitted, variables, z, steps, progress)
     return fitted, _with_prior(variables, own)

@@ -147,7 +147,7 @@ def nearest_mean_accuracy(
 
 
 def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) -> float:
-    """Between-class variance of the encodings as a fraction of their total variance, from 0 to 1.
+    """Between-class variance of the encodings as a fraction of their total variance, from 0 to 1; 0 if they are equal.
 
     Args:
       encodings: Encodings, [n, latent].
@@ -158,7 +158,8 @@ def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) 
         np.sum((of_class - of_class.mean(axis=0)) ** 2)
         for of_class in (encodings[labels == c] for c in np.unique(labels))
     )
-    return float(1 - within / np.sum((encodings - encodings.mean(axis=0)) ** 2))
+    total = np.sum((encodings - encodings.mean(axis=0)) ** 2)
+    return float(1 - within / total) if total > 0 else 0.0
 
 
 def attribute_vector(

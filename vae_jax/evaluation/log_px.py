@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from vae_jax.data import Split
 from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import (
     LEVELS,
@@ -173,6 +174,8 @@ def importance_estimate(
     require_key(key)
     require_positive_int(samples=samples, block=block, rows=rows)
     require_finite_variables(variables)
+    if isinstance(x, Split):
+        raise InputError("x is a split; expected its examples after the transform: vj.transform_to_batch(key, split)")
     batch = as_batch(model, x, condition)
     if batch.x.shape[1:] != model.event_shape:
         raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")

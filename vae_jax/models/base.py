@@ -19,7 +19,7 @@ from jaxtyping import Array, Int, Key, PyTree, Shaped
 from vae_jax.data import Split
 from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Transform
-from vae_jax.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
+from vae_jax.distributions import DiagonalGaussian, FlowPosterior, Posterior, Prior, StandardNormal
 from vae_jax.distributions.likelihoods import Bernoulli, Distribution
 from vae_jax.errors import InputError, is_traced, named, renamed, require_positive_int
 from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, require_compute_dtype
@@ -68,7 +68,7 @@ class BaseVAE:
     def __post_init__(self) -> None:
         require_positive_int(latent_dim=self.latent_dim)
         require_parts(likelihood=self.likelihood, prior=self.prior, posterior=self.posterior)
-        as_event_shape(self.event_shape)
+        object.__setattr__(self, "event_shape", as_event_shape(self.event_shape))
         require_compute_dtype(self.compute_dtype)
         if self.classes is not None:
             require_positive_int(classes=self.classes)
@@ -292,7 +292,7 @@ def _init_networks(model: Any, encoder_key: Array, decoder_key: Array) -> tuple[
 def require_parts(**parts: Any) -> None:
     """Raise `InputError` if a likelihood or a prior is a class, or any part lacks the methods of its kind."""
     for name, given in parts.items():
-        if isinstance(given, type) and name != "posterior":
+        if isinstance(given, type) and (name != "posterior" or given is FlowPosterior):
             raise InputError(f"{name} is the class {given.__name__}; expected a value: {given.__name__}()")
         required = "output_shape" if name in ("likelihood", "posterior") else "init"
         if not hasattr(given, required):

@@ -29,10 +29,20 @@ class ConvFeatures(nn.Module):
     def __call__(self, x: Images) -> Activations:
         """Activations by layer, [batch, height, width, channels]."""
         activations = {}
+        _require_halved(self, x.shape[1:3], len(self.features))
         for number, width in enumerate(self.features, 1):
             x = nn.relu(Downsample(width)(x))
             activations[f"conv{number}"] = x
         return activations
+
+
+def _require_halved(network: nn.Module, size: tuple[int, ...], times: int) -> None:
+    """Raise `InputError` unless images of this height and width can be halved by each convolution."""
+    if any(side % 2**times for side in size):
+        raise InputError(
+            f"{type(network).__name__} has {times} convolutions, but images of {size[0]} x {size[1]} pixels cannot be "
+            f"halved {times} times; give it fewer features, such as features=(16, 32)"
+        )
 
 
 class VGG19(nn.Module):
@@ -96,6 +106,7 @@ class Discriminator(nn.Module):
                 f"a Discriminator was given examples of shape {x.shape[1:]}; expected images (height, width, "
                 "channels): give Adversarial another discriminator"
             )
+        _require_halved(self, x.shape[1:3], len(self.features))
         activations = []
         for width in self.features:
             x = nn.leaky_relu(Downsample(width)(x), 0.2)

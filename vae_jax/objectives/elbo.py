@@ -63,7 +63,7 @@ class ELBO:
       axis_name: Axis of `pmap` over which the batch of this average is distributed.
 
     Raises:
-      InputError: `samples` is not a positive integer, or `beta` or `free_bits` is negative.
+      InputError: `samples` is not a positive integer, `beta` or `free_bits` is negative, or `kl` is a class.
     """
 
     beta: float | Float[Array, "..."] | Callable[[Array], Array] = parameter(default=1.0)
@@ -75,6 +75,8 @@ class ELBO:
     def __post_init__(self) -> None:
         require_positive_int(samples=self.samples)
         require_not_negative(free_bits=self.free_bits)
+        if isinstance(self.kl, type):
+            raise InputError(f"kl is the class {self.kl.__name__}; expected a value: {self.kl.__name__}()")
         if not callable(self.beta):
             require_not_negative(beta=self.beta)
 
