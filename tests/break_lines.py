@@ -54,6 +54,7 @@ LINES = [
             ("dtype=np.uint16) + 2) // 4", "dtype=np.uint16)) // 4", "test_cifar stand_in"),
         ],
         "vae_jax/evaluation/fitted_prior.py": [
+            ("leaf.astype(z.dtype)", "leaf", "test_fitted_prior type_of"),
             ("    _require_trainable(fitted)\n", "", "test_fitted_prior bad_input"),
             (
                 "means = product(shares.T, z) / weights[:, None]",
@@ -113,7 +114,7 @@ LINES = [
         ],
         "vae_jax/training/principal_components.py": [
             ("np.log(noise / kept)", "np.log(noise * kept)", "test_pca_start likelihood"),
-            ("[(0.5 - mean) @ encoding", "[mean @ encoding", "test_pca_start likelihood"),
+            ("LINEAR_SCALE, (0.5 - mean) @ encoding", "LINEAR_SCALE, mean @ encoding", "test_pca_start likelihood"),
             ("np.maximum(kept - noise, 0)", "kept - noise", "test_pca_start equal"),
             ("if not noise > 1e-9 * kept[-1]:", "if not noise > 0:", "test_pca_start bad_input"),
             ("    leaves_of_model(vae, variables)\n", "", "test_pca_start other_models"),
@@ -306,6 +307,8 @@ LINES = [
             ("(q.log_prob(z) - p.log_prob(z))", "(q.log_prob(z) + p.log_prob(z))", "test_priors log_ratio"),
         ],
         "vae_jax/distributions/flows.py": [
+            ("if isinstance(self.base, FullGaussian):", "if False:", "test_flows correlated"),
+            ("        require_flow(self.flow)\n", "", "test_newcomers mistake"),
             ("log_det -= log_scale", "log_det += log_scale", "test_flows jacobian"),
             (
                 "return self.base.log_prob(e) + log_det",
@@ -474,6 +477,7 @@ LINES = [
             ("values[before] + way", "values[after] + way", "test_attributes share"),
         ],
         "vae_jax/evaluation/log_px.py": [
+            ("while isinstance(stored, Mirrored):", "if isinstance(stored, Mirrored):", "test_evaluate bits"),
             ("stored.missing or not stored.whole", "stored.missing", "test_evaluate bits"),
             (
                 "    require_observed(batch.targets, model",
@@ -497,6 +501,8 @@ LINES = [
             ("h = nn.relu(MLP(", "h = (MLP(", "test_classifier features"),
         ],
         "vae_jax/evaluation/distances.py": [
+            ("flat.mean(axis=0, keepdims=True)", "0 * flat[:1]", "test_distances nearest"),
+            ("max(0.0, float(distance))", "float(distance)", "test_distances singular"),
             (
                 "np.sort(cdist(real, real), axis=1)[:, k]",
                 "np.sort(cdist(real, real), axis=1)[:, k - 1]",
@@ -520,12 +526,14 @@ LINES = [
             ("else math.nan", "else 0.0", "test_evaluate standard_error"),
         ],
         "vae_jax/evaluation/latents.py": [
+            ("if isinstance(posterior, FullGaussian | Transformed):", "if False:", "test_flows correlated"),
+            ("if total > 0 else 0.0", "", "test_latents separation"),
             ("math.ceil(share", "math.floor(share", "test_latents sphere"),
             ("sphere.radius / math.sqrt(2)", "sphere.radius / 2", "test_latents lattice"),
             ("offsets[::-1, None]", "offsets[:, None]", "test_latents lattice"),
             ("(1 - share) * start + share * end", "share * start + (1 - share) * end", "test_latents paths"),
             ("here & ~attribute", "~attribute", "test_attributes vector"),
-            (" + np.diag(variance)", "", "test_latents aggregated"),
+            ("of_means + _mean_covariance(posterior)", "of_means", "test_latents aggregated"),
             ("- len(self.mean) - log_det", "- len(self.mean) + log_det", "test_latents closed_form"),
             ("noise @ root.T", "noise @ root", "test_latents moments"),
             ("weights.append(n1 * n0 / (n1 + n0))", "weights.append(n1 + n0)", "test_attributes precision"),
@@ -538,6 +546,11 @@ LINES = [
         ],
         "vae_jax/evaluation/passes.py": [
             (
+                "return posterior.base if isinstance(posterior, Transformed) else posterior",
+                "return posterior",
+                "test_evaluate flow",
+            ),
+            (
                 "return noise_keys, transform(transform_keys,",
                 "return transform_keys, transform(transform_keys,",
                 "test_evaluate streams",
@@ -548,8 +561,8 @@ LINES = [
                 "test_evaluate blocks",
             ),
             (
-                "example_keys(key, len(examples), first), examples, labels).x",
-                "example_keys(key, len(examples)), examples, labels).x",
+                "return transform(example_keys(key, len(examples), first), examples, labels)",
+                "return transform(example_keys(key, len(examples)), examples, labels)",
                 "test_evaluate blocks",
             ),
             (
@@ -829,6 +842,8 @@ LINES = [
             ("min(round(warm_up * steps), steps - 1)", "round(warm_up * steps)", "test_train warm_up"),
         ],
         "vae_jax/training/step.py": [
+            ("        _require_of_size(batch, size)\n", "", "test_parts another_size"),
+            ("            _require_terms(loss.terms, size)\n", "", "test_parts another_size"),
             ("new if new.dtype == old.dtype else new.astype(old.dtype)", "new", "test_train batch_statistics_keep"),
             ("params, value=loss)", "params)", "test_train needs_the_loss"),
             ("cpu=by_cond, default=by_select", "cpu=by_cond, default=by_cond", "test_accelerators exported and step"),
