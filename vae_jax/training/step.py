@@ -401,12 +401,13 @@ def make_train_step(
       objective: Objective that is minimised.
       optimizer: Optimizer of optax.
       axis_name: Name of the axis over which the batch is distributed under pmap. The step is then that of the whole
-        batch, noise included.
+        batch, noise included; only the dropout of the pseudo-inputs of a `VampPrior` is drawn for each device.
 
     Raises:
       InputError: An argument is of another kind, such as `optax.adam` without its arguments. When the step is traced:
-        the state is no `TrainState`, or the batch is no `Batch`. The objective returns no `Loss`, a loss that is not
-        one number an example, or a term with a name that a record has already.
+        the state is no `TrainState`, the batch is no `Batch`, or its mask or targets have another size. The objective
+        returns no `Loss`, a loss or a term that is not one number an example, or a term with a name that a record has
+        already.
     """
     require_model(model, MAKE_TRAIN_STEP)
     require_objective(objective)
