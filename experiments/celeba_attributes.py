@@ -1,7 +1,7 @@
 """Attribute vectors on faces: blond hair, glasses, and both, added to the encodings of faces that have neither.
 
 The script trains a convolutional autoencoder and a convolutional VAE on faces of 64 x 64 pixels. Their networks have
-linear paths and start at PCA and at probabilistic PCA (Tipping and Bishop, 1999).
+linear paths, and the VAE starts at probabilistic PCA (Tipping and Bishop, 1999).
 
 An attribute vector is the difference between the mean encodings of the training faces with and without an attribute.
 Blond hair is correlated with being female, and glasses with being male and with age; a second vector is therefore
@@ -47,10 +47,6 @@ from vae_jax.errors import require_positive, require_positive_int
 from vae_jax.evaluation.attributes import AttributeClassifier, edit
 from vae_jax.evaluation.latents import attribute_counts, attribute_vector
 
-MODELS: dict[str, tuple[Any, Any]] = {  # by title: posterior, objective
-    "autoencoder": (vj.Delta, vj.Reconstruction()),
-    "VAE": (vj.DiagonalGaussian, vj.ELBO()),
-}
 TABLE = (1.0, 1.5, 2.0)  # steps of the printed table
 SHARES = (0.5, 0.75, 0.9)  # shares of flipped faces at which vectors are compared
 HELD_OUT = 1_000  # largest number of test faces that are edited and classified
@@ -86,12 +82,11 @@ def main(config: Config) -> Report:
     classifier_steps = default_steps if config.classifier_steps is None else config.classifier_steps
     require_positive_int(classifier_steps=classifier_steps)
     require_attributes(run.data)
-    models = {title: model_of(run.data.event_shape, config, posterior) for title, (posterior, _) in MODELS.items()}
+    autoencoder, model = (
+        model_of(run.data.event_shape, config, posterior) for posterior in (vj.Delta, vj.DiagonalGaussian)
+    )
     ae_key, vae_key, encode_key, start_key, draw_key = jax.random.split(run.key, 5)
-    starts = {
-        title: pca_start(key, run, model)
-        for key, (title, model) in zip(jax.random.split(start_key), models.items(), strict=True)
-    }
+    start = pca_start(start_key, run, model)
     classifier = attribute_classifier(
         run.classifier_key(4),
         run,
@@ -101,18 +96,16 @@ def main(config: Config) -> Report:
         convolutions=config.channels,
     )
     print_accuracy(f"classifier of seed {config.classifier_seed}", classifier, run.data)
-    optimizer = vj.averaged(adamw_from_pca(config.training.learning_rate, config.training.weight_decay, run.steps))
-    ae, vae = (
-        run.train(
-            key,
-            models[title],
-            objective,
-            train_transform=vj.Mirrored(),
-            variables=starts[title],
-            optimizer=optimizer,
-            title=title,
-        )
-        for key, (title, (_, objective)) in zip((ae_key, vae_key), MODELS.items(), strict=True)
+    ae = run.train(ae_key, autoencoder, vj.Reconstruction(), train_transform=vj.Mirrored(), title="autoencoder")
+    training = config.training
+    vae = run.train(
+        vae_key,
+        model,
+        vj.ELBO(),
+        train_transform=vj.Mirrored(),
+        variables=start,
+        optimizer=vj.averaged(adamw_from_pca(training.learning_rate, training.weight_decay, run.steps)),
+        title="VAE",
     )
 
     errors = {"pca": pca_squared_error(run, config.latent_dim)}

@@ -99,10 +99,7 @@ def print_accuracy(title: str, classifier: AttributeClassifier, data: vj.Dataset
 
 
 def pca_start(key: Key[Array, ""], run: Run, model: vj.VAE) -> Variables:
-    """Variables at which the model is the probabilistic PCA of training images and their mirror images.
-
-    With the posterior `Delta`, it is the PCA of them.
-    """
+    """Variables at which the model is the probabilistic PCA of training images and their mirror images."""
     images = mirrored_too(run.data.train.images[: PCA_IMAGES // 2])
     return vj.start_at_pca(model, model.init(key), images / np.float32(255))
 

@@ -50,7 +50,7 @@ def save_picture(path: Path, figure: Figure) -> None:
     picture = Image.open(drawn).convert("RGB")
     png, jpeg = (path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "jpg"))
     if picture.getcolors(maxcolors=2**16) is None:
-        picture.save(jpeg, quality=92, subsampling=0)  # `optimize` fails for noise
+        picture.save(jpeg, quality=90, subsampling=0)  # `optimize` fails for noise
         png.unlink(missing_ok=True)  # of an earlier run
         return
     pixels = np.asarray(picture)
