@@ -82,11 +82,11 @@ def main(config: Config) -> Report:
     classifier_steps = default_steps if config.classifier_steps is None else config.classifier_steps
     require_positive_int(classifier_steps=classifier_steps)
     require_attributes(run.data)
-    autoencoder, model = (
+    autoencoder, variational = (
         model_of(run.data.event_shape, config, posterior) for posterior in (vj.Delta, vj.DiagonalGaussian)
     )
     ae_key, vae_key, encode_key, start_key, draw_key = jax.random.split(run.key, 5)
-    start = pca_start(start_key, run, model)
+    start = pca_start(start_key, run, variational)
     classifier = attribute_classifier(
         run.classifier_key(4),
         run,
@@ -100,7 +100,7 @@ def main(config: Config) -> Report:
     training = config.training
     vae = run.train(
         vae_key,
-        model,
+        variational,
         vj.ELBO(),
         train_transform=vj.Mirrored(),
         variables=start,
