@@ -215,7 +215,10 @@ def test_a_detector_finds_a_face_and_none_in_noise():
         ({"channels": (4,) * 7}, "images of 64 x 64 pixels cannot be halved 7 times"),
         ({"discriminator_channels": (4, 0)}, r"discriminator_channels\[1\] is 0"),
         ({"discriminator_channels": ()}, r"discriminator_channels is \(\); expected one number of channels or more"),
-        ({"discriminator_channels": (4,) * 7}, r"discriminator_channels is \(4, .*\), with which an image of 1 x 1 "),
+        (
+            {"discriminator_channels": (4,) * 7},
+            r"channels is \(4, .*\), with which the Discriminator has 7 convolutions",
+        ),
         ({"features": "vgg19"}, "needs --weights FILE"),
         ({"weights": Path("vgg19.npz")}, "are those of attributes; add --features vgg19"),
         ({"classifier_steps": 0}, "classifier_steps is 0"),

@@ -40,8 +40,8 @@ def _require_halved(network: nn.Module, size: tuple[int, ...], times: int) -> No
     """Raise `InputError` unless images of this height and width can be halved by each convolution."""
     if any(side % 2**times for side in size):
         raise InputError(
-            f"{type(network).__name__} has {times} convolutions, but images of {size[0]} x {size[1]} pixels cannot be "
-            f"halved {times} times; give it fewer features, such as features=(16, 32)"
+            f"the {type(network).__name__} has {times} convolutions, but images of {size[0]} x {size[1]} pixels cannot "
+            f"be halved {times} times; give it fewer features, such as features=(16, 32)"
         )
 
 
