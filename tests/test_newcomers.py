@@ -80,7 +80,7 @@ def evaluate(data=SPLIT, **settings):
         (lambda: vj.ELBO(kl=vj.SampledKL), r"kl is the class SampledKL; expected a value: SampledKL\(\)"),
         (
             lambda: vj.Adversarial().init(jax.random.key(0), vj.mlp_vae((28, 28, 1), hidden=(8,))),
-            "the Discriminator has 4 convolutions, but images of 28 x 28 pixels cannot be halved 4 times",
+            "images of 28 x 28 pixels cannot be halved 4 times by Discriminator; expected multiples of 16",
         ),
         (
             lambda: vj.log_likelihood(jax.random.key(0), VAE, STATE.variables, SPLIT),

@@ -217,7 +217,7 @@ def test_a_detector_finds_a_face_and_none_in_noise():
         ({"discriminator_channels": ()}, r"discriminator_channels is \(\); expected one number of channels or more"),
         (
             {"discriminator_channels": (4,) * 7},
-            r"channels is \(4, .*\), with which the Discriminator has 7 convolutions",
+            r"channels is \(4, .*\), with which images of 64 x 64 pixels cannot be halved 7 times by Disc",
         ),
         ({"features": "vgg19"}, "needs --weights FILE"),
         ({"weights": Path("vgg19.npz")}, "are those of attributes; add --features vgg19"),

@@ -34,6 +34,7 @@ from vae_jax.networks import (
     WaveletTopDown,
     require_norm,
 )
+from vae_jax.networks.conv4x4 import require_halved
 
 
 def _require_widths(**widths: Any) -> None:
@@ -63,13 +64,9 @@ def _require_halvings(event_shape: tuple[int, ...], halvings: int) -> None:
     if len(event_shape) != 3:
         raise InputError(f"event_shape is {event_shape}; a convolutional VAE takes (height, width, channels)")
     height, width, _ = event_shape
-    scale = 2**halvings
     if not halvings:
         raise InputError("there are no convolutions; expected the number of channels of one convolution or more")
-    if height % scale or width % scale:
-        raise InputError(
-            f"images of {height} x {width} pixels cannot be halved {halvings} times; expected multiples of {scale}"
-        )
+    require_halved(height, width, halvings)
 
 
 def _linear_path(linear: bool, likelihood: Likelihood, event_shape: tuple[int, ...]) -> dict[str, Any]:

@@ -56,6 +56,16 @@ def downsample(x: Image, kernel: Kernel) -> Half:
     return jax.lax.platform_dependent(x, kernel, cpu=_downsample_on_cpu, default=_downsample_natively)
 
 
+def require_halved(height: int, width: int, times: int, network: str = "") -> None:
+    """Raise `InputError` unless images of this size can be halved this often, by the network of this name if given."""
+    scale = 2**times
+    if height % scale or width % scale:
+        by = f" by {network}" if network else ""
+        raise InputError(
+            f"images of {height} x {width} pixels cannot be halved {times} times{by}; expected multiples of {scale}"
+        )
+
+
 @jax.custom_vjp
 def upsample(y: Half, kernel: Kernel) -> Float[Array, "batch 2*h 2*w channels"]:
     """Transpose of `downsample`, which doubles height and width; only reverse-mode derivatives."""

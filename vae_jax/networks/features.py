@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from vae_jax.errors import InputError
-from vae_jax.networks.conv4x4 import Downsample
+from vae_jax.networks.conv4x4 import Downsample, require_halved
 from vae_jax.networks.residual import Conv3x3
 
 Images = Float[Array, "batch height width channels"]
@@ -29,20 +29,11 @@ class ConvFeatures(nn.Module):
     def __call__(self, x: Images) -> Activations:
         """Activations by layer, [batch, height, width, channels]."""
         activations = {}
-        _require_halved(self, x.shape[1:3], len(self.features))
+        require_halved(x.shape[1], x.shape[2], len(self.features), type(self).__name__)
         for number, width in enumerate(self.features, 1):
             x = nn.relu(Downsample(width)(x))
             activations[f"conv{number}"] = x
         return activations
-
-
-def _require_halved(network: nn.Module, size: tuple[int, ...], times: int) -> None:
-    """Raise `InputError` unless images of this height and width can be halved by each convolution."""
-    if any(side % 2**times for side in size):
-        raise InputError(
-            f"the {type(network).__name__} has {times} convolutions, but images of {size[0]} x {size[1]} pixels cannot "
-            f"be halved {times} times; give it fewer features, such as features=(16, 32)"
-        )
 
 
 class VGG19(nn.Module):
@@ -106,7 +97,7 @@ class Discriminator(nn.Module):
                 f"a Discriminator was given examples of shape {x.shape[1:]}; expected images (height, width, "
                 "channels): give Adversarial another discriminator"
             )
-        _require_halved(self, x.shape[1:3], len(self.features))
+        require_halved(x.shape[1], x.shape[2], len(self.features), type(self).__name__)
         activations = []
         for width in self.features:
             x = nn.leaky_relu(Downsample(width)(x), 0.2)

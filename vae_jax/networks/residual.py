@@ -13,7 +13,7 @@ from vae_jax.distributions.likelihoods import Likelihood
 from vae_jax.errors import InputError
 from vae_jax.networks.conv import linear_outputs, with_linear_path
 from vae_jax.networks.conv3x3 import Image, conv3x3
-from vae_jax.networks.conv4x4 import downsample, upsample
+from vae_jax.networks.conv4x4 import downsample, require_halved, upsample
 from vae_jax.networks.dense import batch_normalised, joined
 
 _CHANNELS_PER_GROUP = 16  # Wu and He (2018), table 3
@@ -221,8 +221,7 @@ class ResNetDecoder(nn.Module):
         height, width, *channels = self.output_shape
         stages = len(self.blocks)
         scale = 2 ** (stages - 1)
-        if height % scale or width % scale:
-            raise InputError(f"images of {height} x {width} pixels cannot be halved {stages - 1} times")
+        require_halved(height, width, stages - 1)
         start = (height // scale, width // scale, self.width * scale)
         h = nn.Dense(math.prod(start))(joined(inputs, condition)).reshape(-1, *start)
         for stage, blocks in enumerate(self.blocks):
