@@ -13,9 +13,8 @@ from vae_jax.data import Split, Transform
 from vae_jax.models import Variables
 from vae_jax.training import Record
 
-LINEAR_RATE = (
-    1 / 20
-)  # learning rate of linear paths that start at probabilistic PCA, relative to that of the other layers
+# Learning rate of linear paths that start at probabilistic PCA, relative to that of the other layers.
+LINEAR_RATE = 1 / 20
 
 
 @dataclass(frozen=True, eq=False)

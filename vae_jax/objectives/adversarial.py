@@ -66,8 +66,8 @@ class Adversarial:
       penalty: Weight of half the squared gradient of the discriminator at the examples with their noise (R1: Mescheder
         et al., 2018).
       objective: Objective of the other parts.
-      draws: Whether y includes a draw of the model, for a loss of the encoder without the adversarial term. If False, a
-        step is faster.
+      draws: Whether y includes a draw of the model, and the loss of the encoder leaves out the adversarial term. If
+        False, a step is faster.
 
     Raises:
       InputError: A weight is negative, or an argument is of another kind.
