@@ -376,11 +376,11 @@ def with_parts(**parts):
         ),
         (
             lambda: vj.log_likelihood(key(), TINY, drawn(THREE.init, key()), X, 2),
-            "the variables are not those of this model's DenseBottomUp",
+            "the variables are not those of this DenseBottomUp",
         ),
         (
             lambda: TINY.sample(key(), drawn(vj.ladder_vae(SHAPE, (1, 2), (3,)).init, key()), 2),
-            "the variables are not those of this model's DenseTopDown",
+            "the variables are not those of this DenseTopDown",
         ),
         (
             lambda: vj.evaluate(key(), THREE, drawn(THREE.init, key()), small_split(4)),

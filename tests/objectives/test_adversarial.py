@@ -217,6 +217,8 @@ def test_missing_parts_and_a_normalised_discriminator_are_refused():
         loss_of(OBJECTIVE, replace(BATCH, observed=jnp.ones_like(BATCH.x)))
     with pytest.raises(vj.InputError, match="the state has no discriminator"):
         loss_of(OBJECTIVE, variables=drawn(VAE.init, jax.random.key(0)))
+    with pytest.raises(vj.InputError, match=r"variables are not those of this Discriminator: .*shape"):
+        loss_of(OBJECTIVE, variables=variables_of(vj.Adversarial(vj.Discriminator((6,)))))
     with pytest.raises(vj.InputError, match="has the collection batch_stats; expected params only"):
         variables_of(vj.Adversarial(Normalised()))
     with pytest.raises(vj.InputError, match="returns no p"):

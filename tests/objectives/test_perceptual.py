@@ -156,6 +156,11 @@ def test_missing_parts_are_refused():
         loss_of(OBJECTIVE, replace(BATCH, observed=jnp.ones_like(BATCH.x)))
     with pytest.raises(vj.InputError, match="feature network has no variables"):
         loss_of(OBJECTIVE, variables=fresh(frozen=None).variables)
+    wider = {"features": drawn(vj.ConvFeatures((8, 6)).init, jax.random.key(5), jnp.zeros((1, *SHAPE)))}
+    with pytest.raises(vj.InputError, match=r"variables are not those of this ConvFeatures: .*shape"):
+        loss_of(OBJECTIVE, variables=fresh().variables | {"frozen": wider})
+    with pytest.raises(vj.InputError, match="variables are not those of this ConvFeatures: "):
+        loss_of(OBJECTIVE, variables=fresh().variables | {"frozen": {"features": {"params": {}}}})
     with pytest.raises(vj.InputError, match="has no layer 'conv9'; expected one of conv1, conv2"):
         loss_of(vj.Perceptual(NETWORK, ("conv9",), (1.0,)))
     with pytest.raises(vj.InputError, match="returns no p"):

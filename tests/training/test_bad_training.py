@@ -134,7 +134,7 @@ BAD = {
     ),
     "state of another model": (
         lambda: run(init(key(), vj.mlp_vae((6, 6, 1), 2, (8,)), OPTIMIZER)),
-        "the variables are not those of this model's MLP: .*shape",
+        "the variables are not those of this MLP: .*shape",
     ),
     "frozen named as a part": (
         lambda: init(key(), VAE, OPTIMIZER, frozen={"encoder": jnp.zeros(3)}),

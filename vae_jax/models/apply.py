@@ -1,6 +1,8 @@
 """Calls of networks with the variables of a model, and the keys of their noise."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import flax.errors
@@ -35,10 +37,8 @@ def apply_network(
     returned in the type of the inputs. Other collections, such as batch statistics, keep their types.
     """
     params, given, others = as_dtype((variables.get("params", {}), inputs, arguments), compute_dtype)
-    try:
+    with require_own_variables(network):
         outputs, updates = _apply(network, variables | {"params": params}, given, train, others, mask, keys)
-    except FOREIGN as error:
-        raise foreign(network, error) from error
     return as_dtype(outputs, compute_dtype and inputs.dtype), updates
 
 
@@ -143,14 +143,21 @@ def _with_dropout(
     return outputs, dict(updates)
 
 
-FOREIGN = flax.errors.ScopeParamShapeError, flax.errors.ScopeParamNotFoundError
-"""Errors of Linen if a network is called with the variables of another one."""
+_FOREIGN = (
+    flax.errors.ScopeParamShapeError,
+    flax.errors.ScopeParamNotFoundError,
+    flax.errors.ScopeCollectionNotFound,
+)
 
 
-def foreign(network: nn.Module, error: Exception) -> InputError:
-    """The `InputError` in place of one of `FOREIGN`."""
-    reason = str(error).split(". (http")[0].replace("\n", " ")
-    return InputError(f"the variables are not those of this model's {type(network).__name__}: {reason}")
+@contextmanager
+def require_own_variables(network: nn.Module) -> Iterator[None]:
+    """Raise `InputError` in place of the errors of Linen if a network is called with the variables of another one."""
+    try:
+        yield
+    except _FOREIGN as error:
+        reason = str(error).split(". (http")[0].replace("\n", " ")
+        raise InputError(f"the variables are not those of this {type(network).__name__}: {reason}") from error
 
 
 def rngs(key: Key[Array, ""]) -> dict[str, Array]:

@@ -74,6 +74,8 @@ class BaseVAE:
             require_positive_int(classes=self.classes)
             if self.condition_shape is not None:
                 raise InputError("classes and condition_shape are given; give one, labels may be part of the other")
+        if self.condition_shape is not None:
+            require_condition_shape(self.condition_shape)
 
     def __repr__(self) -> str:
         """Settings of the model and number of parameters of each network."""
@@ -332,6 +334,22 @@ def as_event_shape(shape: Any) -> tuple[int, ...]:
         raise InputError(f"event_shape is {shape!r}; expected a tuple of sizes, such as (28, 28, 1)")
     require_positive_int(**{f"event_shape[{axis}]": size for axis, size in enumerate(shape)})
     return tuple(int(size) for size in shape)
+
+
+def require_condition_shape(shape: Any) -> None:
+    """Raise `InputError` unless this is a tuple of positive integers, or of pairs of names and such tuples."""
+
+    def is_shape(shape: Any) -> bool:
+        return isinstance(shape, tuple) and all(isinstance(size, int) and size > 0 for size in shape)
+
+    def is_named(pair: Any) -> bool:
+        return isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and is_shape(pair[1])
+
+    if not is_shape(shape) and not (isinstance(shape, tuple) and all(map(is_named, shape))):
+        raise InputError(
+            f"condition_shape is {shape!r}; expected a tuple of sizes, such as (3,), or of pairs of names and such "
+            'tuples, such as (("age", (1,)), ("mask", (28, 28, 1)))'
+        )
 
 
 def require_transformed(x: Any) -> None:

@@ -14,7 +14,7 @@ from vae_jax.data.transforms import Batch
 from vae_jax.distributions import Delta, DiagonalGaussian, example_keys, kl_divergence, log_ratio
 from vae_jax.distributions.base import normal_like
 from vae_jax.errors import InputError, require_key, require_not_negative, require_positive_int
-from vae_jax.models.apply import FOREIGN, as_dtype, folded, foreign, of_part, rngs
+from vae_jax.models.apply import as_dtype, folded, of_part, require_own_variables, rngs
 from vae_jax.models.base import BaseVAE, Code, require_by_layer, require_shape
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.networks import identity
@@ -189,11 +189,9 @@ class LadderVAE(BaseVAE):
         def computed(p: Array, q: Array | None) -> Array:
             return cast(Array, as_dtype(latent(*as_dtype((p, q), precise)), self.compute_dtype))
 
-        try:
+        with require_own_variables(self.decoder):
             outputs = self.decoder.apply(own, top, computed, features, train=train, **condition)
-            return cast(Array, as_dtype(outputs, precise))
-        except FOREIGN as error:
-            raise foreign(self.decoder, error) from error
+        return cast(Array, as_dtype(outputs, precise))
 
 
 def _zeros(p: Array, q: Array | None) -> Array:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from vae_jax.data.transforms import Batch
 from vae_jax.distributions import example_keys, normal_like
 from vae_jax.errors import InputError, named, require_bool, require_not_negative
-from vae_jax.models.apply import folded
+from vae_jax.models.apply import folded, require_own_variables
 from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Discriminator
 from vae_jax.objectives.base import Loss, require_complete, require_objective_value, require_schedules
@@ -124,7 +124,8 @@ class Adversarial:
         "discriminator_accuracy", the mean of the shares of examples and of decoded images that are told apart.
 
         Raises:
-          InputError: The batch has missing entries, the state has no discriminator, or the objective returns no p(x|z).
+          InputError: The batch has missing entries, the state has no discriminator or another one, or the objective
+            returns no p(x|z).
         """
         require_complete(batch)
         if DISCRIMINATOR not in variables["params"]:
@@ -134,7 +135,8 @@ class Adversarial:
         noise = self.noise * normal_like(batch.targets, folded(keys, _NOISE), batch_axis=0)
 
         def discriminate(x: Array) -> tuple[Array, Array]:
-            outputs = self.discriminator.apply({"params": variables["params"][DISCRIMINATOR]}, x + noise)
+            with require_own_variables(self.discriminator):
+                outputs = self.discriminator.apply({"params": variables["params"][DISCRIMINATOR]}, x + noise)
             return cast(tuple[Array, Array], outputs)
 
         real, of_real = discriminate(batch.targets)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch
 from vae_jax.errors import InputError, named, require_positive
+from vae_jax.models.apply import require_own_variables
 from vae_jax.models.protocol import LatentVariableModel, Variables
 from vae_jax.networks.features import Activations
 from vae_jax.objectives.base import Loss, require_complete, require_objective_value, require_schedules
@@ -76,7 +77,8 @@ class Perceptual:
 
         Raises:
           InputError: The batch has missing entries, `TrainState.frozen` has no variables of the feature network, the
-            network has no layer of a given name, or the objective returns no p(x|z).
+            network or has those of another one, the network has no layer of a given name, or the objective returns no
+            p(x|z).
         """
         require_complete(batch)
         loss = self.objective(key, model, variables, batch, step)
@@ -100,9 +102,10 @@ def layer_distances(
     """Half the mean squared difference of the activations of x and y, of each layer.
 
     Raises:
-      InputError: The network has no layer of that name.
+      InputError: The network has no layer of that name, or the variables are those of another network.
     """
-    of_x, of_y = (cast(Activations, features.apply(variables, images)) for images in (x, y))
+    with require_own_variables(features):
+        of_x, of_y = (cast(Activations, features.apply(variables, images)) for images in (x, y))
     if unknown := [layer for layer in layers if layer not in of_x]:
         raise InputError(f"the feature network has no layer {unknown[0]!r}; expected one of {', '.join(of_x)}")
     squares = [(of_x[layer] - of_y[layer]) ** 2 for layer in layers]
