@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -62,7 +62,8 @@ from vae_jax.evaluation.latents import attribute_vector, straight_paths
 from vae_jax.models import Variables
 from vae_jax.objectives import Objective, layer_distances
 
-MODELS = ("plain", "perceptual", "adversarial", "both")
+Name = Literal["plain", "perceptual", "adversarial", "both"]
+MODELS = get_args(Name)
 MOST_ATTRIBUTES = 12  # of the classifier whose features are compared
 CONVOLUTIONS = (16, 32, 64)  # of the same
 INDEPENDENT = (24, 48, 96, 96)  # convolutions of the classifier that measures
@@ -93,6 +94,8 @@ class Features(NamedTuple):
 class Config(Options):
     """Options of this experiment."""
 
+    models: tuple[Name, ...] = MODELS
+    """Models that are trained and measured."""
     latent_dim: int = 128
     """Number of latent dimensions."""
     channels: tuple[int, ...] = (16, 32, 64, 128)
@@ -136,7 +139,11 @@ class Config(Options):
 
 
 def main(config: Config) -> Report:
-    """Train the classifiers and the four models, measure them, and write the pictures and the report."""
+    """Train the classifiers and the models, measure them, and write the pictures and the report."""
+    if not config.models:
+        raise vj.InputError(f"models is (); expected one or more of {', '.join(MODELS)}")
+    if config.features == "encoder" and "plain" not in config.models:
+        raise vj.InputError("--features encoder takes the encoder of the plain model; add plain to --models")
     require_positive(variance=config.variance, perceptual_weight=config.perceptual_weight)
     require_positive(discriminator_rate=config.discriminator_rate)
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None = vgg19(config)
@@ -225,10 +232,10 @@ def train_models(
     adversarial: vj.Adversarial,
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None,
 ) -> tuple[dict[str, Trained], Features]:
-    """Train the four models.
+    """Train the models.
 
     Args:
-      keys: Key of each model.
+      keys: Key of each of the four models.
       run: The run.
       config: Options.
       vae: The VAE.
@@ -252,17 +259,19 @@ def train_models(
             title=name,
         )
 
-    plain = train("plain", vj.ELBO())
-    features = features_with_scales(run, *(network or vj.conv_features(plain.model, plain.variables)))
+    models = {"plain": train("plain", vj.ELBO())} if "plain" in config.models else {}
+    features = features_with_scales(
+        run, *(network or vj.conv_features(models["plain"].model, models["plain"].variables))
+    )
     weights = tuple(config.perceptual_weight / scale for scale in features.scales)
     perceptual = vj.Perceptual(features.network, features.layers, weights)
     frozen = {"features": features.variables}
-    models = {
-        "plain": plain,
-        "perceptual": train("perceptual", perceptual, frozen),
-        "adversarial": train("adversarial", adversarial),
-        "both": train("both", replace(adversarial, objective=perceptual), frozen),
+    others: dict[str, tuple[Objective, Any]] = {
+        "perceptual": (perceptual, frozen),
+        "adversarial": (adversarial, None),
+        "both": (replace(adversarial, objective=perceptual), frozen),
     }
+    models |= {name: train(name, *settings) for name, settings in others.items() if name in config.models}
     return models, features
 
 
@@ -463,7 +472,9 @@ def draw(
     run.save("attributes", with_headings(vj.plot.sheets(steps, len(STEPS), len(steps), text, labels), real.shape[2]))
     accuracy = {name: found["discriminator_accuracy"] for name, found in measured.items()}
     curves = {name: each for name, each in accuracy.items() if each}
-    run.save("discriminator", accuracy_of_discriminators(curves, f"The discriminator in training, {run.data_and_seed}"))
+    if curves:
+        title = f"The discriminator in training, {run.data_and_seed}"
+        run.save("discriminator", accuracy_of_discriminators(curves, title))
 
 
 def with_headings(figure: Figure, width: int) -> Figure:

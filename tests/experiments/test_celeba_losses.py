@@ -124,6 +124,11 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, mo
     _, variables = vj.restore_model(tmp_path / "checkpoints" / "both")
     assert variables["params"].keys() == {"encoder", "decoder"}
 
+    chosen = config(tmp_path, celeba, checkpoints=checkpoints, models=("perceptual",))
+    again = main(replace(chosen, out=tmp_path / "chosen")).numbers
+    assert again["models"] == {"perceptual": report["models"]["perceptual"]}
+    assert not list((tmp_path / "chosen").glob("*discriminator*"))
+
 
 def test_features_of_the_encoder_are_those_of_the_plain_model(tmp_path, monkeypatch):
     """They need no other attributes than those that are measured."""
@@ -205,6 +210,8 @@ def test_a_detector_finds_a_face_and_none_in_noise():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"models": ()}, r"models is \(\); expected one or more of plain, perceptual, adversarial, both"),
+        ({"models": ("both",), "features": "encoder"}, "encoder of the plain model; add plain to --models"),
         ({"perceptual_weight": 0.0}, "perceptual_weight is 0"),
         ({"adversarial_weight": -1.0}, "adversarial_weight is -1"),
         ({"feature_weight": -1.0}, "feature_weight is -1"),
