@@ -34,7 +34,7 @@ from harness.faces import (
     sentences,
     with_confounders,
 )
-from harness.images import mirrored_too
+from harness.images import mirrored_too, scaled
 from harness.options import PageOptions, TrainingOptions
 from harness.recipe import Trained, adamw_from_pca
 from harness.report import Report
@@ -124,7 +124,7 @@ def main(config: Config) -> Report:
     shown = run.data.test[:8]
     rows = [decode(model, model.encode(encode_key, shown)) for model in (ae, vae)]
     text = f"Held-out faces, the autoencoder's reconstructions, the VAE's, {run.data_and_seed}"
-    run.save("reconstructions", vj.plot.images(np.concatenate([shown.images / np.float32(255), *rows]), 8, text))
+    run.save("reconstructions", vj.plot.images(np.concatenate([scaled(shown), *rows]), 8, text))
     draw(draw_key, run, vae, z, vectors, effects)
     report = run.report(
         {

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness.images import mirrored_too
+from harness.images import mirrored_too, scaled
 from harness.options import Options, TrainingOptions, require_different
 from harness.recipe import Trained, adamw_from_pca
 from harness.report import Report
@@ -94,7 +94,7 @@ def main(config: Config) -> Report:
     of_pca = vj.mean_and_stderr(bits_of_pca)
     print(f"  probabilistic PCA: {of_pca.mean:.3f} +- {of_pca.standard_error:.3f}, exact")
     shown = run.data.test[:SHOWN]
-    reconstructions = [("test images", shown.images / np.float32(255))]
+    reconstructions = [("test images", scaled(shown))]
     draws: list[tuple[str, np.ndarray]] = []
     numbers: dict[str, dict[str, Any]] = {}
     curves = {}
@@ -102,7 +102,7 @@ def main(config: Config) -> Report:
         init_key, fit_key = jax.random.split(jax.random.clone(train_key))
         start = vae.init(init_key)
         if config.linear:
-            levels = run.data.train.images / np.float32(255)
+            levels = scaled(run.data.train)
             start = vj.start_at_pca(vae, start, pixels if name in GAUSSIAN else mirrored_too(levels))
         trained = train(fit_key, jax.random.clone(eval_key), vae, start, run, config, name, bits_of_pca)
         numbers[name] = numbers_of(trained) | {"pixels": transform_of(name).label}

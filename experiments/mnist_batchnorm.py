@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness.images import scaled
 from harness.options import Options, require_different
 from harness.recipe import adamw
 from harness.report import Report
@@ -55,7 +56,7 @@ def main(config: Config) -> Report:
         from_prior = vae.prior_distribution(variables).sample(same_key, COLUMNS)
         z = jnp.concatenate([posterior.mean, from_prior])
         images = (vj.decode_all(vae, variables, z) + 1) / 2
-        sheets.append((f"C = {c:g}", np.concatenate([shown.images / np.float32(255), images])))
+        sheets.append((f"C = {c:g}", np.concatenate([scaled(shown), images])))
     note = "squared error of pixels in [-1, 1] and KL in nats, means per test image at one sampled z"
     label = f"{run.data_and_seed}; {note}"
     text = f"Reconstructions at the posterior mean and samples by the weight C, {run.data_and_seed}"

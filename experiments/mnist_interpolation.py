@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from harness.images import scaled
 from harness.options import Options
 from harness.report import Report
 from harness.run import Run
@@ -52,7 +53,7 @@ def main(config: Config) -> Report:
     pairs_key, *train_keys, encode_key = jax.random.split(run.key, 2 + len(DIMENSIONS) * len(MODELS))
     starts, ends = pairs_of(pairs_key, run.data.test, config)
     classifier, accuracy = run.classifier()
-    training = run.data.train.images / np.float32(255)
+    training = scaled(run.data.train)
     results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in MODELS}
     rows, clouds = [], {}
     for dimensions in DIMENSIONS:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from harness.comparison import LatentSpace, curves, side_by_side, table
+from harness.images import scaled
 from harness.options import PageOptions
 from harness.recipe import Trained, elbo_numbers
 from harness.report import Report
@@ -79,7 +80,7 @@ def legibility_classifier(run: Run) -> tuple[vj.LegibilityClassifier, float]:
     """Train a legibility classifier on the data of the run; also return the legible share of the test images."""
     key, steps = run.classifier_key(2), run.steps_or_smoke(3_000)
     classifier = vj.train_legibility_classifier(key, run.data.train, steps=steps)
-    share = classifier.share(run.data.test.images / np.float32(255))
+    share = classifier.share(scaled(run.data.test))
     print(f"legibility classifier of seed {run.options.classifier_seed}: {share:.2%} of the test images are legible")
     return classifier, share
 
