@@ -11,7 +11,8 @@ Encoders and decoders have linear paths, and all four models start at the probab
 
 The features of the perceptual loss are those of a small classifier of attributes, which is trained here, of the encoder
 of the plain VAE, or of VGG-19, whose published weights are read from a file. Draws come from N(0, I), and from a
-Gaussian mixture and a flow that are fitted to the encodings after training (Ghosh et al., 2020).
+Gaussian mixture and a flow that are fitted after training to the encodings of the training faces and of their mirror
+images (Ghosh et al., 2020).
 
 Draws and reconstructions are measured in the features of a second classifier, against which no model is trained: it has
 another architecture, another seed and other attributes. Without CelebA, the data set consists of drawn faces.
@@ -46,7 +47,7 @@ from harness.faces import (
     sentences,
     with_confounders,
 )
-from harness.images import scaled
+from harness.images import mirrored_too, scaled
 from harness.options import Options, TrainingOptions
 from harness.recipe import LINEAR_RATE, Trained, labels_of_paths
 from harness.report import Report
@@ -364,6 +365,7 @@ def measure(
     """The numbers of a model, and the images that are shown."""
     encode_key, attribute_key, *prior_keys = jax.random.split(key, 2 + len(PRIORS))
     model, variables, test = trained.model, trained.variables, run.data.test[: len(real)]
+    faces = mirrored_too(run.data.train.images)  # as in training
     z = trained.encode(encode_key, test)
 
     def independent_features(images: np.ndarray) -> np.ndarray:
@@ -384,7 +386,7 @@ def measure(
         fit_key, draw_key = jax.random.split(prior_key)
         fitted = model, variables
         if prior != model.prior:
-            fitted = vj.fit_prior(fit_key, model, variables, run.data.train, prior, draws=1, steps=prior_steps)
+            fitted = vj.fit_prior(fit_key, model, variables, faces, prior, draws=1, steps=prior_steps)
         draws = decode(trained, fitted[0].prior_distribution(fitted[1]).sample(draw_key, SETS * len(real)))
         numbers[name] = of_images(draws, real, independent_features, paired=False)
         shown[name] = draws[: 2 * SHOWN]

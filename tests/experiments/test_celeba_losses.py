@@ -78,7 +78,7 @@ def test_the_rates_of_the_model_and_of_the_discriminator_decay_to_zero(pca, tmp_
 
 @pytest.mark.filterwarnings("ignore::vae_jax.AdversarialWarning")  # after six steps
 def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, monkeypatch):
-    paired, starts = [], []
+    paired, starts, fitted = [], [], []
 
     def train(*given, **settings):
         starts.append(settings["variables"])
@@ -93,13 +93,22 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, mo
 
     original = celeba_losses.of_images
     monkeypatch.setattr(celeba_losses, "of_images", of_images)
+
+    def fit_prior(key, model, variables, images, *given, **settings):
+        fitted.append(images)
+        return original_fit_prior(key, model, variables, images, *given, **settings)
+
+    original_fit_prior = vj.fit_prior
+    monkeypatch.setattr(vj, "fit_prior", fit_prior)
     checkpoints = CheckpointOptions(tmp_path / "checkpoints")
     report = main(config(tmp_path, celeba, checkpoints=checkpoints)).numbers
     assert report["layers"] == ["conv1", "conv2"]
     assert len(starts) == len(MODELS)
     assert all(start is starts[0] for start in starts)
-    images = vj.load("celeba", data_dir=celeba).train.images / 255
-    mean = (images + images[:, :, ::-1]).mean(axis=0) / 2
+    images = vj.load("celeba", data_dir=celeba).train.images
+    assert len(fitted) == 2 * len(MODELS)
+    np.testing.assert_array_equal(fitted[0], np.concatenate([images, images[:, :, ::-1]]))
+    mean = (images / 255 + images[:, :, ::-1] / 255).mean(axis=0) / 2
     np.testing.assert_allclose(starts[0]["params"]["decoder"]["linear"]["bias"], mean.ravel(), atol=1e-5)
     assert tuple(report["models"]) == MODELS
     assert paired == len(MODELS) * [True, False, False, False]  # reconstructions, and draws of three priors
