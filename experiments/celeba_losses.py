@@ -71,6 +71,7 @@ INDEPENDENT = (24, 48, 96, 96)  # convolutions of the classifier that measures
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_2")
 SHARE = 0.5  # of flipped faces at which the vectors of two models are compared
 PRIORS = {"normal": vj.StandardNormal(), "mixture": vj.FullGaussianMixture(10), "flow": vj.FlowPrior(vj.Coupling())}
+DRAWS = (*PRIORS, "aggregated_posterior")
 MEASURES = {  # of decoded images, in the printed table
     "frechet": "Fréchet",
     "density": "density",
@@ -155,7 +156,7 @@ def main(config: Config) -> Report:
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
     require_attributes(run.data)
     vae, adversarial = model_and_objective(run.data.event_shape, config)
-    start_key, *model_keys = jax.random.split(run.key, 1 + len(MODELS))
+    start_key, *model_keys, faces_key = jax.random.split(run.key, 2 + len(MODELS))
     start = pca_start(start_key, run, vae) if config.pca else None
     compared_key, independent_key = jax.random.split(run.classifier_key(3))
     if config.features == "attributes":
@@ -174,11 +175,15 @@ def main(config: Config) -> Report:
     models, features = train_models(train_keys, run, config, vae, start, adversarial, network)
 
     real = scaled(run.data.test[:COUNT])
-    of_faces = {"detected": detected(real)}
+    chosen = np.resize(jax.random.permutation(faces_key, len(run.data.train)), SETS * len(real))
+    seen = run.data.train[chosen]
+    of_seen = of_images(scaled(seen), real, partial(features_of, independent), paired=False)
+    of_faces = {"detected": detected(real), "training_faces": of_seen}
+    print(f"training faces: {measures(of_seen)}, in the place of decoded images")
     measured, pictures = {}, {}
     for name, trained in models.items():
         measured[name], pictures[name] = measure(
-            measure_keys[name], run, trained, features, independent, real, prior_steps
+            measure_keys[name], run, trained, features, independent, real, seen, prior_steps
         )
         measured[name] |= of_training(trained)
         print_row(name, measured[name], of_faces)
@@ -360,22 +365,23 @@ def measure(
     features: Features,
     independent: AttributeClassifier,
     real: np.ndarray,
+    seen: vj.Split,
     prior_steps: int,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The numbers of a model, and the images that are shown."""
-    encode_key, attribute_key, *prior_keys = jax.random.split(key, 2 + len(PRIORS))
+    """The numbers of a model, and the images that are shown.
+
+    The last of `DRAWS` are decoded from samples of q(z|x) of the training faces in `seen`, as draws from a prior that
+    is the aggregated posterior.
+    """
+    encode_key, attribute_key, *prior_keys, code_key, noise_key = jax.random.split(key, 4 + len(PRIORS))
     model, variables, test = trained.model, trained.variables, run.data.test[: len(real)]
     faces = mirrored_too(run.data.train.images)  # as in training
     z = trained.encode(encode_key, test)
-
-    def independent_features(images: np.ndarray) -> np.ndarray:
-        return independent(images).features
-
     decoded = decode(trained, z)
     numbers: dict[str, Any] = {
         "squared_error": estimate(((decoded - real) ** 2).sum(axis=(1, 2, 3), dtype=np.float64)),
         "perceptual_distance": estimate(relative_distance(features, real, decoded)),
-        "reconstructions": of_images(decoded, real, independent_features, paired=True),
+        "reconstructions": of_images(decoded, real, partial(features_of, independent), paired=True),
         "test_kl": trained.history[-1]["test_kl"],
     }
     shown = {
@@ -388,10 +394,18 @@ def measure(
         if prior != model.prior:
             fitted = vj.fit_prior(fit_key, model, variables, faces, prior, draws=1, steps=prior_steps)
         draws = decode(trained, fitted[0].prior_distribution(fitted[1]).sample(draw_key, SETS * len(real)))
-        numbers[name] = of_images(draws, real, independent_features, paired=False)
+        numbers[name] = of_images(draws, real, partial(features_of, independent), paired=False)
         shown[name] = draws[: 2 * SHOWN]
+    posterior = vj.encode_all(code_key, model, variables, seen)
+    draws = decode(trained, posterior.sample(noise_key))
+    numbers["aggregated_posterior"] = of_images(draws, real, partial(features_of, independent), paired=False)
     numbers["attributes"], edited = attribute_effects(attribute_key, run, trained, independent, z)
     return numbers, shown | edited
+
+
+def features_of(classifier: AttributeClassifier, images: np.ndarray) -> np.ndarray:
+    """The features of images in [0, 1], in which they are compared."""
+    return classifier(images).features
 
 
 def relative_distance(features: Features, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -431,8 +445,8 @@ def print_row(name: str, found: Mapping[str, Any], faces: Mapping[str, Any]) -> 
     """Print the numbers of a model."""
     error, distance = found["squared_error"], found["perceptual_distance"]
     print(f"{name}: squared error {with_error(error, 1)}, perceptual distance {with_error(distance, 3)}")
-    for part in ("reconstructions", *PRIORS):
-        print(f"  {part}: {', '.join(f'{title} {with_error(found[part][name])}' for name, title in MEASURES.items())}")
+    for part in ("reconstructions", *DRAWS):
+        print(f"  {part.replace('_', ' ')}: {measures(found[part])}")
     print(
         f"  (sharpness relative to that of the faces; the detector finds {with_error(faces['detected'])} of the faces)"
     )
@@ -441,6 +455,11 @@ def print_row(name: str, found: Mapping[str, Any], faces: Mapping[str, Any]) -> 
             print(f"  {attribute}: {sentence}")
     if accuracy := found["discriminator_accuracy"]:
         print(f"  discriminator: accuracy {accuracy[0]:.2f} in the first epoch, {accuracy[-1]:.2f} in the last")
+
+
+def measures(found: Mapping[str, Any]) -> str:
+    """The measures of decoded images with their standard errors, for the printed table."""
+    return ", ".join(f"{title} {with_error(found[name])}" for name, title in MEASURES.items())
 
 
 def draw(

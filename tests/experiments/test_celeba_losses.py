@@ -111,11 +111,13 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, mo
     mean = (images / 255 + images[:, :, ::-1] / 255).mean(axis=0) / 2
     np.testing.assert_allclose(starts[0]["params"]["decoder"]["linear"]["bias"], mean.ravel(), atol=1e-5)
     assert tuple(report["models"]) == MODELS
-    assert paired == len(MODELS) * [True, False, False, False]  # reconstructions, and draws of three priors
+    each = [True, False, False, False, False]  # reconstructions, and draws of three priors and the aggregated posterior
+    assert paired == [False, *len(MODELS) * each]  # first the training faces
+    assert report["faces"]["training_faces"]["frechet"]["mean"] > 0
     for name, found in report["models"].items():
         assert found["squared_error"]["mean"] > 0
         assert found["perceptual_distance"]["standard_error"] > 0
-        for part in ("reconstructions", "normal", "mixture", "flow"):
+        for part in ("reconstructions", "normal", "mixture", "flow", "aggregated_posterior"):
             of = found[part]
             assert of["frechet"]["mean"] > 0
             assert 0 <= of["coverage"]["mean"] <= 1
