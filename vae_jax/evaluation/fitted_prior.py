@@ -70,7 +70,7 @@ def fit_prior(
       data: Training data: a split, or an array of examples.
       prior: Prior to fit: `GaussianMixture(10)`, `FullGaussianMixture(10)` with the full covariances of Ghosh et al.,
         `FlowPrior(Coupling())` or any other value that has variables and does not depend on the encoder.
-      transform: Transform of the data in training.
+      transform: Transform of the data in training. If it is random, it is drawn once per example, for all samples z.
       draws: Number of samples z of q(z|x) per example.
       steps: Minimum number of steps of Adam, in whole epochs; a mixture takes none.
       progress: Whether to show a progress bar while Adam trains.
