@@ -79,6 +79,7 @@ MEASURES = {  # of decoded images, in the printed table
     "sharpness": "sharpness",
     "detected": "with a face",
 }
+FITTED = 8_000  # greatest number of training faces to whose encodings, and those of mirror images, priors are fitted
 COUNT = 1_000  # of faces, reconstructions and draws in each distance
 SHOWN = 8
 
@@ -375,7 +376,7 @@ def measure(
     """
     encode_key, attribute_key, *prior_keys, code_key, noise_key = jax.random.split(key, 4 + len(PRIORS))
     model, variables, test = trained.model, trained.variables, run.data.test[: len(real)]
-    faces = mirrored_too(run.data.train.images)  # as in training
+    faces = mirrored_too(run.data.train.images[:FITTED])
     z = trained.encode(encode_key, test)
     decoded = decode(trained, z)
     numbers: dict[str, Any] = {
