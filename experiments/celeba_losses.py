@@ -11,8 +11,8 @@ Encoders and decoders have linear paths, and all four models start at the probab
 
 The features of the perceptual loss are those of a small classifier of attributes, which is trained here, of the encoder
 of the plain VAE, or of VGG-19, whose published weights are read from a file. Draws come from N(0, I), and from a
-Gaussian mixture and a flow that are fitted after training to the encodings of the training faces and of their mirror
-images (Ghosh et al., 2020).
+Gaussian mixture and a flow that are fitted after training to the encodings of up to 8,000 training faces and of their
+mirror images (Ghosh et al., 2020).
 
 Draws and reconstructions are measured in the features of a second classifier, against which no model is trained: it has
 another architecture, another seed and other attributes. Without CelebA, the data set consists of drawn faces.
@@ -79,7 +79,7 @@ MEASURES = {  # of decoded images, in the printed table
     "sharpness": "sharpness",
     "detected": "with a face",
 }
-FITTED = 8_000  # greatest number of training faces to whose encodings, and those of mirror images, priors are fitted
+FITTED = 8_000  # at most so many training faces are encoded, with their mirror images, to fit a prior
 COUNT = 1_000  # of faces, reconstructions and draws in each distance
 SHOWN = 8
 
@@ -180,7 +180,7 @@ def main(config: Config) -> Report:
     seen = run.data.train[chosen]
     of_seen = of_images(scaled(seen), real, partial(features_of, independent), paired=False)
     of_faces = {"detected": detected(real), "training_faces": of_seen}
-    print(f"training faces: {measures(of_seen)}, in the place of decoded images")
+    print(f"training faces, measured as draws are: {with_titles(of_seen)}")
     measured, pictures = {}, {}
     for name, trained in models.items():
         measured[name], pictures[name] = measure(
@@ -447,7 +447,7 @@ def print_row(name: str, found: Mapping[str, Any], faces: Mapping[str, Any]) -> 
     error, distance = found["squared_error"], found["perceptual_distance"]
     print(f"{name}: squared error {with_error(error, 1)}, perceptual distance {with_error(distance, 3)}")
     for part in ("reconstructions", *DRAWS):
-        print(f"  {part.replace('_', ' ')}: {measures(found[part])}")
+        print(f"  {part.replace('_', ' ')}: {with_titles(found[part])}")
     print(
         f"  (sharpness relative to that of the faces; the detector finds {with_error(faces['detected'])} of the faces)"
     )
@@ -458,7 +458,7 @@ def print_row(name: str, found: Mapping[str, Any], faces: Mapping[str, Any]) -> 
         print(f"  discriminator: accuracy {accuracy[0]:.2f} in the first epoch, {accuracy[-1]:.2f} in the last")
 
 
-def measures(found: Mapping[str, Any]) -> str:
+def with_titles(found: Mapping[str, Any]) -> str:
     """The measures of decoded images with their standard errors, for the printed table."""
     return ", ".join(f"{title} {with_error(found[name])}" for name, title in MEASURES.items())
 

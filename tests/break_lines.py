@@ -607,6 +607,7 @@ LINES = [
             ("as_dtype(outputs, compute_dtype and inputs.dtype)", "outputs", "test_compute_dtype keep_their_types"),
             ("    require_variables(variables)\n", "", "test_newcomers mistake"),
             ("    flax.errors.ScopeCollectionNotFound,\n", "", "test_perceptual missing_parts"),
+            ("    flax.errors.ScopeVariableNotFoundError,\n", "", "test_model statistics_of_another"),
             ('arguments = arguments | {"mask": mask}', "arguments = dict(arguments)", "test_model padding"),
             ('if not takes(network, "mask"):', "if False:", "test_model padding_out"),
             ("if keys is None or not isinstance(network, NNXNetwork):", "if True:", "test_networks nnx"),
@@ -945,6 +946,8 @@ LINES = [
             ("LINEAR_RATE * peak if config.pca", "peak if config.pca", "test_celeba_losses rates"),
             ("            variables=start,\n", "            variables=None,\n", "test_celeba_losses four_models"),
             ("mirrored_too(run.data.train.images[:FITTED])", "run.data.train.images", "test_celeba_losses four_models"),
+            ("images[:FITTED]", "images", "test_celeba_losses four_models"),
+            ("variables, seen)\n", "variables, test)\n", "test_celeba_losses four_models"),
             (
                 "for name, settings in others.items() if name in",
                 "for name, settings in others.items() if True or name in",

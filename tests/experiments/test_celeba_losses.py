@@ -78,7 +78,7 @@ def test_the_rates_of_the_model_and_of_the_discriminator_decay_to_zero(pca, tmp_
 
 @pytest.mark.filterwarnings("ignore::vae_jax.AdversarialWarning")  # after six steps
 def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, monkeypatch):
-    paired, starts, fitted = [], [], []
+    given_images, paired, starts, fitted, encoded = [], [], [], [], []
 
     def train(*given, **settings):
         starts.append(settings["variables"])
@@ -88,6 +88,7 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, mo
     monkeypatch.setattr(celeba_losses.Run, "train", train)
 
     def of_images(*given, **settings):
+        given_images.append(given[0])
         paired.append(settings["paired"])
         return original(*given, **settings)
 
@@ -100,6 +101,14 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, mo
 
     original_fit_prior = vj.fit_prior
     monkeypatch.setattr(vj, "fit_prior", fit_prior)
+    monkeypatch.setattr(celeba_losses, "FITTED", 20)
+
+    def encode_all(key, model, variables, split, **settings):
+        encoded.append(split.images)
+        return original_encode_all(key, model, variables, split, **settings)
+
+    original_encode_all = vj.encode_all
+    monkeypatch.setattr(vj, "encode_all", encode_all)
     checkpoints = CheckpointOptions(tmp_path / "checkpoints")
     report = main(config(tmp_path, celeba, checkpoints=checkpoints)).numbers
     assert report["layers"] == ["conv1", "conv2"]
@@ -107,7 +116,10 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, mo
     assert all(start is starts[0] for start in starts)
     images = vj.load("celeba", data_dir=celeba).train.images
     assert len(fitted) == 2 * len(MODELS)
-    np.testing.assert_array_equal(fitted[0], np.concatenate([images, images[:, :, ::-1]]))
+    np.testing.assert_array_equal(fitted[0], np.concatenate([images[:20], images[:20, :, ::-1]]))
+    seen = np.round(255 * given_images[0]).astype(np.uint8)  # the training faces in another order
+    np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(images, axis=0))
+    assert sum(np.array_equal(each, seen) for each in encoded) == len(MODELS)
     mean = (images / 255 + images[:, :, ::-1] / 255).mean(axis=0) / 2
     np.testing.assert_allclose(starts[0]["params"]["decoder"]["linear"]["bias"], mean.ravel(), atol=1e-5)
     assert tuple(report["models"]) == MODELS
@@ -135,9 +147,10 @@ def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, mo
     _, variables = vj.restore_model(tmp_path / "checkpoints" / "both")
     assert variables["params"].keys() == {"encoder", "decoder"}
 
-    chosen = config(tmp_path, celeba, checkpoints=checkpoints, models=("perceptual",))
-    again = main(replace(chosen, out=tmp_path / "chosen")).numbers
-    assert again["models"] == {"perceptual": report["models"]["perceptual"]}
+    chosen = replace(config(tmp_path, celeba, models=("perceptual",)), out=tmp_path / "chosen")
+    again = main(chosen).numbers["models"]
+    seconds = {"seconds_per_epoch": again["perceptual"]["seconds_per_epoch"]}
+    assert again == {"perceptual": report["models"]["perceptual"] | seconds}
     assert not list((tmp_path / "chosen").glob("*discriminator*"))
 
 

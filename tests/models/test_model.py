@@ -171,6 +171,14 @@ def test_batch_norm_vae_normalises_by_the_batch_in_training_and_by_running_stati
         vj.batch_norm_vae(momentum=1.0)
 
 
+@pytest.mark.parametrize("statistics", [{}, {"encoder": {"BatchNorm_1": {"mean": np.zeros(4), "var": np.ones(4)}}}])
+def test_batch_statistics_of_another_network_are_refused(statistics):
+    vae = vj.batch_norm_vae((6, 6, 1), latent_dim=3, hidden=(8, 4))
+    params = drawn(vae.init, jax.random.key(0))["params"]
+    with pytest.raises(vj.InputError, match=r"the variables are not those of this MLP: .*BatchNorm_0"):
+        vae.encode({"params": params, "batch_stats": statistics}, np.zeros((2, 6, 6, 1), np.float32))
+
+
 def test_a_convolutional_vae_and_its_mirror_image():
     vae = vj.conv_vae((16, 8, 3), latent_dim=5, features=(4, 6))
     variables = drawn(vae.init, jax.random.key(0))

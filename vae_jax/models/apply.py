@@ -147,6 +147,7 @@ _FOREIGN = (
     flax.errors.ScopeParamShapeError,
     flax.errors.ScopeParamNotFoundError,
     flax.errors.ScopeCollectionNotFound,
+    flax.errors.ScopeVariableNotFoundError,
 )
 
 

@@ -50,7 +50,8 @@ class LadderVAE(BaseVAE):
 
     Raises:
       InputError: A size is not a positive integer, a distribution is not of the expected kind, the posterior has no
-        density, both `classes` and `condition_shape` are given, or `compute_dtype` is another type.
+        density, both `classes` and `condition_shape` are given, `condition_shape` is neither a tuple of sizes nor
+        pairs, or `compute_dtype` is another type.
     """
 
     def __post_init__(self) -> None:

@@ -72,7 +72,8 @@ class VAE(BaseVAE):
 
     Raises:
       InputError: A size is not a positive integer, a distribution is not of the expected kind, both `classes` and
-        `condition_shape` are given, or `compute_dtype` is another type.
+        `condition_shape` are given, `condition_shape` is neither a tuple of sizes nor pairs, or `compute_dtype` is
+        another type.
     """
 
     @property

@@ -76,9 +76,8 @@ class Perceptual:
         """Loss of each example; the term "perceptual" is what is added to the objective, in nats.
 
         Raises:
-          InputError: The batch has missing entries, `TrainState.frozen` has no variables of the feature network, the
-            network or has those of another one, the network has no layer of a given name, or the objective returns no
-            p(x|z).
+          InputError: The batch has missing entries, `TrainState.frozen` has no variables of the feature network or has
+            those of another one, the network has no layer of a given name, or the objective returns no p(x|z).
         """
         require_complete(batch)
         loss = self.objective(key, model, variables, batch, step)
