@@ -135,8 +135,7 @@ class Config(Options):
     """Number of training steps of each of the two classifiers, in whole epochs. The default is 1,500 on CelebA, and
     600 on other faces, such as drawn ones."""
     prior_steps: int | None = None
-    """Number of training steps of the flow that is fitted to the encodings. The default is 3,000 on CelebA, and 1,000
-    on other faces."""
+    """Number of training steps of the flow that is fitted to the encodings. The default is 3,000."""
     out: Path = Path("runs/celeba_losses")
     """Folder for the report and the pictures."""
     training: TrainingOptions = TrainingOptions(learning_rate=2e-3, weight_decay=0.1)
@@ -152,9 +151,9 @@ def main(config: Config) -> Report:
     require_positive(discriminator_rate=config.discriminator_rate)
     network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None = vgg19(config)
     run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=500)
-    classifier_steps, prior_steps = (1_500, 3_000) if run.is_native else (600, 1_000)
-    steps = run.steps_or_smoke(classifier_steps) if config.classifier_steps is None else config.classifier_steps
-    prior_steps = run.steps_or_smoke(prior_steps) if config.prior_steps is None else config.prior_steps
+    default = run.steps_or_smoke(1_500 if run.is_native else 600)
+    steps = default if config.classifier_steps is None else config.classifier_steps
+    prior_steps = run.steps_or_smoke(3_000) if config.prior_steps is None else config.prior_steps
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
     require_attributes(run.data)
     vae, adversarial = model_and_objective(run.data.event_shape, config)
