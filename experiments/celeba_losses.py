@@ -149,7 +149,7 @@ def main(config: Config) -> Report:
         raise vj.InputError("--features encoder takes the encoder of the plain model; add plain to --models")
     require_positive(variance=config.variance, perceptual_weight=config.perceptual_weight)
     require_positive(discriminator_rate=config.discriminator_rate)
-    network: tuple[vj.VGG19 | vj.ConvFeatures, Variables] | None = vgg19(config)
+    published = vgg19(config)
     run = Run.start("celeba_losses", config, native="celeba", epochs=12, batch_size=32, small=0, stand_in_steps=500)
     default = run.steps_or_smoke(1_500 if run.is_native else 600)
     steps = default if config.classifier_steps is None else config.classifier_steps
@@ -159,21 +159,10 @@ def main(config: Config) -> Report:
     vae, adversarial = model_and_objective(run.data.event_shape, config)
     start_key, *model_keys, faces_key = jax.random.split(run.key, 2 + len(MODELS))
     start = pca_start(start_key, run, vae) if config.pca else None
-    compared_key, independent_key = jax.random.split(run.classifier_key(3))
-    if config.features == "attributes":
-        names = other_attributes(run.data.train)
-        compared = attribute_classifier(
-            compared_key, run, "compared classifier", names, steps=steps, convolutions=CONVOLUTIONS, independent=False
-        )
-        print_accuracy("compared classifier", compared, run.data)
-        network = vj.conv_features(compared)
-    independent = attribute_classifier(
-        independent_key, run, "independent classifier", CLASSIFIED, steps=steps, convolutions=INDEPENDENT
-    )
-    print_accuracy("independent classifier", independent, run.data)
+    compared, independent = classifiers(run, config, steps)
     pairs = [jax.random.split(key) for key in model_keys]
     train_keys, measure_keys = (dict(zip(MODELS, keys, strict=True)) for keys in zip(*pairs, strict=True))
-    models, features = train_models(train_keys, run, config, vae, start, adversarial, network)
+    models, features = train_models(train_keys, run, config, vae, start, adversarial, published or compared)
 
     real = scaled(run.data.test[:COUNT])
     chosen = np.resize(jax.random.permutation(faces_key, len(run.data.train)), SETS * len(real))
@@ -199,6 +188,30 @@ def main(config: Config) -> Report:
             "models": measured,
         }
     )
+
+
+def classifiers(
+    run: Run, config: Config, steps: int
+) -> tuple[tuple[vj.ConvFeatures, Variables] | None, AttributeClassifier]:
+    """Train the classifiers for this number of steps each.
+
+    Returns:
+      The convolutions and the variables of the classifier whose features are compared, or None if others are, and the
+      classifier that measures.
+    """
+    compared = None
+    compared_key, independent_key = jax.random.split(run.classifier_key(3))
+    if config.features == "attributes":
+        names, title = other_attributes(run.data.train), "compared classifier"
+        classifier = attribute_classifier(
+            compared_key, run, title, names, steps=steps, convolutions=CONVOLUTIONS, independent=False
+        )
+        print_accuracy(title, classifier, run.data)
+        compared = vj.conv_features(classifier)
+    title = "independent classifier"
+    independent = attribute_classifier(independent_key, run, title, CLASSIFIED, steps=steps, convolutions=INDEPENDENT)
+    print_accuracy(title, independent, run.data)
+    return compared, independent
 
 
 def model_and_objective(event_shape: tuple[int, ...], config: Config) -> tuple[vj.VAE, vj.Adversarial]:
@@ -286,7 +299,9 @@ def label(run: Run, real: np.ndarray, independent: AttributeClassifier) -> str:
     """What the numbers in the report are."""
     return (
         f"{run.data_and_seed}, images in [0, 1], reconstructions at the posterior mean, distances between {len(real)} "
-        f"images each, in {independent.classifier.hidden[-1]} features, those of draws averaged over {SETS} sets; the "
+        f"images each, in {independent.classifier.hidden[-1]} features, those of draws averaged over {SETS} sets; "
+        f"priors fitted to one sample of q(z|x) of each of the first {min(FITTED, len(run.data.train))} training faces "
+        f"and of its mirror image; the aggregated posterior from samples of {SETS * len(real)} training faces; the "
         "density, the coverage and the share with a face are those of the first set; the standard error of the "
         "density is over the decoded images alone, that of the coverage over the faces alone"
     )
@@ -377,12 +392,13 @@ def measure(
     encode_key, attribute_key, *prior_keys, code_key, noise_key = jax.random.split(key, 4 + len(PRIORS))
     model, variables, test = trained.model, trained.variables, run.data.test[: len(real)]
     faces = mirrored_too(run.data.train.images[:FITTED])
+    independent_features = partial(features_of, independent)
     z = trained.encode(encode_key, test)
     decoded = decode(trained, z)
     numbers: dict[str, Any] = {
         "squared_error": estimate(((decoded - real) ** 2).sum(axis=(1, 2, 3), dtype=np.float64)),
         "perceptual_distance": estimate(relative_distance(features, real, decoded)),
-        "reconstructions": of_images(decoded, real, partial(features_of, independent), paired=True),
+        "reconstructions": of_images(decoded, real, independent_features, paired=True),
         "test_kl": trained.history[-1]["test_kl"],
     }
     shown = {
@@ -395,11 +411,11 @@ def measure(
         if prior != model.prior:
             fitted = vj.fit_prior(fit_key, model, variables, faces, prior, draws=1, steps=prior_steps)
         draws = decode(trained, fitted[0].prior_distribution(fitted[1]).sample(draw_key, SETS * len(real)))
-        numbers[name] = of_images(draws, real, partial(features_of, independent), paired=False)
+        numbers[name] = of_images(draws, real, independent_features, paired=False)
         shown[name] = draws[: 2 * SHOWN]
     posterior = vj.encode_all(code_key, model, variables, seen)
     draws = decode(trained, posterior.sample(noise_key))
-    numbers["aggregated_posterior"] = of_images(draws, real, partial(features_of, independent), paired=False)
+    numbers["aggregated_posterior"] = of_images(draws, real, independent_features, paired=False)
     numbers["attributes"], edited = attribute_effects(attribute_key, run, trained, independent, z)
     return numbers, shown | edited
 
