@@ -102,6 +102,11 @@ def evaluate(data=SPLIT, **settings):
         (lambda: vj.mlp_vae((4,), condition_shape=(0,)), r"condition_shape is \(0,\); expected a tuple of sizes"),
         (lambda: vj.mlp_vae((4,), condition_shape={"age": (1,)}), "condition_shape is {'age': .*; expected .* pairs"),
         (lambda: vj.mlp_vae((4,), condition_shape=(("age", 1),)), r"condition_shape is .*'age', 1.*; .* pairs"),
+        (lambda: vj.mlp_vae((4,), condition_shape=(True,)), r"condition_shape is \(True,\); expected a tuple of sizes"),
+        (
+            lambda: vj.mlp_vae((4,), condition_shape=(("age", (1,)), ("age", (2,)))),
+            "condition_shape has the names age, age; expected each name once",
+        ),
         (lambda: vj.batch_norm_vae(()), r"event_shape is \(\); expected a tuple of sizes"),
         (lambda: VAE.encode(X, STATE.variables), "x is a dict; expected an array"),
         (lambda: VAE.encode(STATE.variables, SPLIT.images), "x is uint8; expected real numbers: .*vj.encode_all"),
@@ -113,6 +118,14 @@ def evaluate(data=SPLIT, **settings):
         (lambda: STEP(STATE, vj.Batch(jnp.asarray(SPLIT.images))), "x is uint8; expected real numbers: apply a"),
         (lambda: jax.jit(STEP)(STATE, vj.Batch(jnp.asarray(SPLIT.images))), "x is uint8; expected real numbers"),
         (lambda: VAE.encode(STATE.variables, X * np.nan), "x holds NaN or infinite values; .*Batch.observed"),
+        (
+            lambda: vj.elbo_terms(jax.random.key(0), VAE, STATE.variables, vj.Batch(X * np.nan, target=X)),
+            "x holds NaN or infinite values",
+        ),
+        (
+            lambda: vj.log_likelihood(jax.random.key(0), VAE, STATE.variables, vj.Batch(X + np.inf, target=X)),
+            "x holds NaN or infinite values",
+        ),
         (lambda: VAE.encode(STATE, X), "variables is an object of type TrainState; expected .*: state.variables"),
         (lambda: VAE.encode(OTHER, X), "the variables are not those of this MLP: .*"),
         (lambda: VAE.decode(STATE, np.zeros((1, 2))), "variables is an object of type TrainState"),

@@ -191,9 +191,10 @@ def test_log_likelihood_of_a_conditional_model():
 
 @pytest.mark.parametrize("traced", ["nothing", "examples", "all"])
 def test_the_estimate_of_a_batch_with_missing_entries_under_jit(traced):
-    """Values of missing entries have no influence, also if the likelihood does not take them."""
+    """Values of missing entries have no influence, also if they are NaN, or the likelihood does not take them."""
     observed = np.random.default_rng(1).random(X[:4].shape) < 0.5
     x = np.where(observed, X[:4], 7).astype(np.float32)
+    x[0] = np.where(observed[0], x[0], np.nan)
 
     def estimate(x, observed):
         batch = vj.Batch(x, observed=observed)
@@ -207,6 +208,8 @@ def test_the_estimate_of_a_batch_with_missing_entries_under_jit(traced):
     found = compiled[traced](x, observed)
     np.testing.assert_allclose(found, estimate(np.where(observed, x, 0), observed), rtol=1e-5)
     with pytest.raises(vj.InputError, match="x runs from 0 to 7"):
+        estimate(x[1:], np.ones_like(observed[1:]))
+    with pytest.raises(vj.InputError, match="x holds NaN"):
         estimate(x, np.ones_like(observed))
 
 
@@ -251,7 +254,7 @@ def test_what_has_no_likelihood_is_refused_at_once():
         vj.log_likelihood(key, VAE, VARIABLES, X, 0)
     with pytest.raises(vj.InputError, match=r"x runs from 0 to 2; this .* takes values from 0 to 1"):
         vj.log_likelihood(key, VAE, VARIABLES, 2 * X, 5)
-    with pytest.raises(vj.InputError, match=r"x has shape \(50, 6, 5, 1\); expected \[n, 6, 6, 1\]"):
+    with pytest.raises(vj.InputError, match=r"x has shape \(50, 6, 5, 1\); expected \[batch, 6, 6, 1\]"):
         vj.log_likelihood(key, VAE, VARIABLES, X[:, :, :5], 5)
     with pytest.raises(vj.InputError, match="x is a Batch and a condition is given beside it"):
         vj.log_likelihood(key, VAE, VARIABLES, vj.Batch(X), 5, np.zeros(50, np.int32))

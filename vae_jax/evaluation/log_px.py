@@ -28,7 +28,7 @@ from vae_jax.errors import InputError, renamed, require_finite_variables, requir
 from vae_jax.evaluation.blocks import block_of, in_blocks, on_host
 from vae_jax.evaluation.passes import inputs_of, observed_batch
 from vae_jax.models import LatentVariableModel, Variables
-from vae_jax.models.base import BaseVAE
+from vae_jax.models.base import BaseVAE, known_inputs
 from vae_jax.objectives import ELBOTerms, as_batch, elbo_terms, log_weights_of
 from vae_jax.values import jit, shape_repr
 
@@ -177,8 +177,7 @@ def importance_estimate(
     if isinstance(x, Split):
         raise InputError("x is a split; expected its examples after the transform: vj.transform_to_batch(key, split)")
     batch = as_batch(model, x, condition)
-    if batch.x.shape[1:] != model.event_shape:
-        raise InputError(f"x has shape {batch.x.shape}; expected [n, {', '.join(map(str, model.event_shape))}]")
+    known_inputs(batch, model.event_shape)
     if isinstance(model, BaseVAE):
         model.require_condition(batch.label if model.classes is not None else batch.condition, len(batch.x))
     require_observed(batch.targets, model.event_shape, model.likelihood.domain, batch.observed)

@@ -6,6 +6,7 @@ variables in it.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -169,11 +170,6 @@ class BaseVAE:
         """
         require_transformed(x)
         x = jnp.asarray(as_reals("x", x))
-        with jax.ensure_compile_time_eval():
-            if not is_traced(x) and not jnp.isfinite(x).all():
-                raise InputError(
-                    "x holds NaN or infinite values; expected finite values: give missing entries by Batch.observed"
-                )
         return self._encode(variables, Batch(x), self._given(condition, len(x)), False, None)[0]
 
     def code(
@@ -210,13 +206,7 @@ class BaseVAE:
         self, variables: Variables, batch: Batch, condition: dict[str, Any], train: bool, key: Array | None
     ) -> tuple[Posterior, Any, Variables]:
         """q(z|x), the features that the encoder returns besides its parameters, and changed collections."""
-        require_transformed(batch.x)
-        if batch.x.shape[1:] != self.event_shape:
-            expected = ", ".join(map(str, self.event_shape))
-            raise InputError(f"x has shape {batch.x.shape}; expected [batch, {expected}]")
-        if batch.observed is not None and batch.observed.shape != batch.x.shape:
-            raise InputError(f"observed has shape {batch.observed.shape}; expected that of x, {batch.x.shape}")
-        x = batch.x if batch.observed is None else jnp.where(batch.observed > 0, batch.x, 0)
+        x = known_inputs(batch, self.event_shape)
         extra = {"observed": batch.observed} if batch.observed is not None and takes(self.encoder, "observed") else {}
         noise = None if key is None or not train else folded(network_keys(key, len(x)), 1)
         own = of_part(variables, "encoder")
@@ -339,8 +329,11 @@ def as_event_shape(shape: Any) -> tuple[int, ...]:
 def require_condition_shape(shape: Any) -> None:
     """Raise `InputError` unless this is a tuple of positive integers, or of pairs of names and such tuples."""
 
+    def is_size(size: Any) -> bool:
+        return isinstance(size, int) and not isinstance(size, bool) and size > 0
+
     def is_shape(shape: Any) -> bool:
-        return isinstance(shape, tuple) and all(isinstance(size, int) and size > 0 for size in shape)
+        return isinstance(shape, tuple) and all(map(is_size, shape))
 
     def is_named(pair: Any) -> bool:
         return isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and is_shape(pair[1])
@@ -350,6 +343,9 @@ def require_condition_shape(shape: Any) -> None:
             f"condition_shape is {shape!r}; expected a tuple of sizes, such as (3,), or of pairs of names and such "
             'tuples, such as (("age", (1,)), ("mask", (28, 28, 1)))'
         )
+    names = [pair[0] for pair in shape if isinstance(pair, tuple)]
+    if len(set(names)) < len(names):
+        raise InputError(f"condition_shape has the names {', '.join(names)}; expected each name once")
 
 
 def require_transformed(x: Any) -> None:
@@ -359,6 +355,28 @@ def require_transformed(x: Any) -> None:
             "x is uint8; expected real numbers: apply a transform by vj.encode_all or vj.transform_all, or divide by "
             "255 as vj.Scale"
         )
+
+
+def known_inputs(batch: Batch, event_shape: tuple[int, ...]) -> Array:
+    """Inputs of the encoder, with 0 at missing entries.
+
+    Raises:
+      InputError: They are bytes or of another shape, or concrete ones are NaN or infinite where they are observed.
+    """
+    x, observed = batch.x, batch.observed
+    require_transformed(x)
+    if x.shape[1:] != event_shape:
+        raise InputError(f"x has shape {x.shape}; expected [batch, {', '.join(map(str, event_shape))}]")
+    if observed is not None and observed.shape != x.shape:
+        raise InputError(f"observed has shape {observed.shape}; expected that of x, {x.shape}")
+    concrete = not is_traced((x, observed))
+    with jax.ensure_compile_time_eval() if concrete else nullcontext():
+        known = jnp.asarray(x) if observed is None else jnp.where(observed > 0, x, 0)
+        if concrete and not jnp.isfinite(known).all():
+            raise InputError(
+                "x holds NaN or infinite values; expected finite values: give missing entries by Batch.observed"
+            )
+    return known
 
 
 def require_shape(name: str, outputs: Any, expected: tuple[int, ...]) -> None:
