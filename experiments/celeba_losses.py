@@ -32,7 +32,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from harness.estimates import estimate, with_error
-from harness.face_measures import SETS, detected, of_images
+from harness.face_measures import SETS, detected, of_images, require_enough
 from harness.faces import (
     CLASSIFIED,
     CONFOUNDERS,
@@ -155,6 +155,7 @@ def main(config: Config) -> Report:
     steps = default if config.classifier_steps is None else config.classifier_steps
     prior_steps = run.steps_or_smoke(3_000) if config.prior_steps is None else config.prior_steps
     require_positive_int(classifier_steps=steps, prior_steps=prior_steps)
+    require_enough(run.data)
     require_attributes(run.data)
     vae, adversarial = model_and_objective(run.data.event_shape, config)
     start_key, *model_keys, faces_key = jax.random.split(run.key, 2 + len(MODELS))

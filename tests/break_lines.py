@@ -946,6 +946,7 @@ LINES = [
             ("entr(p) + entr(1 - p)", "entr(p)", "test_anomaly_detection closed"),
         ],
         "experiments/celeba_losses.py": [
+            ("    require_enough(run.data)\n", "", "test_celeba_losses refused"),
             ("schedule(config.discriminator_rate)", "config.discriminator_rate", "test_celeba_losses rates"),
             ("LINEAR_RATE * peak if config.pca", "peak if config.pca", "test_celeba_losses rates"),
             ("            variables=start,\n", "            variables=None,\n", "test_celeba_losses four_models"),

@@ -9,8 +9,15 @@ import numpy as np
 import vae_jax as vj
 from harness.estimates import estimate
 
+NEIGHBOURS = 5  # of a face, whose distances set the radius within which density and coverage count images
 SETS = 4  # of draws, over which the Fréchet distance is averaged
 DETECTED = 100  # images in which a face detector looks for faces; it takes 50 ms an image
+
+
+def require_enough(data: vj.Dataset) -> None:
+    """Raise `InputError` unless there are enough test faces for the density and the coverage."""
+    if len(data.test) <= NEIGHBOURS:
+        raise vj.InputError(f"there are {len(data.test)} test faces; expected {NEIGHBOURS + 1} or more, to be measured")
 
 
 def of_images(
@@ -29,7 +36,7 @@ def of_images(
     """
     of_real, of_decoded = features(real), features(images)
     sets = np.split(of_decoded, len(images) // len(real))
-    near = vj.density_and_coverage(of_real, sets[0])
+    near = vj.density_and_coverage(of_real, sets[0], NEIGHBOURS)
     sharpness = vj.sharpness(images), vj.sharpness(real)
     return {
         "frechet": paired_frechet(of_real, of_decoded) if paired else mean_frechet(of_real, sets),

@@ -284,7 +284,9 @@ def test_the_classifiers_are_saved_and_loaded(celeba, tmp_path, monkeypatch):
         jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def test_images_without_other_attributes_are_refused(tmp_path, tiny):
+def test_faces_that_cannot_be_measured_are_refused(tmp_path, tiny):
+    with pytest.raises(vj.InputError, match="there are 5 test faces; expected 6 or more"):
+        main(config(tmp_path, write_celeba(tmp_path / "few", 65)))
     with pytest.raises(vj.InputError, match="no other attributes than Blond_Hair"):
         main(config(tmp_path, write_celeba(tmp_path / "four")))
     digits = Config(out=tmp_path, data=DataOptions("mnist", tiny), training=TrainingOptions(epochs=1, batch_size=16))
