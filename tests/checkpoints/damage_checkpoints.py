@@ -73,8 +73,6 @@ def main(cases, seed):
             file, how = files[case % len(files)], HOW[(case + case // len(files)) % len(HOW)]
             shutil.copytree(whole, broken)
             damage(broken / file, how, chance)
-            if chance.random() < 0.5:  # as after a kill between the write and the digests
-                (broken / "2" / "files.json").unlink(missing_ok=True)
             outcomes = outcome(broken, states)
             shutil.rmtree(broken)
             for name, came in zip(counts, outcomes, strict=True):

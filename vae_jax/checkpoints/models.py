@@ -158,7 +158,7 @@ def _read(
         if model is not None:
             _require_same_model(content["model"], model, stored.path)
         of_model = variables_of(found)
-        like = _as_stored(content["trees"]["variables"]["leaves"], by_name(of_model), members)
+        like = _as_stored(content["trees"]["variables"], by_name(of_model), members)
         leaves = dict(zip(like, stored.read_tree(step, content, "variables", like), strict=True))
         chosen = [leaves[name] if member is None else leaves[name][member] for name in by_name(of_model)]
         return found, jax.tree.unflatten(jax.tree.structure(of_model), chosen), content

@@ -1,8 +1,8 @@
 """Numbered checkpoints in a folder: trees of arrays and JSON, written by Orbax and verified by SHA-256.
 
 Orbax writes into a temporary folder and renames it, so a process that is killed leaves no incomplete numbered folder.
-Orbax detects neither changed bytes nor, until it reads them, missing files. Each checkpoint therefore holds two kinds
-of SHA-256 digests: of its arrays and its JSON, and of its files, which are verified before Orbax opens them.
+Orbax detects neither changed bytes nor, until it reads them, missing files. Each checkpoint therefore holds the SHA-256
+of its files, which are verified before Orbax opens them.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from jaxtyping import Array, PyTree
 from vae_jax.checkpoints.lock import FolderLock
 from vae_jax.errors import CheckpointWarning, InputError, require_writable_folder
 
-_FORMAT = 3
+_FORMAT = 4
 _FILES = "files.json"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"_CHECKPOINT_METADATA", "notes", "state", "variables"}
@@ -69,7 +69,7 @@ class SealedFolder:
         options = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes=alone if jax.process_count() > 1 else None
         )
-        handler = TreesHandler(("state", "variables"), options)
+        handler = TreesHandler(("state", "variables"), options, lambda folder: _seal_files(folder))
         self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
 
     def prepare(self, beside: str | None = None) -> None:
@@ -145,7 +145,7 @@ class SealedFolder:
     ) -> None:
         try:
             self._lock.take()  # anew, where the folder has been replaced
-            self._add(number, raw, content | {"trees": _described(raw, shapes)})
+            self._add(number, raw, content | {"trees": shapes})
         except Exception as error:  # Python's, Orbax's and TensorStore's own
             there = self.numbers() - self.broken.keys()
             others = f"checkpoint {max(there)} is still there" if there else "there is none before it"
@@ -157,16 +157,13 @@ class SealedFolder:
 
     def _add(self, number: int, raw: Mapping[str, Mapping[str, np.ndarray]], content: Mapping[str, Any]) -> None:
         """Write a checkpoint and remove the oldest ones; a failed write leaves no files."""
-        notes = {"sha256": _seal(content), "content": content}
         items = {tree: self._args.PyTreeSave(leaves) for tree, leaves in raw.items()}
-        args = self._trees_args(notes=self._args.JsonSave(notes), **items)
+        args = self._trees_args(notes=self._args.JsonSave(content), **items)
         self.path.mkdir(parents=True, exist_ok=True)
         self._remove(self.broken)
         try:
             with _quiet():
                 self._checkpointer.save(self.path / str(number), args=args)
-            # If the run is killed before this line, the digests of the arrays and of the JSON suffice.
-            _seal_files(self.path / str(number))
         except Exception:
             self._remove([number])
             self.remove_unfinished()
@@ -181,16 +178,12 @@ class SealedFolder:
           InputError: The checkpoint has another format.
           Exception: The checkpoint is broken; the type depends on the damage.
         """
-        _require_whole(self.path / str(number), "notes")
+        if (self.path / str(number) / _FILES).exists():  # formats 1 to 3 can be without it
+            _require_whole(self.path / str(number), "notes")
         args = self._trees_args(notes=self._args.JsonRestore())
         with _quiet():
-            notes = self._checkpointer.restore(self.path / str(number), args=args).notes
-        found = notes.get("format")
-        if found is None:
-            content: dict[str, Any] = notes["content"]
-            if notes["sha256"] != _seal(content):
-                raise ValueError("its notes are not those that were saved")
-            found = content["format"]
+            content: dict[str, Any] = self._checkpointer.restore(self.path / str(number), args=args).notes
+        found = content["format"] if "format" in content else content["content"]["format"]
         if found != _FORMAT:
             version = "a newer version" if found > _FORMAT else "the older version that wrote it, or another folder"
             text = f"checkpoint {number} in {self.path} has format {found}, and this version reads {_FORMAT}"
@@ -206,7 +199,7 @@ class SealedFolder:
           InputError: The leaves differ from `like` in name, shape or type.
           Exception: The checkpoint is broken; the type depends on the damage.
         """
-        there = content["trees"][tree]["leaves"]
+        there = content["trees"][tree]
         here = {name: _shape(leaf) for name, leaf in like.items()}
         for name in [*here, *there]:
             if there.get(name) != here.get(name):
@@ -218,8 +211,6 @@ class SealedFolder:
         args = self._trees_args(**{tree: self._args.PyTreeRestore(raw, self._restore_args(raw))})
         with _quiet():
             leaves = self._checkpointer.restore(self.path / str(number), args=args)[tree]
-        if _digest(leaves) != content["trees"][tree]["sha256"]:
-            raise ValueError("its arrays are not those that were saved")
         return [_typed(leaves[name], leaf) for name, leaf in like.items()]
 
     def _remove(self, numbers: Iterable[int]) -> None:
@@ -282,27 +273,27 @@ def _quiet() -> Iterator[None]:
 
 
 def _seal_files(folder: Path) -> None:
-    """Write the SHA-256 of each file of a checkpoint, by its relative path; atomically."""
+    """Write the SHA-256 of each file of a checkpoint, by its relative path."""
     digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in folder.rglob("*") if path.is_file()}
-    temporary = folder / f"{_FILES}.tmp"
-    temporary.write_text(json.dumps(digests))
-    temporary.replace(folder / _FILES)
+    (folder / _FILES).write_text(json.dumps(digests))
 
 
 def _require_whole(folder: Path, part: str) -> None:
-    """Raise `ValueError` if a file of a part of a checkpoint is missing or has changed."""
-    if (folder / _FILES).is_file():
-        for name, digest in json.loads((folder / _FILES).read_bytes()).items():
-            if not name.startswith(f"{part}/"):
-                continue
-            if not (folder / name).is_file():
-                raise ValueError(f"{name} is missing")
-            if _sha256(folder / name) != digest:
-                raise ValueError(f"{name} has changed")
+    """Raise `ValueError` if a file of a part of a checkpoint, or the list of files, is missing or has changed."""
+    if not (folder / _FILES).is_file():
+        raise ValueError(f"{_FILES} is missing")
+    for name, digest in json.loads((folder / _FILES).read_bytes()).items():
+        if not name.startswith(f"{part}/"):
+            continue
+        if not (folder / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if _sha256(folder / name) != digest:
+            raise ValueError(f"{name} has changed")
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_ours(entry: Path) -> bool:
@@ -322,13 +313,6 @@ def _reason(error: Exception) -> str:
     return os.strerror(code) if code else str(error).split("\n")[0] or type(error).__name__
 
 
-def _described(
-    raw: Mapping[str, Mapping[str, np.ndarray]], shapes: Mapping[str, Mapping[str, str]]
-) -> dict[str, dict[str, Any]]:
-    """The digest and the shapes of each tree."""
-    return {tree: {"sha256": _digest(raw[tree]), "leaves": shapes[tree]} for tree in raw}
-
-
 def _shape(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
@@ -345,16 +329,3 @@ def _typed(raw: np.ndarray, like: Array) -> Array:
 
 def _is_key(leaf: Array) -> bool:
     return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _digest(leaves: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the names, types, shapes and bytes of the leaves."""
-    sha = hashlib.sha256()
-    for name, leaf in sorted(leaves.items()):
-        sha.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        sha.update(np.ascontiguousarray(leaf).tobytes())
-    return sha.hexdigest()
-
-
-def _seal(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

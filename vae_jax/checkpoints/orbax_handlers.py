@@ -1,4 +1,4 @@
-"""Orbax's handlers with one change: a failed save ends only after all of its writes have ended.
+"""Orbax's handlers with two changes: a failed save ends only after all of its writes, and files are sealed at the end.
 
 Orbax ends a save at the first failed write and closes the event loop in which the other writes are awaited. TensorStore
 then reports their results to a closed loop, prints a traceback for each ("Event loop is closed"), and continues to
@@ -7,8 +7,9 @@ takes half a second.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -59,9 +60,19 @@ class PartFolder(ocp.path.atomicity.AtomicRenameTemporaryPath):
 
 
 class TreesHandler(ocp.CompositeCheckpointHandler):
-    """Handler of trees of NumPy arrays and of JSON that waits for every write."""
+    """Handler of trees of NumPy arrays and of JSON that waits for every write.
 
-    def __init__(self, trees: Sequence[str], options: ocp.options.MultiprocessingOptions) -> None:
+    Args:
+      trees: Names of the trees.
+      options: Processes that write.
+      seal: Function that is called with the temporary folder of a checkpoint when all files are in it, before Orbax
+        renames it.
+    """
+
+    def __init__(
+        self, trees: Sequence[str], options: ocp.options.MultiprocessingOptions, seal: Callable[[Path], None]
+    ) -> None:
+        self._seal = seal
         handlers = [
             (np.ndarray, ArrayHandler()),
             (jax.Array, ocp.type_handlers.ArrayHandler()),
@@ -86,6 +97,11 @@ class TreesHandler(ocp.CompositeCheckpointHandler):
     async def async_save(self, *args: Any, **settings: Any) -> list[Any]:
         """Start all writes and return one future."""
         return [AllOf(await super().async_save(*args, **settings) or [])]
+
+    def finalize(self, directory: Any) -> None:
+        """Complete the files, and seal them."""
+        super().finalize(directory)
+        self._seal(Path(directory))
 
 
 @ocp.args.register_with_handler(TreesHandler, for_save=True, for_restore=True)

@@ -39,8 +39,8 @@ class Checkpoints:
     key of the run, the number of members, the settings, and the model, objective and optimizer of the step with those
     in the checkpoint.
 
-    A run that is resumed in another process ends with the same bits on a CPU, and on a GPU if XLA_FLAGS contains
-    --xla_gpu_deterministic_ops=true in both processes.
+    A run that is resumed in another process ends with the same bits on a CPU with the same number of cores, and on a
+    GPU if XLA_FLAGS contains --xla_gpu_deterministic_ops=true in both processes.
 
     One run at a time writes to the folder, which is locked from `open` to `close`. `fit` calls both. A `save` outside
     of them opens the folder, and closes it if it waits. Reading takes no lock. A failed write does not end the run: one
