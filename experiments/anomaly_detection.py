@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness.images import in_unit
 from harness.options import Options, TrainingOptions
 from harness.recipe import averaged_adamw
 from harness.report import Report
@@ -353,7 +354,7 @@ def extremes(scores: Mapping[int, Scores], test: vj.Split, config: Config, title
 
 def some(images: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The first images in this order in [0, 1], `SHOWN` of them, filled up with empty ones."""
-    kept = images[order[:SHOWN]] / np.float32(255)
+    kept = in_unit(images[order[:SHOWN]])
     return np.concatenate([kept, np.zeros((SHOWN - len(kept), *kept.shape[1:]), kept.dtype)])
 
 

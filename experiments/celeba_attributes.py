@@ -34,7 +34,7 @@ from harness.faces import (
     sentences,
     with_confounders,
 )
-from harness.images import mirrored_too, scaled
+from harness.images import as_rows, in_unit, mirrored_too, scaled
 from harness.options import PageOptions, TrainingOptions
 from harness.recipe import Trained, adamw_from_pca
 from harness.report import Report
@@ -161,9 +161,7 @@ def pca_squared_error(run: Run, components: int) -> float:
     from sklearn.decomposition import PCA  # imported here, because it takes a second to load
 
     seen = run.data.train.images[: PCA_IMAGES // 2]
-    train, test = (
-        images.reshape(len(images), -1) / np.float32(255) for images in (mirrored_too(seen), run.data.test.images)
-    )
+    train, test = (as_rows(in_unit(images)) for images in (mirrored_too(seen), run.data.test.images))
     pca = PCA(min(components, *train.shape), svd_solver="randomized", random_state=run.options.seed).fit(train)
     return float(np.mean(np.sum((test - pca.inverse_transform(pca.transform(test))) ** 2, axis=1, dtype=np.float64)))
 

@@ -6,8 +6,8 @@ discriminator's activations (VAE/GAN: Larsen et al., 2016), and the fourth both,
 diffusion (Rombach et al., 2022). All of them keep the pixel likelihood of the first. As in latent diffusion, the
 discriminator does not see draws from N(0, I), and its loss trains decoder and encoder.
 
-Encoders and decoders have linear paths, and all four models start at the probabilistic PCA of the training images
-(Tipping and Bishop, 1999), where the aggregated posterior has the moments of N(0, I).
+Encoders and decoders have linear paths, and all four models start at the probabilistic PCA of the training images and
+of their mirror images (Tipping and Bishop, 1999), where the aggregated posterior has the moments of N(0, I).
 
 The features of the perceptual loss are those of a small classifier of attributes, which is trained here, of the encoder
 of the plain VAE, or of VGG-19, whose published weights are read from a file. Draws come from N(0, I), and from a
@@ -66,8 +66,8 @@ from vae_jax.objectives import Objective, layer_distances
 Name = Literal["plain", "perceptual", "adversarial", "both"]
 MODELS = get_args(Name)
 MOST_ATTRIBUTES = 12  # of the classifier whose features are compared
-CONVOLUTIONS = (16, 32, 64)  # of the same
-INDEPENDENT = (24, 48, 96, 96)  # convolutions of the classifier that measures
+COMPARED = (16, 32, 64)  # channels of its convolutions
+MEASURING = (24, 48, 96, 96)  # channels of the convolutions of the classifier that measures
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_2")
 SHARE = 0.5  # of flipped faces at which the vectors of two models are compared
 PRIORS = {"normal": vj.StandardNormal(), "mixture": vj.FullGaussianMixture(10), "flow": vj.FlowPrior(vj.Coupling())}
@@ -111,7 +111,7 @@ class Config(Options):
     """Perceptual loss of each layer, in nats, of a reconstruction that is as far from its face as two different faces
     are from each other."""
     adversarial_weight: float = 1_000.0
-    """Weight of the adversarial loss of the decoder."""
+    """Weight of the adversarial loss of the decoder and, without --discriminate-draws, of the encoder."""
     feature_weight: float = 12.0
     """Weight of the squared error of the discriminator's activations."""
     noise: float = 0.0
@@ -205,12 +205,12 @@ def classifiers(
     if config.features == "attributes":
         names, title = other_attributes(run.data.train), "compared classifier"
         classifier = attribute_classifier(
-            compared_key, run, title, names, steps=steps, convolutions=CONVOLUTIONS, independent=False
+            compared_key, run, title, names, steps=steps, convolutions=COMPARED, independent=False
         )
         print_accuracy(title, classifier, run.data)
         compared = vj.conv_features(classifier)
     title = "independent classifier"
-    independent = attribute_classifier(independent_key, run, title, CLASSIFIED, steps=steps, convolutions=INDEPENDENT)
+    independent = attribute_classifier(independent_key, run, title, CLASSIFIED, steps=steps, convolutions=MEASURING)
     print_accuracy(title, independent, run.data)
     return compared, independent
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import jax
 from harness.budget import number_of_epochs
-from harness.layers import bound_by_minutes, samples_by_given_layers, samples_by_temperature
+from harness.layers import PRIORS, bound_by_minutes, samples_by_given_layers, samples_by_temperature
 from harness.options import Options, TrainingOptions
 from harness.report import Report
 from harness.run import Run
@@ -30,7 +30,6 @@ from vae_jax.errors import require_positive
 TRANSFORM = vj.Scale()
 MIRRORED = vj.Mirrored(TRANSFORM)  # in training
 MINUTES = 60.0  # default on CIFAR-10
-PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=4, hidden=(100,)))}
 TEMPERATURES = (1.0, 0.9, 0.8)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness.images import as_rows, scaled
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
 from harness.report import Report
@@ -138,7 +139,7 @@ Space = tuple[np.ndarray, np.ndarray]
 
 def pixels(data: vj.Dataset) -> Space:
     """The pixels from 0 to 1 as vectors."""
-    train, test = (split.images.reshape(len(split), -1) / np.float32(255) for split in (data.train, data.test))
+    train, test = (as_rows(scaled(split)) for split in (data.train, data.test))
     return train, test
 
 
@@ -275,7 +276,7 @@ def draws_of_clusters(key: jax.Array, trained: Trained, assigned: np.ndarray, la
     order = np.lexsort((-counts.max(axis=0), counts.argmax(axis=0)))
     keys = jax.random.split(key, len(order))
     z = [component(prior, k).sample(draw_key, DRAWS) for k, draw_key in zip(order, keys, strict=True)]
-    images = vj.decode_all(trained.model, trained.variables, np.concatenate(z))
+    images = trained.decode(np.concatenate(z))
     shares = [
         f"{counts[:, k].argmax()}: {counts[:, k].max() / counts[:, k].sum():.0%}" if counts[:, k].any() else "empty"
         for k in order

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from harness.estimates import estimate, with_error
+from harness.images import in_unit
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
 from harness.report import Report
@@ -244,7 +245,7 @@ def as_lab(images: np.ndarray) -> np.ndarray:
 
     lab = np.empty(images.shape, np.float32)
     for start in range(0, len(images), BLOCK):
-        lab[start : start + BLOCK] = rgb2lab(images[start : start + BLOCK] / np.float32(255))
+        lab[start : start + BLOCK] = rgb2lab(in_unit(images[start : start + BLOCK]))
     return lab
 
 

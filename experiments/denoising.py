@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from harness.estimates import means_and_errors
-from harness.images import scaled
+from harness.images import as_rows, scaled
 from harness.options import Options, TrainingOptions
 from harness.recipe import averaged_adamw
 from harness.report import Report
@@ -286,14 +286,14 @@ def least_squares(inputs: np.ndarray, targets: np.ndarray, variance: float = 0.0
     Returns:
       The denoiser, whose strength is a variance in addition.
     """
-    b, a = flat(inputs), flat(targets)
+    b, a = as_rows(inputs), as_rows(targets)
     b_mean, a_mean = b.mean(axis=0), a.mean(axis=0)
     b, a = b - b_mean, a - a_mean
     dual = len(b) < b.shape[1]  # (B^T B + v I)^-1 B^T = B^T (B B^T + v I)^-1, whichever is smaller
     gram, cross = (b @ b.T, a) if dual else (b.T @ b, b.T @ a)
 
     def denoise(noisy: np.ndarray, ridge: float) -> np.ndarray:
-        y = flat(noisy) - b_mean
+        y = as_rows(noisy) - b_mean
         matrix = gram + len(b) * (variance + ridge) * np.eye(len(gram), dtype=gram.dtype)
         return (a_mean + np.linalg.solve(matrix, (b @ y.T if dual else y.T)).T @ cross).reshape(noisy.shape)
 
@@ -318,7 +318,7 @@ def fit_pca(run: Run) -> Any:
     """PCA of the clean training images, with the largest of `DIMENSIONS` that they allow."""
     from sklearn.decomposition import PCA  # imported here, because it takes a second to load
 
-    rows = flat(scaled(run.data.train))
+    rows = as_rows(scaled(run.data.train))
     return PCA(min(DIMENSIONS[-1], *rows.shape), random_state=run.options.seed).fit(rows)
 
 
@@ -327,7 +327,7 @@ def projection(pca: Any) -> Denoiser:
 
     def denoise(noisy: np.ndarray, dimension: int) -> np.ndarray:
         v = pca.components_[:dimension]
-        return (pca.mean_ + (flat(noisy) - pca.mean_) @ v.T @ v).reshape(noisy.shape)
+        return (pca.mean_ + (as_rows(noisy) - pca.mean_) @ v.T @ v).reshape(noisy.shape)
 
     return denoise
 
@@ -346,14 +346,9 @@ def restored(noise: Noise, noisy: np.ndarray, outputs: Any) -> np.ndarray:
     return np.where(noisy == GREY, clipped, noisy) if noise.block else clipped
 
 
-def flat(images: np.ndarray) -> np.ndarray:
-    """Images as rows, [n, pixels]."""
-    return images.reshape(len(images), -1)
-
-
 def psnr(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of each image in dB, for a peak of 1; at most 100."""
-    error = np.mean(flat((images - clean) ** 2), axis=1, dtype=np.float64)
+    error = np.mean(as_rows((images - clean) ** 2), axis=1, dtype=np.float64)
     return -10 * np.log10(np.maximum(error, 1e-10))
 
 

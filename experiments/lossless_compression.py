@@ -66,7 +66,8 @@ class Kind(NamedTuple):
       likelihood: Likelihood p(x|z) of a pixel.
       transform: Transform of the test images.
       train_transform: Transform of the training images.
-      share: Share of the epochs; the images of a sample that is drawn anew in each epoch can be seen more often.
+      share: Share of `--epochs` for which the model is trained: 1 for binary pixels, which are drawn anew each epoch,
+        and less for grey ones, which are the same in each epoch.
     """
 
     likelihood: vj.Likelihood
@@ -153,7 +154,7 @@ def round_trip(path: Path, trained: Trained, images: np.ndarray) -> tuple[int, d
     """Compress and decompress images: the size of the file in bytes, and the seconds of both.
 
     Raises:
-      CheckpointError: Other images came back.
+      RuntimeError: Other images came back.
     """
     started = time.perf_counter()
     vj.compress(path, trained.model, trained.variables, images)
@@ -161,7 +162,7 @@ def round_trip(path: Path, trained: Trained, images: np.ndarray) -> tuple[int, d
     back = vj.decompress(path, trained.model, trained.variables)
     seconds = {"compress": written - started, "decompress": time.perf_counter() - written}
     if not np.array_equal(back, images):
-        raise vj.CheckpointError(f"{path} was decompressed to other images than were compressed")
+        raise RuntimeError(f"{path} was decompressed to other images than were compressed")
     return path.stat().st_size, seconds
 
 

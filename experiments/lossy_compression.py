@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from harness.images import as_rows, in_unit, scaled
 from harness.options import Options, TrainingOptions
 from harness.recipe import Trained
 from harness.report import Report
@@ -165,7 +166,7 @@ def model_and_start(key: jax.Array, run: Run, config: Config, posterior: Any) ->
     model = vj.conv_vae(shape, config.latent_dim or 96, config.channels, likelihood, posterior, linear=True)
     if posterior is vj.Delta:
         return model, None
-    return model, vj.start_at_pca(model, model.init(key), pixels_of(run.data.train.images))
+    return model, vj.start_at_pca(model, model.init(key), scaled(run.data.train))
 
 
 def train(key: jax.Array, run: Run, model: vj.VAE, start: dict[str, Any] | None) -> Trained:
@@ -185,7 +186,7 @@ def latents_of(trained: Trained, known: np.ndarray) -> Transform:
         return vj.encode_all(unused, trained.model, trained.variables, vj.Split(images))
 
     def decode(z: np.ndarray) -> np.ndarray:
-        return vj.decode_all(trained.model, trained.variables, z.astype(np.float32))
+        return trained.decode(z.astype(np.float32))
 
     posterior = encode(known)
     plain = trained.model.posterior is vj.Delta
@@ -198,19 +199,9 @@ def principal_components(known: np.ndarray) -> Transform:
     from sklearn.decomposition import PCA  # imported here, because it takes a second to load
 
     shape = known.shape[1:]
-    pca = PCA(svd_solver="covariance_eigh").fit(rows_of(known))
+    pca = PCA(svd_solver="covariance_eigh").fit(as_rows(in_unit(known)))
     decode: Callable[[np.ndarray], np.ndarray] = lambda z: pca.inverse_transform(z).reshape(-1, *shape)  # noqa: E731
-    return Transform(lambda images: pca.transform(rows_of(images)), decode, np.full(pca.n_components_, 0.5))
-
-
-def pixels_of(images: np.ndarray) -> np.ndarray:
-    """Pixels in [0, 1]."""
-    return images / np.float32(255)
-
-
-def rows_of(images: np.ndarray) -> np.ndarray:
-    """Pixels in [0, 1], a row for each image."""
-    return pixels_of(images).reshape(len(images), -1)
+    return Transform(lambda images: pca.transform(as_rows(in_unit(images))), decode, np.full(pca.n_components_, 0.5))
 
 
 def quantised(transform: Transform, known: np.ndarray, images: np.ndarray) -> list[Point]:
@@ -278,7 +269,7 @@ def as_bytes(pixels: np.ndarray) -> np.ndarray:
 
 def point(decoded: np.ndarray, images: np.ndarray, size: int) -> Point:
     """The rate and the distortion of decompressed images that took `size` bytes."""
-    error = np.mean((pixels_of(decoded) - pixels_of(images)) ** 2)
+    error = np.mean((in_unit(decoded) - in_unit(images)) ** 2)
     return Point(8 * size / images[..., 0].size, float(-10 * np.log10(error)), decoded[:SHOWN])
 
 
@@ -312,7 +303,7 @@ def pictures(points: dict[str, list[Point]], test: np.ndarray, rate: float, titl
     nearest = {name: min(curve, key=lambda of: abs(of.rate - rate)) for name, curve in points.items()}
     columns = [test[:SHOWN], *(of.images for of in nearest.values())]
     headings = ["original", *(f"{name}\n{of.rate:.2f} bits\n{of.psnr:.1f} dB" for name, of in nearest.items())]
-    return vj.plot.rows(pixels_of(np.stack(columns, axis=1)), headings, title)
+    return vj.plot.rows(in_unit(np.stack(columns, axis=1)), headings, title)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from harness.budget import number_of_epochs
-from harness.layers import bound_by_minutes, samples_by_given_layers, samples_by_temperature
+from harness.layers import PRIORS, bound_by_minutes, samples_by_given_layers, samples_by_temperature
 from harness.options import Options, TrainingOptions
-from harness.recipe import kl_warm_up
+from harness.recipe import kl_warm_up, require_warm_up
 from harness.report import Report
 from harness.run import Run
 from harness.script import run_script
@@ -29,7 +29,6 @@ from vae_jax.errors import require_positive, require_positive_int
 
 TRANSFORM = vj.Binarize()
 MINUTES = 12.0  # default on MNIST
-PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=4, hidden=(100,)))}
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ def main(config: Config) -> Report:
     """Train the model, estimate log p(x), and write the pictures and the report."""
     if config.minutes is not None:
         require_positive(minutes=config.minutes)
-    if not 0 < config.kl_warm_up <= 1:
-        raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, above 0 and up to 1")
+    require_warm_up(config.kl_warm_up)
     require_positive_int(samples=config.samples)
     run = Run.start("mnist_deep", config, epochs=1, batch_size=250, stand_in_steps=2_000)
     model = vj.ladder_vae(run.data.event_shape, config.latent_dims, config.hidden, prior=PRIORS[config.prior])

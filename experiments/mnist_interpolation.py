@@ -60,9 +60,9 @@ def main(config: Config) -> Report:
         for name, (title, posterior, objective) in MODELS.items():
             vae = vj.mlp_vae(run.data.event_shape, dimensions, posterior=posterior)
             trained = run.train(train_keys.pop(), vae, objective, title=f"{title}, {dimensions}-D")
-            encodings = np.asarray(vj.encode_all(encode_key, vae, trained.variables, run.data.test).mean)
+            encodings = trained.encode(encode_key, run.data.test)
             paths = vj.latents.straight_paths(encodings[starts], encodings[ends], config.steps)
-            images = vj.decode_all(vae, trained.variables, paths.reshape(-1, dimensions))
+            images = trained.decode(paths.reshape(-1, dimensions))
             results[name][str(dimensions)] = {
                 **along("confidence", classifier(images).probabilities.max(axis=-1), config),
                 **along("nearest_distance", vj.nearest_distance(images, training), config),

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from harness.options import Options, TrainingOptions, require_different
-from harness.recipe import averaged_adamw, kl_warm_up
+from harness.recipe import averaged_adamw, kl_warm_up, require_warm_up
 from harness.report import Report
 from harness.run import Run
 from harness.script import run_script
@@ -58,8 +58,7 @@ def main(config: Config) -> Report:
     require_different(models=config.models)
     if set(config.models) - NAMES.keys():
         raise vj.InputError(f"models are {', '.join(config.models)}; expected some of {', '.join(NAMES)}")
-    if not 0 < config.kl_warm_up <= 1:
-        raise vj.InputError(f"kl_warm_up is {config.kl_warm_up}; expected a share of the steps, above 0 and up to 1")
+    require_warm_up(config.kl_warm_up)
     require_positive_int(samples=config.samples, components=config.components)
     run = Run.start("mnist_priors", config, epochs=100, batch_size=250)
     test_key, train_key, weight_key, draw_key = jax.random.split(run.key, 4)

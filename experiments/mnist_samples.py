@@ -43,7 +43,7 @@ def main(config: Config) -> Report:
     )
     shown = run.data.test[:8]
     z = vj.encode_all(encode_key, wide.model, wide.variables, shown).sample(reconstruction_key)
-    pairs = np.concatenate([scaled(shown), vj.decode_all(wide.model, wide.variables, z)])
+    pairs = np.concatenate([scaled(shown), wide.decode(z)])
     text = f"Unseen digits, and E[x|z] at one sampled z of 20 dimensions, {run.data_and_seed}"
     run.save("reconstructions", vj.plot.images(pairs, 8, text))
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 import vae_jax as vj
-from harness.images import mirrored_too
+from harness.images import in_unit, mirrored_too
 from harness.recipe import Trained
 from harness.run import Run
 from vae_jax.data import Attributes
@@ -101,7 +101,7 @@ def print_accuracy(title: str, classifier: AttributeClassifier, data: vj.Dataset
 def pca_start(key: Key[Array, ""], run: Run, model: vj.VAE) -> Variables:
     """Variables at which the model is the probabilistic PCA of training images and their mirror images."""
     images = mirrored_too(run.data.train.images[: PCA_IMAGES // 2])
-    return vj.start_at_pca(model, model.init(key), images / np.float32(255))
+    return vj.start_at_pca(model, model.init(key), in_unit(images))
 
 
 def decode(trained: Trained, z: Sequence[Any] | np.ndarray | jax.Array) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of a ladder VAE: samples at several temperatures, samples that share upper layers, and its bound."""
+"""Ladder VAEs: priors, samples at several temperatures, samples that share upper layers, and the bound in training."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 import vae_jax as vj
 from vae_jax.models import Variables
 
+PRIORS = {"normal": vj.StandardNormal(), "flow": vj.FlowPrior(vj.Coupling(layers=4, hidden=(100,)))}  # of the top layer
 TEMPERATURES = (1.0, 0.8, 0.6)
 DRAWS, PER_ROW = 40, 10  # samples at each temperature, and in a row
 
@@ -28,7 +29,7 @@ def samples_by_temperature(
     sheets = [
         (
             f"temperature {temperature:g}",
-            np.asarray(_samples(model, jax.random.clone(key), variables, DRAWS, temperature=temperature)[1]),
+            np.asarray(_samples(jax.random.clone(key), model, variables, DRAWS, temperature=temperature)[1]),
         )
         for temperature in temperatures
     ]
@@ -55,13 +56,13 @@ def samples_by_given_layers(
     """
     first_key, below_key = jax.random.split(key)
     rows = 4
-    first, _ = _samples(model, first_key, variables, rows)
+    first, _ = _samples(first_key, model, variables, rows)
     names = [f"z{number}" for number in range(1, len(first) + 1)]  # compiled functions sort the keys of a dict
     sheets = []
     for count in range(1, len(names)) if shared is None else shared:
         given = {name: np.repeat(first[name], PER_ROW, axis=0) for name in names[:count]}
         own = jax.random.fold_in(below_key, count)
-        _, drawn = _samples(model, own, variables, rows * PER_ROW, given=given)
+        _, drawn = _samples(own, model, variables, rows * PER_ROW, given=given)
         sheets.append((f"{', '.join(names[:count])} fixed within a row", np.asarray(drawn)))
     title = f"E[x|z] with the upper layers fixed and those below sampled; {where}"
     return vj.plot.sheets(sheets, PER_ROW, len(sheets), title)
@@ -69,7 +70,7 @@ def samples_by_given_layers(
 
 @partial(jax.jit, static_argnames="count")
 def _samples(
-    model: vj.LadderVAE, key: Key[Array, ""], variables: Variables, count: int, **settings: Any
+    key: Key[Array, ""], model: vj.LadderVAE, variables: Variables, count: int, **settings: Any
 ) -> tuple[dict[str, Array], Array]:
     """Samples of the latents of each layer, and E[x|z] of them, clipped to the range of pixels."""
     drawn = model.sample(key, variables, count, **settings)

@@ -66,7 +66,7 @@ class DeviceOptions:
     """Number of devices that share each batch, or "all"."""
     stream_above: float | None = None
     """Size of the training images, in mebibytes, above which they stay on the host and stream to the devices. The
-    default is half of a device's memory."""
+    default is half of the memory of the devices that share them."""
     coordinator: str | None = None
     """HOST:PORT of process 0 if several processes, each started with this command, form one run; "auto" detects the
     cluster (SLURM, Open MPI, Kubernetes, Cloud TPU)."""
@@ -94,11 +94,11 @@ class Options:
     out: Path = Path("runs")
     """Folder for the report and the pictures."""
     classifier_seed: int = 0
-    """Seed of the classifier that evaluates generated images. It does not depend on --seed, so that the same classifier
-    evaluates every run."""
+    """Seed of the classifiers that evaluate generated images or whose features a loss compares. It does not depend on
+    --seed, so that the same classifiers serve every run."""
     smoke: bool = False
     """Try the whole script quickly: the first 2,000 training and 500 test images, one epoch, and 50 steps of each
-    classifier. The numbers are not meaningful; "smoke" is added to the name of every file."""
+    classifier and fitted prior. The numbers are not meaningful; "smoke" is added to the name of every file."""
     data: DataOptions = DataOptions()
     training: TrainingOptions = TrainingOptions()
     checkpoints: CheckpointOptions = CheckpointOptions()

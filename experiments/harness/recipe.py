@@ -106,6 +106,12 @@ def labels_of_paths(params: PyTree) -> PyTree:
     return jax.tree.map_with_path(label, params)
 
 
+def require_warm_up(kl_warm_up: float) -> None:
+    """Raise `InputError` unless this is a share of the steps."""
+    if not 0 < kl_warm_up <= 1:
+        raise vj.InputError(f"kl_warm_up is {kl_warm_up}; expected a share of the steps, above 0 and up to 1")
+
+
 def kl_warm_up(share: float, steps: int) -> optax.Schedule:
     """Weight of the KL: from 0 to 1, linearly, in this share of the training steps (Bowman et al., 2016)."""
     return optax.linear_schedule(0.0, 1.0, max(1, int(share * steps)))

@@ -35,8 +35,8 @@ def celeba(tmp_path):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(celeba_losses, "CONVOLUTIONS", (4, 4))
-    monkeypatch.setattr(celeba_losses, "INDEPENDENT", (4,))
+    monkeypatch.setattr(celeba_losses, "COMPARED", (4, 4))
+    monkeypatch.setattr(celeba_losses, "MEASURING", (4,))
     monkeypatch.setattr(face_measures, "DETECTED", 2)
     priors = {
         "normal": vj.StandardNormal(),

@@ -75,7 +75,7 @@ def test_the_compressors_get_all_pixels():
 
 def test_images_that_do_not_come_back_stop_the_script(options, monkeypatch):
     monkeypatch.setattr(vj, "decompress", lambda *args: np.zeros(3))
-    with pytest.raises(vj.CheckpointError, match="other images"):
+    with pytest.raises(RuntimeError, match="other images"):
         lossless_compression.main(lossless_compression.Config(latent_dim=2, components=1, samples=2, **options))
 
 

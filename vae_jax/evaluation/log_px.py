@@ -199,7 +199,7 @@ def log_likelihood(
     samples: int = 5_000,
     condition: PyTree = None,
 ) -> Float[Any, " n"]:
-    """log p(x) of each example by `importance_estimate`, in nats."""
+    """log p(x) of each example, [n], in nats, by `importance_estimate`, which also has its arguments and errors."""
     return importance_estimate(key, model, variables, x, samples, condition).log_px
 
 

@@ -200,7 +200,16 @@ class VAE(BaseVAE):
         return Draws({LAYER: z}, self.decode(variables, z, condition))
 
     def reconstruct(self, variables: Variables, x: Any, condition: PyTree = None) -> Distribution:
-        """Distribution p(x|z) at the mean of q(z|x); its `mean` is the reconstructions, [batch, *event]."""
+        """Distribution p(x|z) at the mean of q(z|x); its `mean` is the reconstructions, [batch, *event].
+
+        Args:
+          variables: Variables of the model.
+          x: Examples after the transform, [batch, *event].
+          condition: Condition of each example if the model is conditional; labels if it has `classes`.
+
+        Raises:
+          InputError: As in `encode`.
+        """
         return self.decode(variables, self.encode(variables, x, condition).mean, condition)
 
     def interpolate(
