@@ -277,6 +277,7 @@ LINES = [
             ("* size / _BOX - 0.5", "* size / _BOX", "test_data enlarged"),
         ],
         "vae_jax/data/transforms.py": [
+            (', impl="threefry2x32")', ")", "test_transforms dynamic_binar"),
             ("        _require_stored(transform.transform, data)\n", "        pass\n", "test_bad_data one_sentence"),
             ("if data.has_missing and not transform.missing:", "if False:", "test_bad_data one_sentence"),
             (
@@ -288,12 +289,14 @@ LINES = [
             ("+ noise) / LEVELS", "+ noise) / (LEVELS - 1)", "test_transforms dequantised"),
             ("(keys, stream) for stream", "(keys, 0) for stream", "test_transforms mirrored"),
             ("images[:, :, ::-1]", "images[:, ::-1]", "test_transforms mirrored"),
-            ("jax.random.key(self.seed)", "jax.random.key(0)", "test_transforms static"),
+            ("jax.random.key(self.seed,", "jax.random.key(0,", "test_transforms static"),
             ("if self.target is None else self.target", "", "test_transforms target"),
             ("image.shape, jnp.float32)", "image.shape)", "test_transforms float64"),
             ("jax.random.bernoulli, p=jnp.float32(0.5)", "jax.random.bernoulli", "test_transforms float64"),
         ],
         "vae_jax/distributions/base.py": [
+            ("if key.shape not in ((), (batch,)):", "if False:", "test_newcomers mistake"),
+            ("        if name not in params:\n", "        if False:\n", "test_newcomers mistake"),
             ("first + jnp.arange(batch)", "jnp.arange(batch)", "test_distributions position"),
             ("inside + jnp.tanh(x - inside)", "inside", "test_distributions soft_clip"),
         ],
@@ -444,6 +447,9 @@ LINES = [
             ("residuals = jnp.exp(0.5 *", "residuals = jnp.exp(", "test_full_mixture draws"),
         ],
         "vae_jax/distributions/priors.py": [
+            ('require_components(self.components, len(params["means"]))', "pass", "test_newcomers mistake"),
+            ("require_components(self.components, len(pseudo_inputs))", "pass", "test_newcomers mistake"),
+            ("own_params(self, variables))", 'variables["params"])', "test_newcomers mistake"),
             ("if not _are_symmetric(covariances):", "if False:", "test_full_mixture bad_mixtures"),
             ("jax.random.normal(key, shape, jnp.float32)", "jax.random.normal(key, shape)", "test_priors precision"),
             (
@@ -550,6 +556,7 @@ LINES = [
             ("weight * data.images[first] +", "data.images[first] + 0 *", "test_legibility no_class"),
         ],
         "vae_jax/evaluation/passes.py": [
+            ('    require_finite("z", z)\n', "", "test_newcomers mistake"),
             (
                 "return posterior.base if isinstance(posterior, Transformed) else posterior",
                 "return posterior",
@@ -586,7 +593,10 @@ LINES = [
             ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
         ],
         "vae_jax/models/base.py": [
-            ("    require_transformed(x)\n    if x.shape[1:]", "    if x.shape[1:]", "test_newcomers mistake"),
+            ('require_finite("the condition", as_reals("the condition", leaf))', "pass", "test_newcomers mistake"),
+            ("    require_targets(batch)\n", "", "test_newcomers mistake"),
+            ("if not isinstance(network, nn.Module):", "if False:", "test_newcomers mistake"),
+            ("    require_transformed(x)\n    require_targets", "    require_targets", "test_newcomers mistake"),
             (
                 "            require_condition_shape(self.condition_shape)\n",
                 "            pass\n",
@@ -609,8 +619,9 @@ LINES = [
             ("if not self.likelihood.domain.holds(transform.support):", "if False:", "test_evaluate does_not_take"),
         ],
         "vae_jax/models/apply.py": [
+            ("jnp.result_type(jnp.float32, inputs,", "max(inputs.dtype,", "test_compute_dtype half"),
             ("inputs, arguments), compute_dtype)", "inputs, arguments), None)", "test_compute_dtype products"),
-            ("as_dtype(outputs, compute_dtype and inputs.dtype)", "outputs", "test_compute_dtype keep_their_types"),
+            ("as_dtype(outputs, compute_dtype and full)", "outputs", "test_compute_dtype keep_their_types"),
             ("    require_variables(variables)\n", "", "test_newcomers mistake"),
             ("    flax.errors.ScopeCollectionNotFound,\n", "", "test_perceptual missing_parts"),
             ("    flax.errors.ScopeVariableNotFoundError,\n", "", "test_model statistics_of_another"),
@@ -630,6 +641,7 @@ LINES = [
             ("rngs={_EXAMPLES: key}", 'rngs={_EXAMPLES: key, "params": key}', "test_apply one_by_one"),
         ],
         "vae_jax/models/vae.py": [
+            ('        require_finite("z", z)\n', "", "test_newcomers mistake"),
             (
                 "jax.lax.stop_gradient(code.posterior) if freeze_posterior else code.posterior",
                 "code.posterior",
@@ -749,6 +761,8 @@ LINES = [
             ),
         ],
         "vae_jax/objectives/elbo.py": [
+            ("        if not callable(self.kl):\n", "        if False:\n", "test_newcomers mistake"),
+            ("jax.errors.ConcretizationTypeError, ", "KeyError, ", "test_newcomers mistake"),
             ("np.linspace(0, steps - 1,", "np.linspace(0, 0,", "test_objectives schedule"),
             ("~(values >= 0)", "values < -9", "test_objectives schedule"),
             ("{layer: kl.mean(axis=0) for", "{layer: kl[0] for", "test_objectives more_samples"),
@@ -858,6 +872,12 @@ LINES = [
             ("min(round(warm_up * steps), steps - 1)", "round(warm_up * steps)", "test_train warm_up"),
         ],
         "vae_jax/training/step.py": [
+            ("if jnp.shape(leaf)[:1] != (size,):", "if False:", "test_parts another_size"),
+            (
+                "            if axis_name is not None:\n                raise",
+                "            if False:\n                raise",
+                "test_newcomers mistake",
+            ),
             ("        _require_of_size(batch, size)\n", "", "test_parts another_size"),
             ("            _require_terms(loss.terms, size)\n", "", "test_parts another_size"),
             ("new if new.dtype == old.dtype else new.astype(old.dtype)", "new", "test_train batch_statistics_keep"),

@@ -33,8 +33,12 @@ def as_outside_of_tests():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-def fit(data=SPLIT, **settings):
-    return vj.fit(STATE, STEP, data, **({"epochs": 1, "batch_size": 8, "progress": False} | settings))
+def fit(data=SPLIT, step=STEP, **settings):
+    return vj.fit(STATE, step, data, **({"epochs": 1, "batch_size": 8, "progress": False} | settings))
+
+
+def with_prior(prior):
+    return vj.mlp_vae((6, 6, 1), hidden=(8,), prior=prior)
 
 
 def evaluate(data=SPLIT, **settings):
@@ -126,6 +130,60 @@ def evaluate(data=SPLIT, **settings):
             lambda: vj.log_likelihood(jax.random.key(0), VAE, STATE.variables, vj.Batch(X + np.inf, target=X)),
             "x holds NaN or infinite values",
         ),
+        (
+            lambda: ON_ARRAYS.encode(ON_ARRAYS.init(jax.random.key(0)), X, np.full((16, 2), np.nan)),
+            "the condition holds NaN or infinite values; expected finite values",
+        ),
+        (lambda: VAE.decode(STATE.variables, [[0.0, np.nan]]), "z holds NaN or infinite values"),
+        (lambda: vj.decode_all(VAE, STATE.variables, [[0.0, np.nan]]), "z holds NaN or infinite values"),
+        (
+            lambda: vj.elbo_terms(jax.random.key(0), VAE, STATE.variables, vj.Batch(X, target=X[:1])),
+            "the batch has 16 examples and 1 targets; expected one for each",
+        ),
+        (
+            lambda: vj.log_likelihood(jax.random.key(0), VAE, STATE.variables, vj.Batch(X[:2], target=X)),
+            "the batch has 2 examples and 16 targets",
+        ),
+        (
+            lambda: vj.elbo_terms(jax.random.split(jax.random.key(0), 3), VAE, STATE.variables, X),
+            r"key has shape \(3,\); expected one key, or one for each of 16 examples",
+        ),
+        (
+            lambda: with_prior(vj.GaussianMixture(2)).sample(jax.random.key(0), STATE.variables, 3),
+            "the variables have no means of GaussianMixture; expected those of this model",
+        ),
+        (
+            lambda: with_prior(vj.FlowPrior(vj.Coupling(1))).sample(jax.random.key(0), STATE.variables, 3),
+            "the variables have no parameters of FlowPrior",
+        ),
+        (
+            lambda: with_prior(vj.GaussianMixture(2)).sample(
+                jax.random.key(0), with_prior(vj.GaussianMixture(3)).init(jax.random.key(0)), 3
+            ),
+            "the variables have 3 components, and the prior 2; expected the same",
+        ),
+        (
+            lambda: VAMP.sample(jax.random.key(0), {"params": {"prior": {"pseudo_inputs": X[:3]}}}, 3),
+            "the variables have 3 components, and the prior 2",
+        ),
+        (
+            lambda: fit(step=vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER, axis_name="devices")),
+            "axis_name is 'devices' in TrainStep; expected None: it is for jax.pmap",
+        ),
+        (
+            lambda: fit(step=vj.make_train_step(VAE, vj.ELBO(axis_name="all"), OPTIMIZER)),
+            "axis_name is 'all' in ELBO",
+        ),
+        (
+            lambda: fit(step=vj.make_train_step(VAE, vj.ELBO(beta=lambda step: min(1.0, step / 9)), OPTIMIZER)),
+            "beta is a function that can't be compiled; expected one of jax.numpy",
+        ),
+        (lambda: vj.ELBO(kl="analytic"), r"kl is 'analytic'; expected vj.AnalyticKL\(\) or vj.SampledKL\(\)"),
+        (
+            lambda: vj.VAE(type(VAE.encoder), VAE.decoder, (6, 6, 1), 2),
+            r"encoder is the class MLP; expected a module of Linen, MLP\(\.\.\.\)",
+        ),
+        (lambda: vj.VAE(VAE.encoder, np.tanh, (6, 6, 1), 2), "decoder is an object of type ufunc; expected a module"),
         (lambda: VAE.encode(STATE, X), "variables is an object of type TrainState; expected .*: state.variables"),
         (lambda: VAE.encode(OTHER, X), "the variables are not those of this MLP: .*"),
         (lambda: VAE.decode(STATE, np.zeros((1, 2))), "variables is an object of type TrainState"),

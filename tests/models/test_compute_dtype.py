@@ -105,6 +105,19 @@ def test_a_network_computes_what_the_layers_of_flax_compute_with_this_dtype():
     np.testing.assert_array_equal(model.encode(variables, BATCH.x).mean, expected[:, :2])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["mlp", "ladder"])
+def test_terms_of_examples_in_half_precision_are_in_float32(name, dtype):
+    model = MAKE[name](compute_dtype="bfloat16")
+    variables, batch = drawn(model.init, jax.random.key(0)), replace(BATCH, x=jnp.asarray(X, dtype))
+
+    def found(key):
+        terms = model.terms(key, variables, batch)
+        return jax.tree.leaves((terms.log_px_z, terms.kl, terms.z))
+
+    assert set(types(jax.eval_shape(found, jax.random.key(1)))) == {jnp.dtype("float32")}
+
+
 def test_in_float64_the_terms_are_in_float64():
     with jax.enable_x64(True):
         for name in ("mlp", "ladder"):

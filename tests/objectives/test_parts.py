@@ -127,9 +127,12 @@ def test_losses_of_another_form_are_refused(per_example, message):
         ((8,), {"mask": jnp.ones(1)}, r"the mask has shape \(1,\); expected \[8\]: a weight for each example"),
         ((8,), {"mask": jnp.ones((8, 1))}, r"the mask has shape \(8, 1\)"),
         ((8,), {"target": jnp.zeros((1, 6, 6, 1))}, "the batch has 8 examples and 1 targets; expected one for each"),
+        ((8,), {"label": jnp.zeros(1, int), "mask": jnp.ones(8)}, r"8 examples, but its label has shape \(1,\)"),
+        ((8,), {"condition": {"a": jnp.ones((1, 2))}}, r"8 examples, but its condition has shape \(1, 2\)"),
+        ((8,), {"observed": jnp.ones((1, 6, 6, 1))}, r"8 examples, but its observed has shape \(1, 6, 6, 1\)"),
     ],
 )
-def test_terms_masks_and_targets_of_another_size_are_refused(term, batch, message):
+def test_parts_of_a_batch_and_terms_of_another_size_are_refused(term, batch, message):
     """They would be broadcast."""
 
     def objective(key, model, variables, batch, step):

@@ -228,7 +228,8 @@ class StaticBinarize:
     ) -> Batch:
         """x ~ Bernoulli(byte / 255), with a key from the bytes of the image; `keys` are not used."""
         _require_whole(images, self)
-        own = jax.vmap(partial(jax.random.fold_in, jax.random.key(self.seed)))(_fingerprint(images))
+        key = jax.random.key(self.seed, impl="threefry2x32")  # under vmap, others draw by the position in the block
+        own = jax.vmap(partial(jax.random.fold_in, key))(_fingerprint(images))
         return Batch(_binary(own, images), label=labels)
 
 

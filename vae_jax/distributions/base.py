@@ -24,15 +24,32 @@ def example_keys(key: Array, batch: int, first: int | Array = 0) -> Key[Array, "
       first: Position of the first example.
 
     Raises:
-      InputError: The key was not made by `jax.random.key`.
+      InputError: The key was not made by `jax.random.key`, or there is another number of keys.
     """
     if not isinstance(key, jax.Array):
         raise InputError(f"key is {named(key)}; expected a typed key, such as jax.random.key(0)")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise InputError(f"the key is an array of {key.dtype}; make it with jax.random.key, not PRNGKey")
+    if key.shape not in ((), (batch,)):
+        raise InputError(f"key has shape {key.shape}; expected one key, or one for each of {batch} examples")
     if key.ndim == 1:
         return key
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(batch))
+
+
+def own_params(part: Any, variables: Variables, *names: str) -> Any:
+    """The parameters of a prior or of a posterior.
+
+    Raises:
+      InputError: There are none, or none of a name, as the variables are those of another model.
+    """
+    params = variables.get("params", {})
+    for name in names:
+        if name not in params:
+            raise InputError(f"the variables have no {name} of {type(part).__name__}; expected those of this model")
+    if not params:
+        raise InputError(f"the variables have no parameters of {type(part).__name__}; expected those of this model")
+    return params
 
 
 def normal_like(values: Float[Array, "*shape"], key: Key[Array, "*keys"], batch_axis: int) -> Float[Array, "*shape"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 
-from vae_jax.distributions.base import Posterior, Variables
+from vae_jax.distributions.base import Posterior, Variables, own_params
 from vae_jax.distributions.gaussian import Delta, DiagonalGaussian, FullGaussian
 from vae_jax.errors import InputError, named, require_positive, require_positive_int
 from vae_jax.values import parameter, value
@@ -245,4 +245,4 @@ class FlowPosterior:
 
     def transformed(self, base: Any, variables: Variables) -> Transformed:
         """The posterior with this base, transformed by the flow."""
-        return Transformed(base, self.flow, variables["params"])
+        return Transformed(base, self.flow, own_params(self, variables))

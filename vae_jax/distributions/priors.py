@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
-from vae_jax.distributions.base import LOG_VARIANCE_BOUND, Posterior, Prior, Variables, soft_clip
+from vae_jax.distributions.base import LOG_VARIANCE_BOUND, Posterior, Prior, Variables, own_params, soft_clip
 from vae_jax.distributions.flows import Flow, Transformed, require_flow
 from vae_jax.distributions.gaussian import DiagonalGaussian
 from vae_jax.distributions.mixture import FullGaussianMixtureDistribution, GaussianMixtureDistribution
@@ -54,12 +54,24 @@ class _MixtureOfGaussians:
         require_positive_int(components=self.components)
         require_positive(spread=self.spread)
 
+    def _own(self, variables: Variables, *others: str) -> Any:
+        """The parameters; `InputError` if they are those of another prior, or of another number of components."""
+        params = own_params(self, variables, "means", "log_variances", "logits", *others)
+        require_components(self.components, len(params["means"]))
+        return params
+
     def _init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Array]:
         """Means sampled from N(0, spread^2), variances of 1, and equal weights, in the type of Linen's parameters."""
         shape = (self.components, latent_dim)
         means = jnp.asarray(self.spread, jnp.float32) * jax.random.normal(key, shape, jnp.float32)
         others = {"log_variances": jnp.zeros_like(means), "logits": jnp.zeros(self.components, jnp.float32)}
         return {"means": means} | others
+
+
+def require_components(expected: int, found: int) -> None:
+    """Raise `InputError` unless a mixture has the expected number of components."""
+    if found != expected:
+        raise InputError(f"the variables have {found} components, and the prior {expected}; expected the same")
 
 
 @value
@@ -77,7 +89,7 @@ class GaussianMixture(_MixtureOfGaussians):
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
         """The mixture of these variables; log-variances are soft-clipped beyond -20 and 20 (at most -21 and 21)."""
-        of = variables["params"]
+        of = self._own(variables)
         log_variances = soft_clip(of["log_variances"], -LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
         return GaussianMixtureDistribution(of["means"], log_variances, of["logits"])
 
@@ -135,7 +147,7 @@ class FullGaussianMixture(_MixtureOfGaussians):
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
         """The mixture of these variables; log-variances are soft-clipped beyond -20 and 20 (at most -21 and 21)."""
-        of = variables["params"]
+        of = self._own(variables, "coefficients")
         log_variances = soft_clip(of["log_variances"], -LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
         return FullGaussianMixtureDistribution(of["means"], log_variances, of["coefficients"], of["logits"])
 
@@ -189,9 +201,11 @@ class VampPrior:
         """The mixture 1/K sum_k q(z|u_k).
 
         Raises:
-          InputError: The posterior is not a `DiagonalGaussian`.
+          InputError: The posterior is not a `DiagonalGaussian`, or the variables are those of another prior.
         """
-        posterior = encode(variables["params"]["pseudo_inputs"])
+        pseudo_inputs = own_params(self, variables, "pseudo_inputs")["pseudo_inputs"]
+        require_components(self.components, len(pseudo_inputs))
+        posterior = encode(pseudo_inputs)
         if not isinstance(posterior, DiagonalGaussian):
             raise InputError(f"a VampPrior mixes diagonal Gaussians, but the posterior is a {type(posterior).__name__}")
         mean, log_variance = jnp.asarray(posterior.mean), jnp.asarray(posterior.log_variance)
@@ -220,4 +234,4 @@ class FlowPrior:
 
     def __call__(self, variables: Variables, latent_dim: int, encode: Encode) -> Prior:
         """N(0, I) in `latent_dim` dimensions, transformed by the flow."""
-        return Transformed(UnitGaussian(latent_dim), self.flow, variables["params"])
+        return Transformed(UnitGaussian(latent_dim), self.flow, own_params(self, variables))

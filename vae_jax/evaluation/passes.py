@@ -16,6 +16,7 @@ from vae_jax.errors import InputError, named, renamed, require_finite_variables,
 from vae_jax.evaluation.blocks import block_of, in_blocks
 from vae_jax.models import VAE, Variables
 from vae_jax.models.apply import of_part
+from vae_jax.models.base import require_finite
 from vae_jax.models.protocol import as_condition
 from vae_jax.values import jit
 
@@ -137,6 +138,7 @@ def decode_all(
     z, condition = as_reals("z", z, "[n, latent]"), as_condition(vae, condition)
     if z.shape[1] != vae.latent_dim:
         raise InputError(f"z has shape {z.shape}; expected [n, {vae.latent_dim}]: the model's latents")
+    require_finite("z", z)
     vae.require_condition(condition, len(z))
     conditions, structure = jax.tree.flatten(condition)
 

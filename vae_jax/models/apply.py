@@ -34,12 +34,13 @@ def apply_network(
     """Outputs of a network, and the collections of variables that it has updated in training.
 
     With `compute_dtype`, the network receives its parameters and all arguments in this type, and the outputs are
-    returned in the type of the inputs. Other collections, such as batch statistics, keep their types.
+    returned in the type that they have without it. Other collections, such as batch statistics, keep their types.
     """
     params, given, others = as_dtype((variables.get("params", {}), inputs, arguments), compute_dtype)
     with require_own_variables(network):
         outputs, updates = _apply(network, variables | {"params": params}, given, train, others, mask, keys)
-    return as_dtype(outputs, compute_dtype and inputs.dtype), updates
+    full = jnp.result_type(jnp.float32, inputs, *jax.tree.leaves(variables.get("params", {})))
+    return as_dtype(outputs, compute_dtype and full), updates
 
 
 def as_dtype(tree: PyTree, dtype: Any) -> PyTree:

@@ -69,6 +69,7 @@ class BaseVAE:
     def __post_init__(self) -> None:
         require_positive_int(latent_dim=self.latent_dim)
         require_parts(likelihood=self.likelihood, prior=self.prior, posterior=self.posterior)
+        require_networks(encoder=self.encoder, decoder=self.decoder)
         object.__setattr__(self, "event_shape", as_event_shape(self.event_shape))
         require_compute_dtype(self.compute_dtype)
         if self.classes is not None:
@@ -255,6 +256,8 @@ class BaseVAE:
                 raise InputError(
                     f"the condition has shape {found}; expected [batch = {batch}, ...] of {self.condition_shape}"
                 )
+            for leaf in jax.tree.leaves(condition):
+                require_finite("the condition", as_reals("the condition", leaf))
             return {"condition": condition}
         condition = as_condition(self, condition)
         if condition is None:
@@ -294,6 +297,31 @@ def require_parts(**parts: Any) -> None:
                 "posterior": "vj.DiagonalGaussian or vj.FlowPosterior(vj.Coupling())",
             }
             raise InputError(f"{name} is {given!r}; expected a {name}, such as {examples[name]}")
+
+
+def require_networks(**networks: Any) -> None:
+    """Raise `InputError` unless these are modules of Linen."""
+    for name, network in networks.items():
+        if not isinstance(network, nn.Module):
+            expected = f"{network.__name__}(...)" if isinstance(network, type) else "such as nn.Dense(2)"
+            raise InputError(f"{name} is {named(network)}; expected a module of Linen, {expected}")
+
+
+def require_finite(name: str, values: Any) -> None:
+    """Raise `InputError` if a value is NaN or infinite; traced values are not checked."""
+    if is_traced(values):
+        return
+    with jax.ensure_compile_time_eval():
+        if not jnp.isfinite(values).all():
+            raise InputError(f"{name} holds NaN or infinite values; expected finite values")
+
+
+def require_targets(batch: Batch) -> None:
+    """Raise `InputError` unless there is one target for each example."""
+    if len(batch.targets) != len(batch.x):
+        raise InputError(
+            f"the batch has {len(batch.x)} examples and {len(batch.targets)} targets; expected one for each"
+        )
 
 
 def require_by_layer(given: Any) -> None:
@@ -361,10 +389,12 @@ def known_inputs(batch: Batch, event_shape: tuple[int, ...]) -> Array:
     """Inputs of the encoder, with 0 at missing entries.
 
     Raises:
-      InputError: They are bytes or of another shape, or concrete ones are NaN or infinite where they are observed.
+      InputError: They are bytes or of another shape, concrete ones are NaN or infinite where they are observed, or
+        there is another number of targets.
     """
     x, observed = batch.x, batch.observed
     require_transformed(x)
+    require_targets(batch)
     if x.shape[1:] != event_shape:
         raise InputError(f"x has shape {x.shape}; expected [batch, {', '.join(map(str, event_shape))}]")
     if observed is not None and observed.shape != x.shape:

@@ -17,7 +17,7 @@ from vae_jax.distributions import Delta, Posterior, example_keys, kl_divergence,
 from vae_jax.distributions.likelihoods import Distribution
 from vae_jax.errors import InputError, named, renamed, require_key, require_not_negative, require_positive_int
 from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, rngs
-from vae_jax.models.base import BaseVAE, Code, require_by_layer, require_shape
+from vae_jax.models.base import BaseVAE, Code, require_by_layer, require_finite, require_shape
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.networks import identity
 from vae_jax.values import shape_repr, value
@@ -104,12 +104,13 @@ class VAE(BaseVAE):
           Distribution whose `mean` is [*samples, batch, *event].
 
         Raises:
-          InputError: The latents do not have the shape of the model or are not numbers, the model does not accept the
-            condition, or the variables are those of another model.
+          InputError: The latents do not have the shape of the model, are not numbers or are not finite, the model does
+            not accept the condition, or the variables are those of another model.
         """
         z = jnp.asarray(as_reals("z", z))
         if z.ndim < 2 or z.shape[-1] != self.latent_dim:
             raise InputError(f"z has shape {z.shape}; expected [batch, {self.latent_dim}]")
+        require_finite("z", z)
         outputs, _ = self._decode(variables, z, self._given(condition, z.shape[-2]), False, None, None)
         return self.likelihood(outputs, of_part(variables, "likelihood"), len(self.event_shape))
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data.transforms import Batch
-from vae_jax.errors import InputError, require_not_negative, require_positive_int
+from vae_jax.errors import InputError, named, require_not_negative, require_positive_int
 from vae_jax.models.protocol import LatentVariableModel, Terms, Variables
 from vae_jax.objectives.base import Loss
 from vae_jax.objectives.bounds import sum_over_units
@@ -63,7 +63,7 @@ class ELBO:
       axis_name: Axis of `pmap` over which the batch of this average is distributed.
 
     Raises:
-      InputError: `samples` is not a positive integer, `beta` or `free_bits` is negative, or `kl` is a class.
+      InputError: `samples` is not a positive integer, `beta` or `free_bits` is negative, or `kl` is no estimator.
     """
 
     beta: float | Float[Array, "..."] | Callable[[Array], Array] = parameter(default=1.0)
@@ -77,6 +77,8 @@ class ELBO:
         require_not_negative(free_bits=self.free_bits)
         if isinstance(self.kl, type):
             raise InputError(f"kl is the class {self.kl.__name__}; expected a value: {self.kl.__name__}()")
+        if not callable(self.kl):
+            raise InputError(f"kl is {named(self.kl)}; expected vj.AnalyticKL() or vj.SampledKL()")
         if not callable(self.beta):
             require_not_negative(beta=self.beta)
 
@@ -100,11 +102,17 @@ class ELBO:
         return Loss(beta * penalty - log_px_z, named, terms.updates, terms.px_z)
 
     def require_schedules(self, steps: int) -> None:
-        """Raise `InputError` if the schedule of beta is negative or NaN in one of up to 1,000 steps of the run."""
+        """Raise `InputError` if the schedule of beta can't be traced, or is negative or NaN in some of 1,000 steps."""
         if not callable(self.beta):
             return
         at = np.unique(np.linspace(0, steps - 1, _CHECKED_STEPS, dtype=np.int32))
-        values = np.asarray(jax.vmap(self.beta)(jnp.asarray(at)))
+        try:
+            values = np.asarray(jax.vmap(self.beta)(jnp.asarray(at)))
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+            raise InputError(
+                "beta is a function that can't be compiled; expected one of jax.numpy, with jnp.minimum and jnp.where "
+                "in place of min and if, or a schedule of optax, such as optax.linear_schedule(0, 1, 1000)"
+            ) from error
         if len(wrong := np.flatnonzero(~(values >= 0))):
             step, found = at[wrong[0]], values[wrong[0]]
             raise InputError(f"beta is {found:.3g} in step {step} of {steps}; expected a schedule of 0 or more")

@@ -25,6 +25,7 @@ from vae_jax.errors import (
     require_key,
 )
 from vae_jax.models import Variables, merged
+from vae_jax.models.base import require_targets
 from vae_jax.models.parameters import parameter_count
 from vae_jax.objectives import Loss, Objective, require_schedules
 from vae_jax.training.arguments import (
@@ -202,8 +203,17 @@ class TrainStep:
     def require_run(self, data: Split, transform: Transform, settings: PyTree, steps: int) -> None:
         """Raise `InputError` unless the model takes the transformed data and the schedules of the objective fit.
 
-        A model or an objective without such a check takes any.
+        A model or an objective without such a check takes any. No part may have an `axis_name`, which `fit` does not
+        define.
         """
+        of_model = (getattr(self.model, name, None) for name in ("encoder", "decoder", "likelihood"))
+        for part in (self, self.objective, *of_model):
+            axis_name = getattr(part, "axis_name", None)
+            if axis_name is not None:
+                raise InputError(
+                    f"axis_name is {axis_name!r} in {type(part).__name__}; expected None: it is for jax.pmap, and fit "
+                    "computes over all devices of its mesh without it"
+                )
         if isinstance(self.model, TakesData):
             self.model.require_data(data, transform)
         require_schedules(self.objective, steps)
@@ -327,11 +337,14 @@ def _with_finite_padding(batch: Batch, axis_name: str | None) -> Batch:
 
 
 def _require_of_size(batch: Batch, size: int) -> None:
-    """Raise `InputError` unless there are one weight and one target for each example."""
+    """Raise `InputError` unless there are one weight, target, label and so on for each example."""
     if batch.mask is not None and jnp.shape(batch.mask) != (size,):
         raise InputError(f"the mask has shape {jnp.shape(batch.mask)}; expected [{size}]: a weight for each example")
-    if len(batch.targets) != size:
-        raise InputError(f"the batch has {size} examples and {len(batch.targets)} targets; expected one for each")
+    require_targets(batch)
+    for name in ("label", "condition", "observed"):
+        for leaf in jax.tree.leaves(getattr(batch, name)):
+            if jnp.shape(leaf)[:1] != (size,):
+                raise InputError(f"the batch has {size} examples, but its {name} has shape {jnp.shape(leaf)}")
 
 
 def _require_terms(terms: Mapping[str, Any], size: int) -> None:
