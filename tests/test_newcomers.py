@@ -41,6 +41,11 @@ def with_prior(prior):
     return vj.mlp_vae((6, 6, 1), hidden=(8,), prior=prior)
 
 
+def scored(**settings):
+    vae = vj.mlp_vae((6, 6, 1), hidden=(8,), **settings)
+    return vj.elbo_terms(jax.random.key(1), vae, vae.init(jax.random.key(0)), X)
+
+
 def evaluate(data=SPLIT, **settings):
     return vj.evaluate(jax.random.key(1), VAE, STATE.variables, data, **settings)
 
@@ -151,6 +156,10 @@ def evaluate(data=SPLIT, **settings):
         (
             lambda: with_prior(vj.GaussianMixture(2)).sample(jax.random.key(0), STATE.variables, 3),
             "the variables have no means of GaussianMixture; expected those of this model",
+        ),
+        (
+            lambda: scored(likelihood=vj.Gaussian(np.ones(3))),
+            r"a parameter of p\(x\|z\) has shape \(3,\); expected a number, or .* of an event, \(6, 6, 1\)",
         ),
         (
             lambda: with_prior(vj.FlowPrior(vj.Coupling(1))).sample(jax.random.key(0), STATE.variables, 3),

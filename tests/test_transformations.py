@@ -138,7 +138,7 @@ def test_numbers_about_images_and_latents_under_jit_and_vmap(function):
         (lambda: VAE.decode(VARIABLES, Z).log_prob(BRIGHT), "runs from"),
         (lambda: vj.elbo_terms(KEY, CONDITIONAL, OF_CONDITIONAL, X, LABEL_ABOVE), "labels run from 1 to 3"),
         (lambda: CONDITIONAL.decode(OF_CONDITIONAL, Z, LABEL_ABOVE).mean, "labels run from 1 to 3"),
-        (lambda: vj.log_likelihood(KEY, VAE, VARIABLES, UNKNOWN, 8), "runs from nan"),
+        (lambda: vj.log_likelihood(KEY, VAE, VARIABLES, UNKNOWN, 8), "x holds NaN"),
         (lambda: vj.evaluate(KEY, VAE, DIVERGED, DATA), "NaN"),
     ],
 )

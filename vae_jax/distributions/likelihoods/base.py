@@ -145,7 +145,8 @@ def sum_over_event(
       Sums over the event, with the broadcast leading axes.
 
     Raises:
-      InputError: The event shapes differ, or concrete values are outside the support.
+      InputError: The event shapes differ, concrete values are outside the support, or a parameter has a shape that is
+        not broadcast to that of the event.
     """
     first = parameters[0]
     batch_ndim = first.ndim - event_ndim - trailing
@@ -155,7 +156,13 @@ def sum_over_event(
 
     def rows(array: Array, trailing: int = 0) -> Array:
         of_an_entry = array.shape[array.ndim - trailing :]
-        rows = jnp.broadcast_to(array, (*leading, *event, *of_an_entry))
+        try:
+            rows = jnp.broadcast_to(array, (*leading, *event, *of_an_entry))
+        except ValueError as error:
+            raise InputError(
+                f"a parameter of p(x|z) has shape {array.shape}; expected a number, or a shape that is broadcast to "
+                f"that of an event, {event}"
+            ) from error
         return rows.reshape(-1, math.prod(event), *of_an_entry)
 
     density = log_density(*(rows(array, trailing) if array.ndim else array for array in parameters), rows(x))
