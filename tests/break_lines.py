@@ -332,6 +332,7 @@ LINES = [
             ("+ log_variance + LOG_2PI", "+ log_variance", "test_distributions log_prob"),
         ],
         "vae_jax/distributions/likelihoods/base.py": [
+            ("        except ValueError as error:\n", "        except KeyError as error:\n", "test_newcomers mistake"),
             (
                 "return self.init() if variables is None else variables",
                 "return self.init()",
