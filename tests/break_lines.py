@@ -557,7 +557,7 @@ LINES = [
             ("weight * data.images[first] +", "data.images[first] + 0 *", "test_legibility no_class"),
         ],
         "vae_jax/evaluation/passes.py": [
-            ('    require_finite("z", z)\n', "", "test_newcomers mistake"),
+            ('    require_finite_values("z", z)\n', "", "test_newcomers mistake"),
             (
                 "return posterior.base if isinstance(posterior, Transformed) else posterior",
                 "return posterior",
@@ -594,7 +594,11 @@ LINES = [
             ("if not 0 <= momentum < 1:", "if momentum < 0:", "test_model batch_norm"),
         ],
         "vae_jax/models/base.py": [
-            ('require_finite("the condition", as_reals("the condition", leaf))', "pass", "test_newcomers mistake"),
+            (
+                'require_finite_values("the condition", as_reals("the condition", leaf))',
+                "pass",
+                "test_newcomers mistake",
+            ),
             ("    require_targets(batch)\n", "", "test_newcomers mistake"),
             ("if not isinstance(network, nn.Module):", "if False:", "test_newcomers mistake"),
             ("    require_transformed(x)\n    require_targets", "    require_targets", "test_newcomers mistake"),
@@ -612,15 +616,23 @@ LINES = [
                 "if True:\n        low, high",
                 "test_transformations jit or known",
             ),
-            ("with jax.ensure_compile_time_eval() if concrete else nullcontext():", "if True:", "test_model decoded"),
-            ("not jnp.isfinite(known).all()", "False", "test_newcomers mistake"),
+            (
+                "with nullcontext() if is_traced((x, observed)) else jax.ensure_compile_time_eval():",
+                "if True:",
+                "test_model decoded",
+            ),
+            (
+                '    require_finite_values("x", known, ": give missing entries by Batch.observed")\n',
+                "",
+                "test_newcomers mistake",
+            ),
             ("jnp.where(observed > 0, x, 0)", "jnp.asarray(x)", "test_evaluate missing"),
             ("condition = as_condition(self, condition)", "pass", "test_newcomers list"),
             ("0 <= low <= high < classes", "0 <= low <= high <= classes", "test_evaluate conditional"),
             ("if not self.likelihood.domain.holds(transform.support):", "if False:", "test_evaluate does_not_take"),
         ],
         "vae_jax/models/apply.py": [
-            ("jnp.result_type(jnp.float32, inputs,", "max(inputs.dtype,", "test_compute_dtype half"),
+            ('(inputs, *jax.tree.leaves(variables.get("params", {})))', "(inputs)", "test_compute_dtype half"),
             ("inputs, arguments), compute_dtype)", "inputs, arguments), None)", "test_compute_dtype products"),
             ("as_dtype(outputs, compute_dtype and full)", "outputs", "test_compute_dtype keep_their_types"),
             ("    require_variables(variables)\n", "", "test_newcomers mistake"),
@@ -642,7 +654,7 @@ LINES = [
             ("rngs={_EXAMPLES: key}", 'rngs={_EXAMPLES: key, "params": key}', "test_apply one_by_one"),
         ],
         "vae_jax/models/vae.py": [
-            ('        require_finite("z", z)\n', "", "test_newcomers mistake"),
+            ('        require_finite_values("z", z)\n', "", "test_newcomers mistake"),
             (
                 "jax.lax.stop_gradient(code.posterior) if freeze_posterior else code.posterior",
                 "code.posterior",

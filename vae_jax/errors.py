@@ -159,6 +159,15 @@ def require_finite_variables(variables: Any) -> None:
                 )
 
 
+def require_finite_values(name: str, values: Any, remedy: str = "") -> None:
+    """Raise `InputError` if an entry of an array is NaN or infinite; traced values are not checked."""
+    if is_traced(values):
+        return
+    with jax.ensure_compile_time_eval():
+        if not jnp.isfinite(values).all():
+            raise InputError(f"{name} holds NaN or infinite values; expected finite values{remedy}")
+
+
 @jax.jit
 def _are_finite(leaves: list[Any]) -> list[jax.Array]:
     """Whether each leaf holds finite values alone, by one program."""

@@ -183,6 +183,7 @@ class SealedFolder:
         args = self._trees_args(notes=self._args.JsonRestore())
         with _quiet():
             content: dict[str, Any] = self._checkpointer.restore(self.path / str(number), args=args).notes
+        # Formats 2 and 3 have it one level below.
         found = content["format"] if "format" in content else content["content"]["format"]
         if found != _FORMAT:
             version = "a newer version" if found > _FORMAT else "the older version that wrote it, or another folder"

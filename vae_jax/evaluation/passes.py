@@ -12,11 +12,10 @@ from vae_jax.data import Split
 from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Examples, Transform, as_split, as_transform
 from vae_jax.distributions import FlowPosterior, Posterior, Transformed, example_keys
-from vae_jax.errors import InputError, named, renamed, require_finite_variables, require_key
+from vae_jax.errors import InputError, named, renamed, require_finite_values, require_finite_variables, require_key
 from vae_jax.evaluation.blocks import block_of, in_blocks
 from vae_jax.models import VAE, Variables
 from vae_jax.models.apply import of_part
-from vae_jax.models.base import require_finite
 from vae_jax.models.protocol import as_condition
 from vae_jax.values import jit
 
@@ -138,7 +137,7 @@ def decode_all(
     z, condition = as_reals("z", z, "[n, latent]"), as_condition(vae, condition)
     if z.shape[1] != vae.latent_dim:
         raise InputError(f"z has shape {z.shape}; expected [n, {vae.latent_dim}]: the model's latents")
-    require_finite("z", z)
+    require_finite_values("z", z)
     vae.require_condition(condition, len(z))
     conditions, structure = jax.tree.flatten(condition)
 

@@ -39,7 +39,7 @@ def apply_network(
     params, given, others = as_dtype((variables.get("params", {}), inputs, arguments), compute_dtype)
     with require_own_variables(network):
         outputs, updates = _apply(network, variables | {"params": params}, given, train, others, mask, keys)
-    full = jnp.result_type(jnp.float32, inputs, *jax.tree.leaves(variables.get("params", {})))
+    full = jnp.result_type(inputs, *jax.tree.leaves(variables.get("params", {})))
     return as_dtype(outputs, compute_dtype and full), updates
 
 

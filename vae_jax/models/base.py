@@ -22,7 +22,7 @@ from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Transform
 from vae_jax.distributions import DiagonalGaussian, FlowPosterior, Posterior, Prior, StandardNormal
 from vae_jax.distributions.likelihoods import Bernoulli, Distribution
-from vae_jax.errors import InputError, is_traced, named, renamed, require_positive_int
+from vae_jax.errors import InputError, is_traced, named, renamed, require_finite_values, require_positive_int
 from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, require_compute_dtype
 from vae_jax.models.parameters import parameter_count
 from vae_jax.models.protocol import Variables, as_condition
@@ -257,7 +257,7 @@ class BaseVAE:
                     f"the condition has shape {found}; expected [batch = {batch}, ...] of {self.condition_shape}"
                 )
             for leaf in jax.tree.leaves(condition):
-                require_finite("the condition", as_reals("the condition", leaf))
+                require_finite_values("the condition", as_reals("the condition", leaf))
             return {"condition": condition}
         condition = as_condition(self, condition)
         if condition is None:
@@ -305,15 +305,6 @@ def require_networks(**networks: Any) -> None:
         if not isinstance(network, nn.Module):
             expected = f"{network.__name__}(...)" if isinstance(network, type) else "such as nn.Dense(2)"
             raise InputError(f"{name} is {named(network)}; expected a module of Linen, {expected}")
-
-
-def require_finite(name: str, values: Any) -> None:
-    """Raise `InputError` if a value is NaN or infinite; traced values are not checked."""
-    if is_traced(values):
-        return
-    with jax.ensure_compile_time_eval():
-        if not jnp.isfinite(values).all():
-            raise InputError(f"{name} holds NaN or infinite values; expected finite values")
 
 
 def require_targets(batch: Batch) -> None:
@@ -399,13 +390,9 @@ def known_inputs(batch: Batch, event_shape: tuple[int, ...]) -> Array:
         raise InputError(f"x has shape {x.shape}; expected [batch, {', '.join(map(str, event_shape))}]")
     if observed is not None and observed.shape != x.shape:
         raise InputError(f"observed has shape {observed.shape}; expected that of x, {x.shape}")
-    concrete = not is_traced((x, observed))
-    with jax.ensure_compile_time_eval() if concrete else nullcontext():
+    with nullcontext() if is_traced((x, observed)) else jax.ensure_compile_time_eval():
         known = jnp.asarray(x) if observed is None else jnp.where(observed > 0, x, 0)
-        if concrete and not jnp.isfinite(known).all():
-            raise InputError(
-                "x holds NaN or infinite values; expected finite values: give missing entries by Batch.observed"
-            )
+    require_finite_values("x", known, ": give missing entries by Batch.observed")
     return known
 
 

@@ -15,9 +15,17 @@ from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch
 from vae_jax.distributions import Delta, Posterior, example_keys, kl_divergence, log_ratio
 from vae_jax.distributions.likelihoods import Distribution
-from vae_jax.errors import InputError, named, renamed, require_key, require_not_negative, require_positive_int
+from vae_jax.errors import (
+    InputError,
+    named,
+    renamed,
+    require_finite_values,
+    require_key,
+    require_not_negative,
+    require_positive_int,
+)
 from vae_jax.models.apply import apply_network, by_collection, folded, network_keys, of_part, rngs
-from vae_jax.models.base import BaseVAE, Code, require_by_layer, require_finite, require_shape
+from vae_jax.models.base import BaseVAE, Code, require_by_layer, require_shape
 from vae_jax.models.protocol import ONE_DRAW, Draws, Terms, Variables, merged
 from vae_jax.networks import identity
 from vae_jax.values import shape_repr, value
@@ -110,7 +118,7 @@ class VAE(BaseVAE):
         z = jnp.asarray(as_reals("z", z))
         if z.ndim < 2 or z.shape[-1] != self.latent_dim:
             raise InputError(f"z has shape {z.shape}; expected [batch, {self.latent_dim}]")
-        require_finite("z", z)
+        require_finite_values("z", z)
         outputs, _ = self._decode(variables, z, self._given(condition, z.shape[-2]), False, None, None)
         return self.likelihood(outputs, of_part(variables, "likelihood"), len(self.event_shape))
 
