@@ -619,7 +619,7 @@ LINES = [
             (
                 "with nullcontext() if is_traced((x, observed)) else jax.ensure_compile_time_eval():",
                 "if True:",
-                "test_model decoded",
+                "test_evaluate closes_over",
             ),
             (
                 '    require_finite_values("x", known, ": give missing entries by Batch.observed")\n',

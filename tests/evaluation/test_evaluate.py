@@ -189,6 +189,18 @@ def test_log_likelihood_of_a_conditional_model():
     np.testing.assert_allclose(found, scipy.special.logsumexp(log_w, axis=0) - np.log(20), rtol=1e-5)
 
 
+def test_entries_that_a_compiled_function_closes_over_are_checked():
+    known = jnp.asarray(np.random.default_rng(1).random(X[:4].shape) < 0.5)
+    x = jnp.where(known, X[:4], jnp.nan)
+
+    def terms(observed):
+        return jax.jit(lambda key: vj.elbo_terms(key, VAE, VARIABLES, vj.Batch(x, observed=observed)))
+
+    assert np.isfinite(terms(known)(jax.random.key(5)).log_px_z).all()
+    with pytest.raises(vj.InputError, match="x holds NaN or infinite values"):
+        terms(jnp.ones_like(known))(jax.random.key(5))
+
+
 @pytest.mark.parametrize("traced", ["nothing", "examples", "all"])
 def test_the_estimate_of_a_batch_with_missing_entries_under_jit(traced):
     """Values of missing entries have no influence, also if they are NaN, or the likelihood does not take them."""
