@@ -4,7 +4,8 @@ The script trains four convolutional VAEs of one architecture on faces of 64 x 6
 second adds a perceptual loss (Hou et al., 2017), the third an adversarial loss and the squared error between the
 discriminator's activations (VAE/GAN: Larsen et al., 2016), and the fourth both, as in the autoencoder of latent
 diffusion (Rombach et al., 2022). All of them keep the pixel likelihood of the first. As in latent diffusion, the
-discriminator does not see draws from N(0, I), and its loss trains decoder and encoder.
+discriminator does not see draws from N(0, I), and its loss trains decoder and encoder. It judges pairs of a face and
+its reconstruction (Jolicoeur-Martineau, 2019).
 
 Encoders and decoders have linear paths, and all four models start at the probabilistic PCA of the training images and
 of their mirror images (Tipping and Bishop, 1999), where the aggregated posterior has the moments of N(0, I).
@@ -21,6 +22,7 @@ another architecture, another seed and other attributes. Without CelebA, the dat
 `--checkpoint-dir`, the classifiers are saved too.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -121,6 +123,8 @@ class Config(Options):
     discriminate_draws: bool = False
     """Whether the discriminator sees draws from N(0, I) as well as reconstructions, and the encoder does not follow the
     adversarial loss, as in Larsen et al. (2016)."""
+    relativistic: bool = True
+    """Whether the discriminator judges pairs of a face and its reconstruction (Jolicoeur-Martineau, 2019)."""
     discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
     pca: bool = True
@@ -176,7 +180,7 @@ def main(config: Config) -> Report:
         measured[name], pictures[name] = measure(
             measure_keys[name], run, trained, features, independent, real, seen, prior_steps
         )
-        measured[name] |= of_training(trained)
+        measured[name] |= of_training(trained, config)
         print_row(name, measured[name], of_faces)
     draw(run, real, pictures, measured)
     return run.report(
@@ -236,6 +240,7 @@ def model_and_objective(event_shape: tuple[int, ...], config: Config) -> tuple[v
         config.noise,
         config.penalty,
         draws=config.discriminate_draws,
+        relativistic=config.relativistic,
     )
     try:
         jax.eval_shape(lambda key: adversarial.init(key, vae), jax.random.key(0))
@@ -308,11 +313,11 @@ def label(run: Run, real: np.ndarray, independent: AttributeClassifier) -> str:
     )
 
 
-def of_training(trained: Trained) -> dict[str, Any]:
+def of_training(trained: Trained, config: Config) -> dict[str, Any]:
     """The seconds per epoch and the accuracy of the discriminator, if there is one, in each epoch."""
     accuracy = [record.get("discriminator_accuracy") for record in trained.history]
     if accuracy[-1] is not None:
-        vj.warn_if_one_sided(trained.history)
+        vj.warn_if_one_sided(trained.history, high=math.inf if config.relativistic else 0.98)
     return {
         "seconds_per_epoch": trained.seconds_per_epoch,
         "discriminator_accuracy": [each for each in accuracy if each is not None],

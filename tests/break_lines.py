@@ -96,6 +96,9 @@ LINES = [
             ("        if self.draws:\n", "        if False:\n", "test_adversarial part"),
             ("        if self.draws:\n", "        if True:\n", "test_adversarial part"),
             ("jax.nn.softplus(-fake).mean", "-jax.nn.softplus(fake).mean", "test_adversarial larsen"),
+            ("lead = real[None] - fake", "lead = fake - real[None]", "test_adversarial pairs"),
+            ("jax.nn.softplus(-lead)", "jax.nn.softplus(1 - lead)", "test_adversarial pairs"),
+            ("accuracy = (lead > 0)", "accuracy = (lead < 0)", "test_adversarial pairs"),
             (
                 "self.noise * normal_like(batch.targets, folded(keys, _NOISE), batch_axis=0)",
                 "0.0",

@@ -1,5 +1,6 @@
 """Adversarial training: the losses of each part, through `fit`."""
 
+import math
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -88,13 +89,40 @@ def test_the_losses_are_those_of_larsen():
 
 
 @pytest.mark.parametrize("draws", [True, False])
-def test_each_part_is_updated_by_its_own_loss(draws):
+def test_a_relativistic_discriminator_judges_pairs(draws):
+    objective = replace(OBJECTIVE, relativistic=True, draws=draws)
+    variables = variables_of()
+    loss, plain = loss_of(objective, variables=variables), loss_of(vj.ELBO(), variables=variables)
+    params = variables["params"]["discriminator"]
+    logits = jax.jit(lambda x: DISCRIMINATOR.apply({"params": params}, x)[0])
+    draw = jax.jit(lambda key: VAE.sample(jax.random.fold_in(key, 2**31 - 3), variables, 1).px_z.mean[0])
+    decoded = [np.asarray(plain.px_z.mean)[0]] + draws * [np.stack([draw(key) for key in keys_of()])]
+    lead = np.stack([logits(BATCH.x) - logits(images) for images in decoded])
+    np.testing.assert_allclose(loss.per_example["discriminator"], softplus(-lead).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(loss.terms["adversarial"], 2.0 * softplus(lead).mean(axis=0), rtol=1e-5)
+    expected = plain.per_example + loss.terms["feature_error"] + 2.0 * softplus(lead).mean(axis=0)
+    np.testing.assert_allclose(loss.per_example["model"], expected, rtol=1e-5)
+    assert loss.per_example.keys() == {"model", "discriminator", *draws * ["encoder"]}
+    np.testing.assert_allclose(loss.terms["discriminator_accuracy"], (lead > 0).mean(axis=0))
+
+    moved = jax.tree.map(lambda leaf: leaf + 3.0 * (leaf.shape == (1,)), params)  # the bias of the logits
+    moved = {"params": variables["params"] | {"discriminator": moved}}
+    again = loss_of(objective, variables=moved)
+    for name in loss.per_example:
+        np.testing.assert_allclose(again.per_example[name], loss.per_example[name], rtol=1e-4)
+    other = loss_of(replace(objective, relativistic=False), variables=moved)
+    assert not np.allclose(other.per_example["discriminator"], loss.per_example["discriminator"])
+
+
+@pytest.mark.parametrize("relativistic", [True, False])
+@pytest.mark.parametrize("draws", [True, False])
+def test_each_part_is_updated_by_its_own_loss(draws, relativistic):
     """The weight of the adversarial loss changes the decoder and, without draws, the encoder."""
     state = vj.init(jax.random.key(0), VAE, optax.sgd(1e-3), variables=variables_of())
 
     @jax.jit
     def params_after_a_step(weight):
-        objective = vj.Adversarial(DISCRIMINATOR, weight=weight, noise=0.0, draws=draws)
+        objective = vj.Adversarial(DISCRIMINATOR, weight=weight, noise=0.0, draws=draws, relativistic=relativistic)
         return vj.make_train_step(VAE, objective, optax.sgd(1e-3))(state, BATCH)[0].variables["params"]
 
     without, after = (params_after_a_step(np.float32(weight)) for weight in (0.0, 50.0))
@@ -249,5 +277,8 @@ def test_a_one_sided_discriminator_gives_a_warning(accuracies, outcome):
     else:
         with pytest.warns(vj.AdversarialWarning, match=outcome):
             vj.warn_if_one_sided(history)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vj.warn_if_one_sided([{"discriminator_accuracy": 1.0}], high=math.inf)  # of a relativistic discriminator
     with pytest.raises(vj.InputError, match="has no discriminator_accuracy"):
         vj.warn_if_one_sided([{"loss": 1.0}])

@@ -48,6 +48,11 @@ class Adversarial:
     reconstruction alone, and "model" includes the encoder. An encoder that does not follow the adversarial loss works
     against a decoder that does: on faces, the mean of the aggregated posterior then moves far from that of the prior.
 
+    A relativistic discriminator (`relativistic=True`: Jolicoeur-Martineau, 2019, RSGAN) judges pairs. The example and
+    the decoded image of one row of the batch have the losses softplus(D(y) - D(x)) in "discriminator" and
+    softplus(D(x) - D(y)) in "model". What a reconstruction shares with its example cancels in the difference, so that
+    the discriminator judges the details.
+
     `optax.partition` gives the discriminator its own optimizer. If the model is conditional, the draws have the
     conditions of the batch; the discriminator does not see them. Draws are decoded as in evaluation.
 
@@ -68,6 +73,7 @@ class Adversarial:
       objective: Objective of the other parts.
       draws: Whether y includes a draw of the model, and the loss of the encoder leaves out the adversarial term. If
         False, a step is faster.
+      relativistic: Whether the discriminator judges pairs, by the difference D(x) - D(y).
 
     Raises:
       InputError: A weight is negative, or an argument is of another kind.
@@ -80,6 +86,7 @@ class Adversarial:
     penalty: float | Float[Array, "..."] = parameter(default=0.0)
     objective: Any = parameter(default=ELBO())
     draws: bool = True
+    relativistic: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.discriminator, nn.Module):
@@ -88,7 +95,7 @@ class Adversarial:
             weight=self.weight, feature_weight=self.feature_weight, noise=self.noise, penalty=self.penalty
         )
         require_objective_value(self.objective)
-        require_bool(draws=self.draws)
+        require_bool(draws=self.draws, relativistic=self.relativistic)
 
     def init(self, key: Key[Array, ""], model: LatentVariableModel) -> Variables:
         """The variables of the discriminator.
@@ -121,7 +128,8 @@ class Adversarial:
         """Losses of the parts.
 
         The terms are "feature_error" and "adversarial", the weighted terms of the loss in nats, and
-        "discriminator_accuracy", the mean of the shares of examples and of decoded images that are told apart.
+        "discriminator_accuracy", the mean of the shares of examples and of decoded images that are told apart, or the
+        share of pairs in which the example has the higher logit.
 
         Raises:
           InputError: The batch has missing entries, the state has no discriminator or another one, or the objective
@@ -145,12 +153,18 @@ class Adversarial:
         fake = jnp.stack([reconstructed, *drawn])
         axes = tuple(range(1, of_real.ndim))
         error = self.feature_weight * 0.5 * jnp.sum((of_real - of_reconstructed) ** 2, axis=axes)
-        adversarial = self.weight * jax.nn.softplus(-fake).mean(axis=0)
-        discrimination = jax.nn.softplus(-real) + jax.nn.softplus(fake).mean(axis=0)
+        if self.relativistic:
+            lead = real[None] - fake
+            adversarial = self.weight * jax.nn.softplus(lead).mean(axis=0)
+            discrimination = jax.nn.softplus(-lead).mean(axis=0)
+            accuracy = (lead > 0).mean(axis=0)
+        else:
+            adversarial = self.weight * jax.nn.softplus(-fake).mean(axis=0)
+            discrimination = jax.nn.softplus(-real) + jax.nn.softplus(fake).mean(axis=0)
+            accuracy = 0.5 * ((real > 0) + (fake < 0).mean(axis=0))
         if not (isinstance(self.penalty, int | float) and self.penalty == 0):
             slope = jax.grad(lambda x: discriminate(x)[0].sum())(batch.targets)
             discrimination += 0.5 * self.penalty * jnp.sum(slope**2, axis=tuple(range(1, slope.ndim)))
-        accuracy = 0.5 * ((real > 0) + (fake < 0).mean(axis=0))
         of_encoder = loss.require_one_part() + error
         losses = {"model": of_encoder + adversarial, DISCRIMINATOR: discrimination}
         if self.draws:
@@ -188,7 +202,8 @@ def warn_if_one_sided(history: Sequence[Mapping[str, Any]], low: float = 0.55, h
     Args:
       history: Records of `fit` with an `Adversarial` objective, of one model or of several members.
       low: Accuracy up to which the discriminator is at chance level, which is 1/2.
-      high: Accuracy from which it is saturated.
+      high: Accuracy from which it is saturated. A relativistic discriminator may order all pairs and still train the
+        decoder, as its loss depends on the difference of the logits; `math.inf` turns this warning off.
 
     Raises:
       InputError: The records have no "discriminator_accuracy".
