@@ -9,6 +9,7 @@ import pytest
 from conftest import small_split
 
 import vae_jax as vj
+from vae_jax.evaluation.classifier import Classifier, Predictions
 
 SPLIT = small_split(16)
 DATA = vj.Dataset("noise", SPLIT, small_split(8, seed=1), "made for the test")
@@ -23,6 +24,13 @@ KEYS = jax.random.split(jax.random.key(0))
 VAMP = vj.mlp_vae((6, 6, 1), hidden=(8,), prior=vj.VampPrior(2))
 X = SPLIT.images / np.float32(255)
 STEP = vj.make_train_step(VAE, vj.ELBO(), OPTIMIZER)
+CODES = np.random.default_rng(0).normal(size=(16, 2))
+HAS = np.arange(16) % 2 == 0
+CLASSIFIER = vj.attributes.AttributeClassifier(
+    ("Bright",), Classifier((6, 6, 1), 1, (2,)), Classifier((6, 6, 1), 1, (2,)).init(jax.random.key(0))
+)
+EDITS = vj.attributes.Edits(np.zeros(1), np.zeros((1, 3, 2)), np.zeros((1, 3)))
+PREDICTIONS = Predictions(np.eye(4), np.zeros((4, 2)))
 
 
 @pytest.fixture(autouse=True)
@@ -273,6 +281,100 @@ def test_a_mistake_is_answered_by_one_sentence(call, message):
     with pytest.raises(vj.InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def edited(z=CODES, vector=CODES[0], steps=(0.0, 1.0)):
+    return vj.attributes.edit(VAE, STATE.variables, CLASSIFIER, z, vector, steps)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: PREDICTIONS.accuracy(np.zeros((4, 1), int)), r"labels has shape \(4, 1\); expected \[N\]"),
+        (lambda: PREDICTIONS.accuracy([1]), "labels is 1 class numbers; expected one class number for each of the 4"),
+        (lambda: PREDICTIONS.accuracy(None), "labels is None; expected one class number for each of the 4 examples"),
+        (
+            lambda: vj.latents.nearest_mean_accuracy(CODES, SPLIT.labels, CODES, SPLIT.labels[:1]),
+            "test_labels is 1 class numbers; expected one class number for each of the 16",
+        ),
+        (
+            lambda: vj.latents.nearest_mean_accuracy(CODES, SPLIT.labels[:, None], CODES, SPLIT.labels),
+            r"train_labels has shape \(16, 1\)",
+        ),
+        (
+            lambda: vj.latents.nearest_mean_accuracy(CODES, SPLIT.labels, CODES[:, :1], SPLIT.labels),
+            r"train has shape \(16, 2\) and test \(16, 1\); expected encodings of one latent space",
+        ),
+        (
+            lambda: vj.latents.nearest_mean_accuracy(CODES, SPLIT.labels, CODES * np.nan, SPLIT.labels),
+            "test holds NaN or infinite values",
+        ),
+        (lambda: vj.latents.class_separation(CODES * np.nan, SPLIT.labels), "encodings holds NaN or infinite values"),
+        (lambda: vj.latents.class_separation(CODES, SPLIT.labels[:3]), "labels is 3 class numbers"),
+        (
+            lambda: vj.latents.straight_paths(CODES[0], CODES[1], 3),
+            r"start has shape \(2,\); expected \[paths, latent\]",
+        ),
+        (
+            lambda: vj.latents.straight_paths(CODES[:1], CODES, 3),
+            r"start has shape \(1, 2\) and end \(16, 2\); expected an end for each start",
+        ),
+        (lambda: vj.latents.attribute_vector(CODES * np.inf, HAS), "encodings holds NaN or infinite values"),
+        (lambda: vj.latents.attribute_vector(CODES, HAS[:, None]), r"attribute has shape \(16, 1\); expected \[n\]"),
+        (lambda: vj.latents.attribute_vector(CODES, True), "attribute is True; expected an array"),
+        (lambda: vj.latents.attribute_vector(CODES[:, 0], HAS), r"encodings has shape \(16,\); expected \[n, latent\]"),
+        (lambda: vj.latents.attribute_counts(HAS, HAS), r"confounders has shape \(16,\); expected \[n, confounders\]"),
+        (lambda: edited(vector=1.0), "vector is 1.0; expected an array"),
+        (lambda: edited(vector=CODES), r"vector has shape \(16, 2\); expected \(2,\)"),
+        (lambda: edited(vector=CODES[0] * np.nan), "the vector or the steps hold NaN or infinite values"),
+        (lambda: edited(steps=[0.0, np.inf]), "the vector or the steps hold NaN or infinite values"),
+        (lambda: edited(steps=[[0.0, 1.0]]), r"steps has shape \(1, 2\); expected \[steps\]"),
+        (lambda: EDITS.flipped("Bright"), "attribute is 'Bright'; expected a number from 0 to 1: names.index"),
+        (lambda: EDITS.mean_probability(2), "attribute is 2; expected a number from 0 to 1"),
+        (lambda: vj.attributes.at_share(0.5, [0.0, 0.6], [1.0]), "there are 2 shares but 1 values"),
+    ],
+)
+def test_what_has_another_shape_is_answered_by_one_sentence(call, message):
+    with pytest.raises(vj.InputError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_encodings_may_be_lists():
+    assert edited(z=CODES.tolist(), vector=CODES[0].tolist()).probabilities.shape == (2, 16, 1)
+    labels = SPLIT.labels.tolist()
+    accuracy = vj.latents.nearest_mean_accuracy(CODES.tolist(), labels, CODES.tolist(), labels)
+    assert accuracy == vj.latents.nearest_mean_accuracy(CODES, SPLIT.labels, CODES, SPLIT.labels)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda folder: vj.load_model(None), "path is None; expected a folder written by vj.save"),
+        (lambda folder: vj.load_model(folder, modules=None), r"modules is None; expected a tuple of names"),
+        (lambda folder: vj.restore_model(5), "folder is 5; expected the folder of a run's checkpoints"),
+        (lambda folder: vj.restore_model(folder, modules="mine"), r"modules is 'mine'; expected .*such as \('mine',\)"),
+        (lambda folder: vj.Checkpoints(None, {}), "folder is None; expected the folder of a run's checkpoints"),
+        (lambda folder: vj.Checkpoints(folder, {}, allow="key"), "allow is 'key'; expected a tuple with some of"),
+        (lambda folder: vj.Checkpoints(folder, {}, allow=None), "allow is None; expected a tuple with some of"),
+        (lambda folder: vj.Checkpoints(folder, {}, allow=("keys",)), r"allow is \('keys',\); expected a tuple"),
+        (lambda folder: vj.Checkpoints(folder, {}, variables=5), "variables is 5; expected a function, such as"),
+        (lambda folder: vj.Checkpoints(folder, {}, best=["loss"]), "best is a list; expected the name of a number"),
+        (lambda folder: vj.export(VAE, STATE.variables, folder, "cpu"), "platforms is 'cpu'; expected some of cpu, "),
+        (lambda folder: vj.export(VAE, STATE.variables, folder, ()), r"platforms is \(\); expected some of cpu, "),
+        (lambda folder: vj.export(VAE, STATE.variables, folder, ["gpu"]), r"platforms is \['gpu'\]; expected some of"),
+        (
+            lambda folder: vj.EarlyStopping("loss", min_delta=np.zeros(2)),
+            "min_delta is an array .*; expected one number",
+        ),
+    ],
+)
+def test_what_stores_nothing_is_answered_by_one_sentence(call, message, tmp_path):
+    folder = tmp_path / "folder"
+    with pytest.raises(vj.InputError, match=message) as error:
+        call(folder)
+    assert "\n" not in str(error.value)
+    assert not folder.exists()
 
 
 def test_old_names_work_and_warn():

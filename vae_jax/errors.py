@@ -4,6 +4,7 @@ Each message is one sentence: the value found, the expected values, the remedy.
 """
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -172,6 +173,13 @@ def require_finite_values(name: str, values: Any, remedy: str = "") -> None:
 def _are_finite(leaves: list[Any]) -> list[jax.Array]:
     """Whether each leaf holds finite values alone, by one program."""
     return [jnp.isfinite(leaf).all() for leaf in leaves]
+
+
+def require_path(expected: str, **paths: Any) -> None:
+    """Raise `InputError`, whose message ends with what is expected, unless each argument is a path."""
+    for name, path in paths.items():
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(f"{name} is {named(path)}; expected {expected}")
 
 
 def require_writable_folder(path: Path) -> None:

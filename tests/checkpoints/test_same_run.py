@@ -198,8 +198,8 @@ def test_another_best_is_not_allowed_with_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"allow": ["optimiser"]}, "allow has optimiser; expected some of config, data, .*optimizer, step$"),
-        ({"allow": ["batch_size"]}, "allow has batch_size"),
+        ({"allow": ["optimiser"]}, r"allow is \['optimiser'\]; expected .*some of config, data, .*optimizer, step$"),
+        ({"allow": ["batch_size"]}, r"allow is \['batch_size'\]; expected"),
         ({"step": by_hand}, "step can't be kept as JSON .*function is not"),
         ({"config": {"vae": VAE}}, "config can't be kept as JSON"),
     ],

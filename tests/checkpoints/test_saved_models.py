@@ -182,6 +182,10 @@ def test_a_folder_without_a_model_is_one_sentence(tmp_path):
         vj.InputError, match=r"there is no checkpoint in .*nowhere; expected a folder written by vj\.save"
     ):
         load_model(tmp_path / "nowhere")
+    with pytest.raises(vj.InputError, match=r"no checkpoint in .*nowhere; expected the folder of a run's checkpoints$"):
+        vj.restore_model(tmp_path / "nowhere")
+    with pytest.raises(vj.InputError, match=r"no checkpoint in .*best; keep one with Checkpoints\(\.\.\., best=\)$"):
+        vj.restore_model(tmp_path / "nowhere", best=True)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -420,12 +424,17 @@ class Unmeant:
         ((VAE, {"params": {}}), "variable params.decoder.Dense_0.bias is missing"),
         ((VAE, variables_of(), 3), r"folder is 3; expected a path: vj\.export\(model, variables, folder\)"),
         ((VAE, variables_of(), "/dev/null/x"), "cannot write to the folder /dev/null/x"),
+        (
+            (VAE, jax.tree.map(lambda leaf: leaf * np.nan, variables_of())),
+            "the variable params/decoder/Dense_0/bias holds NaN or infinite values",
+        ),
     ],
 )
 def test_what_can_not_be_exported_is_one_sentence(tmp_path, arguments, message):
     pytest.importorskip("flatbuffers")
     with pytest.raises(vj.InputError, match=message):
         export(*(*arguments, tmp_path)[:3])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_package_that_serialises_is_named_where_it_is_missing(tmp_path, monkeypatch):

@@ -224,6 +224,13 @@ def test_edits_whose_effect_is_known():
         edit(vae, {"params": {}}, hand_made_classifier(), z[:1], np.ones(4), [0.0, 1.0])
 
 
+def test_the_distances_of_faces_that_are_all_the_same_are_nan():
+    vae = vj.VAE(Pixels((1, 4)), Pixels((2, 2, 1)), (2, 2, 1), 4, vj.Delta, vj.Gaussian())
+    edits = edit(vae, {"params": {}}, hand_made_classifier(), np.zeros((3, 4)), np.ones(4), [0.0, 0.5])
+    assert np.isnan(edits.distances).all()
+    assert np.isfinite(edits.probabilities).all()
+
+
 def test_no_share_of_none():
     edits = Edits(np.zeros(2), np.ones((2, 3, 1)), np.zeros((2, 3)))
     assert np.isnan(edits.flipped(0)).all()

@@ -74,8 +74,8 @@ def test_one_site_is_the_centre():
     [
         (lambda: circle(np.zeros((3, 2)), share=0.0), "share"),
         (lambda: circle(np.zeros((3, 2)), share=1.1), "share"),
-        (lambda: circle(np.zeros((0, 2))), "0 encodings"),
-        (lambda: circle(np.array([[np.nan, 0.0]])), "some are not finite"),
+        (lambda: circle(np.zeros((0, 2))), "there are no encodings"),
+        (lambda: circle(np.array([[np.nan, 0.0]])), "encodings holds NaN or infinite values"),
         (lambda: inscribed_lattice(circle(np.zeros((3, 1)))), "two latent dimensions"),
         (lambda: inscribed_lattice(circle(np.zeros((3, 2))), 0), "size"),
     ],

@@ -59,8 +59,9 @@ def find(address: Any, name: str, modules: Collection[str] = ()) -> Any:
 
 def require_own(modules: Collection[str]) -> None:
     """Raise `InputError` unless each entry is the name of a module that the caller may trust as a whole."""
-    if isinstance(modules, str):
-        raise InputError(f"modules is {modules!r}; expected a tuple of names, such as ({modules!r},)")
+    if isinstance(modules, str) or not isinstance(modules, Collection):
+        example = modules if isinstance(modules, str) else "mine"
+        raise InputError(f"modules is {modules!r}; expected a tuple of names, such as ({example!r},)")
     for module in modules:
         if not isinstance(module, str) or not is_own(module):
             raise InputError(

@@ -1,7 +1,6 @@
 """Encoder and decoder of a model as files that run without this library, by `jax.export`."""
 
 import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from vae_jax.checkpoints.models import leaves_of_model, variables_of
-from vae_jax.errors import InputError, named, require_writable_folder
+from vae_jax.errors import InputError, named, require_finite_variables, require_path, require_writable_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """The platforms on which an exported file runs."""
@@ -56,17 +55,18 @@ def export(model: Any, variables: Any, folder: Any, platforms: Sequence[str] = P
 
     Raises:
       InputError: The folder can't be written, or flatbuffers is not installed. The variables are not those of the
-        model. The model has no methods `encode` and `decode`, its distributions have no mean, or a network can't be
-        exported.
+        model, or are not finite. The model has no methods `encode` and `decode`, its distributions have no mean, or a
+        network can't be exported. There are no platforms, or JAX has no platform of that name.
     """
-    if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"folder is {named(folder)}; expected a path: vj.export(model, variables, folder)")
+    require_path("a path: vj.export(model, variables, folder)", folder=folder)
+    _require_platforms(platforms)
     if importlib.util.find_spec("flatbuffers") is None:
         raise InputError("jax.export needs the package flatbuffers to serialise; install it: pip install flatbuffers")
     if not all(callable(getattr(model, name, None)) for name in ("encode", "decode")):
         raise InputError(f"model is {named(model)} without the methods encode and decode; expected a VAE")
     own = variables_of(model)
     variables = jax.tree.unflatten(jax.tree.structure(own), leaves_of_model(model, variables).values())
+    require_finite_variables(variables)
     event, latent = tuple(model.event_shape), model.latent_dim
     condition = _condition(model)
     inputs = {
@@ -98,6 +98,14 @@ def export(model: Any, variables: Any, folder: Any, platforms: Sequence[str] = P
         temporary = folder / f".{file}.tmp"
         temporary.write_bytes(content)
         temporary.replace(folder / file)
+
+
+def _require_platforms(platforms: Any) -> None:
+    """Raise `InputError` unless there is a sequence of names of JAX's platforms; JAX takes any name."""
+    known = (*PLATFORMS, "rocm")
+    several = isinstance(platforms, Sequence) and not isinstance(platforms, str) and len(platforms) > 0
+    if not several or not all(platform in known for platform in platforms):
+        raise InputError(f"platforms is {platforms!r}; expected some of {', '.join(known)}, such as ('cpu',)")
 
 
 def _exported(function: Callable[..., Any], shapes: Sequence[Any], name: str, platforms: Sequence[str]) -> bytes:

@@ -1,6 +1,5 @@
 """A model with its variables: saved by one call, loaded again, or restored from the checkpoints of a run."""
 
-import os
 import re
 import warnings
 from collections.abc import Collection, Mapping
@@ -12,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from vae_jax.checkpoints.allowed import require_own
 from vae_jax.checkpoints.description import build, describe, own_packages, plain
 from vae_jax.checkpoints.differences import difference
 from vae_jax.checkpoints.lock import FolderLock
 from vae_jax.checkpoints.numbered import SealedFolder, by_name, newest_whole, refuse_broken
 from vae_jax.distributions.likelihoods.base import Variables
-from vae_jax.errors import CheckpointError, CheckpointWarning, InputError, named, require_variables
+from vae_jax.errors import CheckpointError, CheckpointWarning, InputError, named, require_path, require_variables
 
 BEST = "best"
 """The folder of the best checkpoint, within that of the newest ones."""
@@ -61,8 +61,7 @@ def save(path: Any, model: Any, variables: Any, transform: Any = None) -> None:
         variables are not those of the model; or the transform can't be imported by another process.
       CheckpointError: The write failed.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path is {named(path)}; expected a folder: vj.save(path, model, variables)")
+    require_path("a folder: vj.save(path, model, variables)", path=path)
     leaves = leaves_of_model(model, variables)
     description, of_transform = describe(model), describe(transform)
     warn_unless_built(description, "load_model", Path(path))
@@ -105,6 +104,8 @@ def load_model(path: Path | str, modules: Collection[str] = (), model: Any = Non
       InputError: The folder has no model, the model is broken, its code is missing, not trusted or has changed, or
         `model` is another one.
     """
+    require_path("a folder written by vj.save", path=path)
+    require_own(modules)
     found, variables, content = _read(SealedFolder(Path(path)), None, modules, model, "load_model")
     return SavedModel(found, variables, build(content.get("transform"), "transform", modules))
 
@@ -137,6 +138,8 @@ def restore_model(
       InputError: There is no such checkpoint, none is whole, none has a model, the code of the model is missing, not
         trusted or has changed, or `model` is another one.
     """
+    require_path("the folder of a run's checkpoints", folder=folder)
+    require_own(modules)
     stored = SealedFolder(Path(folder) / BEST if best else Path(folder))
     return _read(stored, member, modules, model, "restore_model")[:2]
 
@@ -166,8 +169,11 @@ def _read(
     restored = newest_whole(stored, read)
     if restored is None:
         refuse_broken(stored, "use a copy of it from elsewhere, or train the model again")
-        remedy = "keep one with Checkpoints(..., best=)" if stored.path.name == BEST else "expected the folder of a run"
-        remedy = "expected a folder written by vj.save" if function == "load_model" else f"{remedy}'s checkpoints"
+        remedy = "expected the folder of a run's checkpoints"
+        if function == "load_model":
+            remedy = "expected a folder written by vj.save"
+        elif stored.path.name == BEST:
+            remedy = "keep one with Checkpoints(..., best=)"
         raise InputError(f"there is no checkpoint in {stored.path}; {remedy}")
     model, variables, content = restored
     return model, variables, content

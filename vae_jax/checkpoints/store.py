@@ -20,7 +20,14 @@ from vae_jax.checkpoints.lock import FolderLock
 from vae_jax.checkpoints.models import BEST, warn_unless_built
 from vae_jax.checkpoints.numbered import SealedFolder, broken_reasons, by_name, newest_whole, refuse_broken
 from vae_jax.distributions.likelihoods.base import Variables
-from vae_jax.errors import CheckpointWarning, InputError, require_not_negative, require_positive_int
+from vae_jax.errors import (
+    CheckpointWarning,
+    InputError,
+    named,
+    require_not_negative,
+    require_path,
+    require_positive_int,
+)
 
 Notes = Mapping[str, Any]
 
@@ -68,7 +75,7 @@ class Checkpoints:
 
     Raises:
       InputError: The folder can't be written or holds other files, JSON can't hold the config or the step, or `allow`
-        has another name.
+        has another name, or an argument is of another kind.
     """
 
     def __init__(
@@ -86,8 +93,13 @@ class Checkpoints:
     ) -> None:
         require_positive_int(keep=keep)
         require_not_negative(every_seconds=every_seconds)
-        if unknown := set(allow) - set(_ALLOWED):
-            raise InputError(f"allow has {', '.join(sorted(unknown))}; expected some of {', '.join(_ALLOWED)}")
+        require_path("the folder of a run's checkpoints", folder=folder)
+        if isinstance(allow, str) or not isinstance(allow, Collection) or not set(allow) <= set(_ALLOWED):
+            raise InputError(f"allow is {allow!r}; expected a tuple with some of {', '.join(_ALLOWED)}")
+        if not callable(variables):
+            raise InputError(f"variables is {named(variables)}; expected a function, such as vj.averaged_variables")
+        if best is not None and not isinstance(best, str):
+            raise InputError(f"best is {named(best)}; expected the name of a number in the records")
         self._allow = set(allow)
         self._config, self._run = plain("config", config), dict[str, Any]()
         self._step = plain("step", step)

@@ -1,7 +1,6 @@
 """Published parameters of feature networks, read from files that can't run code."""
 
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.data.places import read_bytes
-from vae_jax.errors import DataError, InputError, named, some
+from vae_jax.errors import DataError, InputError, require_path, some
 from vae_jax.models import Variables
 from vae_jax.networks import VGG19
 
@@ -38,8 +37,7 @@ def load_vgg19(path: Any, network: VGG19 = PUBLISHED) -> Variables:
       InputError: The path is none, has another extension, or the package is missing.
       DataError: The file is damaged, contains a pickle, or lacks an array or has one of another shape.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path is {named(path)}; expected a .safetensors or .npz file")
+    require_path("a .safetensors or .npz file", path=path)
     arrays = _arrays(Path(path))
     params, channels, layer = {}, 3, 0
     for width, names in zip(network.widths, network.names(), strict=True):

@@ -1,7 +1,6 @@
 """Compress images to a file and back: one chain of bits-back coding over all images."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from vae_jax.compression.container import Content, pack, replacing, unpack
 from vae_jax.compression.environment import difference, environment, model_digest
 from vae_jax.data.transforms import LEVELS
 from vae_jax.distributions import DiagonalGaussian, StandardNormal
-from vae_jax.errors import DataError, InputError, is_traced, named, require_finite_variables
+from vae_jax.errors import DataError, InputError, is_traced, named, require_finite_variables, require_path
 from vae_jax.models import VAE, Variables
 
 _CHECKSUM_WORDS = 8  # 256 bits
@@ -118,8 +117,7 @@ def _first_words(images: UInt8[np.ndarray, "n ..."], latent_dim: int) -> UInt32[
 
 
 def _as_path(path: Any) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path is {named(path)}; expected the path of a file")
+    require_path("the path of a file", path=path)
     return Path(path)
 
 

@@ -136,6 +136,19 @@ def as_labels(name: str, labels: Any) -> np.ndarray | None:
     return labels.astype(np.int32, copy=False)
 
 
+def require_labels(name: str, labels: Any, count: int) -> np.ndarray:
+    """The class numbers of so many examples, int32 [count].
+
+    Raises:
+      DataError: They are None, of another number, or no class numbers.
+    """
+    found = as_labels(name, labels)
+    if found is None or len(found) != count:
+        there = "None" if found is None else f"{len(found):,} class numbers"
+        raise DataError(f"{name} is {there}; expected one class number for each of the {count:,} examples")
+    return found
+
+
 def require_finite(name: str, values: np.ndarray, has_missing: bool) -> None:
     """Raise `DataError` if a value is infinite, or is NaN and not missing."""
     if np.isinf(values).any() or (not has_missing and np.isnan(values).any()):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from vae_jax.checkpoints.models import leaves_of_model
 from vae_jax.data import Split
+from vae_jax.data.arrays import as_reals
 from vae_jax.data.transforms import Batch, Mirrored
 from vae_jax.errors import InputError, named, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
@@ -221,7 +223,7 @@ class Edits(NamedTuple):
       steps: Multiples of the vector that are added, [steps]; the first is 0.
       probabilities: Probabilities of the attributes, [steps, n, attributes].
       distances: Distances of the classifier's features from those at step 0, [steps, n], in units of the mean distance
-        between two different faces at step 0.
+        between two different faces at step 0; NaN if all faces are the same at step 0.
     """
 
     steps: Float[np.ndarray, " steps"]
@@ -232,15 +234,29 @@ class Edits(NamedTuple):
         """Fraction of the faces without the attribute at step 0 that have it (probability above 1/2) at each step.
 
         The result is NaN if all faces have the attribute at step 0.
+
+        Raises:
+          InputError: The classifier has no attribute of this number.
         """
+        self._require(attribute)
         lacking = self.probabilities[0, :, attribute] <= 0.5
         if not lacking.any():
             return np.full(len(self.steps), np.nan)
         return np.mean(self.probabilities[:, lacking, attribute] > 0.5, axis=1)
 
     def mean_probability(self, attribute: int) -> Float[np.ndarray, " steps"]:
-        """Probability of an attribute at each step, averaged over the faces, [steps]."""
+        """Probability of an attribute at each step, averaged over the faces, [steps].
+
+        Raises:
+          InputError: The classifier has no attribute of this number.
+        """
+        self._require(attribute)
         return self.probabilities[:, :, attribute].mean(axis=1)
+
+    def _require(self, attribute: Any) -> None:
+        count = self.probabilities.shape[-1]
+        if not isinstance(attribute, Integral) or not 0 <= int(attribute) < count:
+            raise InputError(f"attribute is {attribute!r}; expected a number from 0 to {count - 1}: names.index(name)")
 
 
 def edit(
@@ -263,20 +279,27 @@ def edit(
 
     Raises:
       InputError: The steps do not begin with 0, or there are fewer than two faces, which define the unit of distance.
+        An argument has another shape, or is not finite.
     """
+    z, vector = as_reals("z", z, "[n, latent]"), as_reals("vector", vector)
+    multiples = np.asarray(as_reals("steps", steps, "[steps]"))
+    if vector.shape != z.shape[1:]:
+        raise InputError(f"vector has shape {vector.shape}; expected {z.shape[1:]}, that of one encoding")
+    if not (np.isfinite(vector).all() and np.isfinite(multiples).all()):
+        raise InputError("the vector or the steps hold NaN or infinite values; expected finite values")
     if len(z) < 2:
         raise InputError(
             f"{len(z)} faces can't be edited and classified; the distance between two is the unit, so give 2"
         )
-    if len(steps) == 0 or steps[0] != 0:
-        raise InputError(f"the steps begin with {list(steps[:1])}; expected 0, the reference of the others")
+    if len(multiples) == 0 or multiples[0] != 0:
+        raise InputError(f"the steps begin with {multiples[:1].tolist()}; expected 0, the reference of the others")
     classified = [
-        classifier(np.clip(decode_all(vae, variables, np.asarray(z + s * vector, np.float32)), 0, 1)) for s in steps
+        classifier(np.clip(decode_all(vae, variables, np.asarray(z + s * vector, np.float32)), 0, 1)) for s in multiples
     ]
     features = np.stack([each.features for each in classified])
     apart = np.linalg.norm(features[0] - np.roll(features[0], 1, axis=0), axis=-1).mean()
-    distances = np.linalg.norm(features - features[0], axis=-1) / apart
-    return Edits(np.asarray(steps, float), np.stack([each.probabilities for each in classified]), distances)
+    distances = np.linalg.norm(features - features[0], axis=-1) / (apart if apart > 0 else np.nan)
+    return Edits(multiples, np.stack([each.probabilities for each in classified]), distances)
 
 
 def at_share(share: float, shares: Float[Any, " steps"], values: Float[Any, " steps"]) -> float | None:
@@ -289,7 +312,12 @@ def at_share(share: float, shares: Float[Any, " steps"], values: Float[Any, " st
 
     Returns:
       The value, or None if `share` is not reached.
+
+    Raises:
+      InputError: There is not one value for each of the shares.
     """
+    if len(shares) != len(values):
+        raise InputError(f"there are {len(shares)} shares but {len(values)} values; expected one for each step")
     reached = np.flatnonzero(np.asarray(shares) >= share)
     if len(reached) == 0:
         return None

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data import Split
-from vae_jax.data.arrays import as_reals
+from vae_jax.data.arrays import as_reals, require_labels
 from vae_jax.data.transforms import Batch, Scale, Transform
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
@@ -129,8 +129,13 @@ class Predictions(NamedTuple):
     features: Float[Any, "n features"]
 
     def accuracy(self, labels: Int[Any, " n"]) -> float:
-        """Share of images whose most probable class is their label."""
-        return float(np.mean(self.probabilities.argmax(axis=-1) == labels))
+        """Share of images whose most probable class is their label.
+
+        Raises:
+          DataError: There is not one class number for each image.
+        """
+        found = self.probabilities.argmax(axis=-1)
+        return float(np.mean(found == require_labels("labels", labels, len(found))))
 
 
 @dataclass(frozen=True, eq=False)

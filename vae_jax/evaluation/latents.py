@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from vae_jax.data.arrays import as_reals
+from vae_jax.data.arrays import as_reals, require_labels
 from vae_jax.distributions import FullGaussian, Posterior, Transformed
 from vae_jax.errors import InputError, require_positive_int
 
@@ -40,15 +40,28 @@ def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
     Raises:
       InputError: The share is outside (0, 1], there are no encodings, or some of them are not finite.
     """
-    encodings = np.asarray(as_reals("encodings", encodings, "[n, latent]"), np.float64)
+    encodings = _finite(encodings=encodings)
     if not 0 < share <= 1:
         raise InputError(f"share is {share}; expected a number above 0, at most 1")
-    if len(encodings) == 0 or not np.isfinite(encodings).all():
-        raise InputError(f"there are {len(encodings)} encodings, or some are not finite; expected finite ones")
+    if len(encodings) == 0:
+        raise InputError("there are no encodings; expected at least one")
     centre = encodings.mean(axis=0)
     distances = np.sort(np.linalg.norm(encodings - centre, axis=1))
     count = math.ceil(share * len(distances) * (1 - 1e-12))  # 0.14 * 100 is 14.000000000000002
     return Sphere(centre, float(distances[count - 1]))
+
+
+def _finite(expected: str = "[n, latent]", **arrays: Any) -> Float[np.ndarray, "n latent"]:
+    """An argument as an array of float64.
+
+    Raises:
+      InputError: It has another number of axes than expected, or some entries are not finite.
+    """
+    ((name, values),) = arrays.items()
+    values = np.asarray(as_reals(name, values, expected), np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} holds NaN or infinite values; expected finite values")
+    return values
 
 
 def inscribed_lattice(sphere: Sphere, size: int = 15) -> Float[np.ndarray, "size size latent"]:
@@ -115,12 +128,15 @@ def straight_paths(
       The points, [paths, steps, latent].
 
     Raises:
-      InputError: `steps` is not a positive integer.
+      InputError: `steps` is not a positive integer, or the points have another shape or are not finite.
     """
     require_positive_int(steps=steps)
     share = np.linspace(0, 1, steps)[:, None]
-    start, end = np.asarray(start)[:, None], np.asarray(end)[:, None]
-    return (1 - share) * start + share * end
+    of_paths = "[paths, latent]"
+    start, end = _finite(of_paths, start=start), _finite(of_paths, end=end)
+    if start.shape != end.shape:
+        raise InputError(f"start has shape {start.shape} and end {end.shape}; expected an end for each start")
+    return (1 - share) * start[:, None] + share * end[:, None]
 
 
 def nearest_mean_accuracy(
@@ -139,10 +155,19 @@ def nearest_mean_accuracy(
 
     Returns:
       Fraction of the test encodings that are classified correctly.
+
+    Raises:
+      InputError: There is not one class number for each encoding, the encodings have another shape or are not finite,
+        or there are none.
     """
+    train, test = _finite(train=train), _finite(test=test)
+    if len(train) == 0 or train.shape[1:] != test.shape[1:]:
+        raise InputError(f"train has shape {train.shape} and test {test.shape}; expected encodings of one latent space")
+    train_labels = require_labels("train_labels", train_labels, len(train))
+    test_labels = require_labels("test_labels", test_labels, len(test))
     classes = np.unique(train_labels)
-    means = np.stack([np.asarray(train)[train_labels == label].mean(axis=0) for label in classes])
-    distances = np.linalg.norm(np.asarray(test)[:, None] - means[None], axis=-1)
+    means = np.stack([train[train_labels == label].mean(axis=0) for label in classes])
+    distances = np.linalg.norm(test[:, None] - means[None], axis=-1)
     return float(np.mean(classes[distances.argmin(axis=1)] == test_labels))
 
 
@@ -152,8 +177,13 @@ def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) 
     Args:
       encodings: Encodings, [n, latent].
       labels: Labels, [n].
+
+    Raises:
+      InputError: There is not one class number for each encoding, or the encodings have another shape or are not
+        finite.
     """
-    encodings = np.asarray(encodings, np.float64)
+    encodings = _finite(encodings=encodings)
+    labels = require_labels("labels", labels, len(encodings))
     within = sum(
         np.sum((of_class - of_class.mean(axis=0)) ** 2)
         for of_class in (encodings[labels == c] for c in np.unique(labels))
@@ -184,10 +214,10 @@ def attribute_vector(
       The vector, [latent].
 
     Raises:
-      InputError: The numbers of examples differ, an attribute is neither 0 nor 1, or no combination has images with and
-        without the attribute.
+      InputError: The numbers of examples differ, an attribute is neither 0 nor 1, no combination has images with and
+        without the attribute, an argument has another number of axes, or the encodings are not finite.
     """
-    encodings, attribute = np.asarray(encodings, np.float64), _as_booleans("attribute", attribute)
+    encodings, attribute = _finite(encodings=encodings), _as_booleans("[n]", attribute=attribute)
     if len(encodings) != len(attribute):
         raise InputError(f"there are {len(encodings)} encodings but {len(attribute)} values of the attribute")
     differences, weights = [], []
@@ -210,16 +240,18 @@ def attribute_counts(
       confounders: Other attributes of the images, [n, confounders].
 
     Raises:
-      InputError: The numbers of examples differ, or an attribute is neither 0 nor 1.
+      InputError: The numbers of examples differ, an attribute is neither 0 nor 1, or an argument has another number of
+        axes.
     """
-    return [counts for _, counts in _combinations(_as_booleans("attribute", attribute), confounders)]
+    return [counts for _, counts in _combinations(_as_booleans("[n]", attribute=attribute), confounders)]
 
 
 def _combinations(
     attribute: Bool[np.ndarray, " n_attribute"], confounders: Shaped[Any, "n_confounders confounders"] | None
 ) -> Iterator[tuple[Bool[np.ndarray, " n_attribute"], tuple[int, int]]]:
     """Mask of the images of each combination of confounders, and their numbers with and without the attribute."""
-    others = _as_booleans("confounders", np.zeros((len(attribute), 0), bool) if confounders is None else confounders)
+    given = np.zeros((len(attribute), 0), bool) if confounders is None else confounders
+    others = _as_booleans("[n, confounders]", confounders=given)
     if len(attribute) != len(others):
         raise InputError(f"there are {len(attribute)} values of the attribute but {len(others)} of its confounders")
     for combination in np.unique(others, axis=0):
@@ -227,13 +259,14 @@ def _combinations(
         yield here, (int(attribute[here].sum()), int((~attribute[here]).sum()))
 
 
-def _as_booleans(name: str, values: Any) -> Bool[np.ndarray, "..."]:
-    """The values as booleans.
+def _as_booleans(expected: str, **arrays: Any) -> Bool[np.ndarray, "..."]:
+    """An argument as an array of booleans.
 
     Raises:
-      InputError: A value is neither 0 nor 1.
+      InputError: It has another number of axes than expected, or a value is neither 0 nor 1.
     """
-    values = np.asarray(values)
+    ((name, values),) = arrays.items()
+    values = np.asarray(as_reals(name, values, expected))
     if not np.isin(values, (0, 1)).all():
         raise InputError(f"{name} has other values than 0 and 1; expected booleans: which images have the attribute")
     return values.astype(bool)

@@ -18,7 +18,7 @@ from vae_jax.data import Split
 from vae_jax.data.transforms import Examples, as_split, as_transform
 from vae_jax.distributions import DiagonalGaussian, Posterior, Prior
 from vae_jax.distributions.standard import UnitGaussian
-from vae_jax.errors import InputError, named, require_key, require_writable_folder
+from vae_jax.errors import InputError, named, require_key, require_path, require_writable_folder
 from vae_jax.evaluation import encode_all
 from vae_jax.evaluation.attributes import AttributeClassifier
 from vae_jax.evaluation.latents import circle, inscribed_lattice
@@ -283,8 +283,7 @@ def _by_name(vae: Any, variables: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _writable(path: Any) -> Path:
     """The path of the file, in a folder that exists and can be written to."""
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path is {named(path)}; expected the path of a file, such as page.html")
+    require_path("the path of a file, such as page.html", path=path)
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected the path of a file, such as {path / 'page.html'}")

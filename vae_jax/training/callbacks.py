@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vae_jax.errors import InputError, require_not_negative, require_positive_int
+from vae_jax.errors import InputError, named, require_not_negative, require_positive_int
 
 Record = dict[str, Any]
 """Numbers by name; lists of numbers for several members."""
@@ -25,7 +25,8 @@ class EarlyStopping:
 
     `fit` resets the object when it starts. If it resumes from a store, it passes the stored records first. A resumed
     run thus stops at the same epoch as an uninterrupted one, and a run that was stopped trains no further unless
-    `patience` or `min_delta` has changed. The final state is the last one, not the best: keep that with
+    `patience` or `min_delta` has changed. If a run is extended, the evaluation after its former last epoch counts too,
+    whatever `eval_every` is. The final state is the last one, not the best: keep that with
     `Checkpoints(..., best="validation_negative_elbo")`.
 
         state, history = vj.fit(..., eval_fn=eval_fn, callback=vj.EarlyStopping("validation_negative_elbo", patience=5))
@@ -60,7 +61,7 @@ class EarlyStopping:
       min_delta: Least decrease that counts, in the unit of the number.
 
     Raises:
-      InputError: `patience` is not a whole number of at least 1, or `min_delta` is negative.
+      InputError: `patience` is not a whole number of at least 1, or `min_delta` is negative or no number.
     """
 
     def __init__(self, monitor: Any, patience: int = 5, min_delta: float = 0.0) -> None:
@@ -68,6 +69,8 @@ class EarlyStopping:
             raise InputError(f"monitor is {monitor!r}; expected the name of a number in the records")
         require_positive_int(patience=patience)
         require_not_negative(min_delta=min_delta)
+        if np.ndim(min_delta):
+            raise InputError(f"min_delta is {named(min_delta)}; expected one number")
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
         self.reset()
 
