@@ -332,6 +332,15 @@ def edited(z=CODES, vector=CODES[0], steps=(0.0, 1.0)):
         (lambda: EDITS.flipped("Bright"), "attribute is 'Bright'; expected a number from 0 to 1: names.index"),
         (lambda: EDITS.mean_probability(2), "attribute is 2; expected a number from 0 to 1"),
         (lambda: vj.attributes.at_share(0.5, [0.0, 0.6], [1.0]), "there are 2 shares but 1 values"),
+        (
+            lambda: vj.train_classifier(jax.random.key(2), SPLIT.images),
+            "the images have no labels; expected a label per image",
+        ),
+        (
+            lambda: vj.attributes.train_attribute_classifier(jax.random.key(2), SPLIT.images, ["Bright"]),
+            "the images have no attributes; expected attributes of each image",
+        ),
+        (lambda: vj.train_classifier(jax.random.key(2), DATA), "a Dataset was given; expected one of its splits"),
     ],
 )
 def test_what_has_another_shape_is_answered_by_one_sentence(call, message):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vae_jax.checkpoints.models import leaves_of_model
 from vae_jax.data import Split
 from vae_jax.data.arrays import as_reals
-from vae_jax.data.transforms import Batch, Mirrored
+from vae_jax.data.transforms import Batch, Mirrored, as_split
 from vae_jax.errors import InputError, named, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.evaluation.classifier import Classifier, fit_classifier, require_bytes, require_images
@@ -153,6 +153,7 @@ def train_attribute_classifier(
     require_positive_int(steps=steps, batch_size=batch_size)
     if not 1 <= len(names) <= 16:
         raise InputError(f"{len(names)} attributes were named; expected 1 to 16")
+    data = as_split(data)
     attributes = _values(data, names)
     codes = (attributes @ (1 << np.arange(len(names)))).astype(np.int32)
     weights = _independence_weights(attributes, codes) if independent else jnp.ones(2 ** len(names))

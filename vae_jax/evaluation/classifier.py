@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.data import Split
 from vae_jax.data.arrays import as_reals, require_labels
-from vae_jax.data.transforms import Batch, Scale, Transform
+from vae_jax.data.transforms import Batch, Scale, Transform, as_split
 from vae_jax.errors import InputError, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
 from vae_jax.models import Variables
@@ -208,6 +208,7 @@ def train_classifier(
     Raises:
       InputError: The data have no labels or are not bytes, or `steps` or `batch_size` is not at least 1.
     """
+    data = as_split(data)
     if data.labels is None:
         raise InputError("the images have no labels; expected a label per image to train a classifier")
     require_positive_int(steps=steps, batch_size=batch_size)

@@ -99,7 +99,7 @@ def export_page(
         "caption": caption,
         "numbers": "" if numbers is None else json.dumps(numbers, indent=1, default=str),
         "event": event_shape,
-        "vectors": _vectors(vectors or {}, models),
+        "vectors": _vectors({} if vectors is None else vectors, models),
         "classifier": None if classifier is None else _classifier(classifier, event_shape),
         "models": [
             _model(jax.random.fold_in(key, number), name, model, _of_model(model, variables[name]), split, transform)
@@ -209,8 +209,14 @@ def _vectors(vectors: Mapping[str, Mapping[str, Any]], models: Mapping[str, VAE]
     """The attribute vectors, by kind.
 
     Raises:
-      InputError: There are several models, a vector is not one of the model's latents, or the kinds differ.
+      InputError: There are several models, a vector is not one of the model's latents, the kinds differ, or the vectors
+        are not given by kind.
     """
+    if not isinstance(vectors, Mapping) or not all(isinstance(by_kind, Mapping) for by_kind in vectors.values()):
+        raise InputError(
+            f"vectors is {named(vectors)}; expected a dict of those of each attribute by kind, such as "
+            "{'Blond_Hair': {'balanced': vector}}"
+        )
     sizes = {model.latent_dim for model in models.values()}
     kinds = {tuple(by_kind) for by_kind in vectors.values()}
     if vectors and (len(models) > 1 or len(kinds) > 1 or sizes == {2}):
