@@ -369,6 +369,14 @@ def test_encodings_may_be_lists():
         (lambda folder: vj.Checkpoints(folder, {}, allow=("keys",)), r"allow is \('keys',\); expected a tuple"),
         (lambda folder: vj.Checkpoints(folder, {}, variables=5), "variables is 5; expected a function, such as"),
         (lambda folder: vj.Checkpoints(folder, {}, best=["loss"]), "best is a list; expected the name of a number"),
+        (
+            lambda folder: vj.export_page(folder, VAE, STATE.variables, vectors={"a": CODES[0]}),
+            "vectors is a dict; expected a dict of those of each attribute by kind",
+        ),
+        (
+            lambda folder: vj.export_page(folder, VAE, STATE.variables, vectors=[CODES[0]]),
+            "vectors is a list; expected a dict of those of each attribute by kind",
+        ),
         (lambda folder: vj.export(VAE, STATE.variables, folder, "cpu"), "platforms is 'cpu'; expected some of cpu, "),
         (lambda folder: vj.export(VAE, STATE.variables, folder, ()), r"platforms is \(\); expected some of cpu, "),
         (lambda folder: vj.export(VAE, STATE.variables, folder, ["gpu"]), r"platforms is \['gpu'\]; expected some of"),

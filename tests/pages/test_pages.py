@@ -432,8 +432,6 @@ def test_bad_input(tmp_path):
         (r"the plain vector of hat has shape \(4,\); expected \(5,\)", (file, wide, of_wide), hats(4)),
         ("given with 1 models of 2 latent dimensions", (file, vae, variables), hats(2)),
         ("expected the same kinds of each", (file, wide, of_wide), {"vectors": {"a": {"b": 0}, "c": {"d": 0}}}),
-        ("vectors is a dict; expected .*by kind", (file, wide, of_wide), {"vectors": {"a": np.zeros(3)}}),
-        ("vectors is a list; expected .*by kind", (file, wide, of_wide), {"vectors": [np.zeros(3)]}),
         ("given with 2 models", (file, {"a": wide, "b": wide}, {"a": of_wide, "b": of_wide}), hats(5)),
         (r"the classifier takes images of \(4, 4, 1\)", (file, wide, of_wide), {"classifier": classifier}),
     ):
