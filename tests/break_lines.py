@@ -223,7 +223,7 @@ LINES = [
                 "test_compute_dtype without_this_field",
             ),
             ('math.inf if best is None else best[1]["least"]', "math.inf", "test_checkpoint resume"),
-            ("if isinstance(allow, str) or ", "if ", "test_newcomers stores_nothing"),
+            ("if not isinstance(allow, Collection) or ", "if ", "test_newcomers stores_nothing"),
             ("        if not callable(variables):", "        if False:", "test_newcomers stores_nothing"),
             ("if best is not None and not isinstance(best, str):", "if False:", "test_newcomers stores_nothing"),
             ("if text and name", "if name == 'config' and name", "test_same_run each_difference"),
