@@ -325,13 +325,15 @@ def edited(z=CODES, vector=CODES[0], steps=(0.0, 1.0)):
         (lambda: vj.latents.attribute_vector(CODES[:, 0], HAS), r"encodings has shape \(16,\); expected \[n, latent\]"),
         (lambda: vj.latents.attribute_counts(HAS, HAS), r"confounders has shape \(16,\); expected \[n, confounders\]"),
         (lambda: edited(vector=1.0), "vector is 1.0; expected an array"),
-        (lambda: edited(vector=CODES), r"vector has shape \(16, 2\); expected \(2,\)"),
-        (lambda: edited(vector=CODES[0] * np.nan), "the vector or the steps hold NaN or infinite values"),
-        (lambda: edited(steps=[0.0, np.inf]), "the vector or the steps hold NaN or infinite values"),
+        (lambda: edited(vector=CODES), r"vector has shape \(16, 2\); expected \[latent\]"),
+        (lambda: edited(vector=np.ones(3)), r"vector has shape \(3,\); expected \(2,\), that of one encoding"),
+        (lambda: edited(vector=CODES[0] * np.nan), "vector holds NaN or infinite values"),
+        (lambda: edited(steps=[0.0, np.inf]), "steps holds NaN or infinite values"),
         (lambda: edited(steps=[[0.0, 1.0]]), r"steps has shape \(1, 2\); expected \[steps\]"),
         (lambda: EDITS.flipped("Bright"), "attribute is 'Bright'; expected a number from 0 to 1: names.index"),
         (lambda: EDITS.mean_probability(2), "attribute is 2; expected a number from 0 to 1"),
         (lambda: vj.attributes.at_share(0.5, [0.0, 0.6], [1.0]), "there are 2 shares but 1 values"),
+        (lambda: vj.EarlyStopping("loss", min_delta=np.zeros(2)), "min_delta is an array .*; expected one number"),
         (
             lambda: vj.train_classifier(jax.random.key(2), SPLIT.images),
             "the images have no labels; expected a label per image",
@@ -367,6 +369,7 @@ def test_encodings_may_be_lists():
         (lambda folder: vj.Checkpoints(folder, {}, allow="key"), "allow is 'key'; expected a tuple with some of"),
         (lambda folder: vj.Checkpoints(folder, {}, allow=None), "allow is None; expected a tuple with some of"),
         (lambda folder: vj.Checkpoints(folder, {}, allow=("keys",)), r"allow is \('keys',\); expected a tuple"),
+        (lambda folder: vj.Checkpoints(folder, {}, allow=[["key"]]), r"allow is \[\['key'\]\]; expected a tuple"),
         (lambda folder: vj.Checkpoints(folder, {}, variables=5), "variables is 5; expected a function, such as"),
         (lambda folder: vj.Checkpoints(folder, {}, best=["loss"]), "best is a list; expected the name of a number"),
         (
@@ -380,10 +383,6 @@ def test_encodings_may_be_lists():
         (lambda folder: vj.export(VAE, STATE.variables, folder, "cpu"), "platforms is 'cpu'; expected some of cpu, "),
         (lambda folder: vj.export(VAE, STATE.variables, folder, ()), r"platforms is \(\); expected some of cpu, "),
         (lambda folder: vj.export(VAE, STATE.variables, folder, ["gpu"]), r"platforms is \['gpu'\]; expected some of"),
-        (
-            lambda folder: vj.EarlyStopping("loss", min_delta=np.zeros(2)),
-            "min_delta is an array .*; expected one number",
-        ),
     ],
 )
 def test_what_stores_nothing_is_answered_by_one_sentence(call, message, tmp_path):

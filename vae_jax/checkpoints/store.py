@@ -94,7 +94,7 @@ class Checkpoints:
         require_positive_int(keep=keep)
         require_not_negative(every_seconds=every_seconds)
         require_path("the folder of a run's checkpoints", folder=folder)
-        if not isinstance(allow, Collection) or not set(allow) <= set(_ALLOWED):
+        if not isinstance(allow, Collection) or not all(name in _ALLOWED for name in allow):
             raise InputError(f"allow is {allow!r}; expected a tuple with some of {', '.join(_ALLOWED)}")
         if not callable(variables):
             raise InputError(f"variables is {named(variables)}; expected a function, such as vj.averaged_variables")

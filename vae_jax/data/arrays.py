@@ -69,6 +69,18 @@ def as_reals(name: str, values: Any, expected: str | None = None) -> Any:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
+def as_finite(name: str, values: Any, expected: str) -> np.ndarray:
+    """An argument as a NumPy array of float64.
+
+    Raises:
+      InputError: As `as_reals` does, or some entries are not finite.
+    """
+    array = np.asarray(as_reals(name, values, expected), np.float64)
+    if not np.isfinite(array).all():
+        raise DataError(f"{name} holds NaN or infinite values; expected finite values")
+    return array
+
+
 def as_examples(name: str, examples: Any, observed: Any = None, insist: str | None = None) -> np.ndarray:
     """Examples as a split stores them: bytes [N, height, width, channels], int32 or float32, with NaN for missing ones.
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from vae_jax.checkpoints.models import leaves_of_model
 from vae_jax.data import Split
-from vae_jax.data.arrays import as_reals
+from vae_jax.data.arrays import as_finite, as_reals
 from vae_jax.data.transforms import Batch, Mirrored, as_split
 from vae_jax.errors import InputError, named, require_positive_int
 from vae_jax.evaluation.blocks import in_blocks
@@ -282,12 +282,10 @@ def edit(
       InputError: The steps do not begin with 0, or there are fewer than two faces, which define the unit of distance.
         An argument has another shape, or is not finite.
     """
-    z, vector = as_reals("z", z, "[n, latent]"), as_reals("vector", vector)
-    multiples = np.asarray(as_reals("steps", steps, "[steps]"))
+    z, vector = as_reals("z", z, "[n, latent]"), as_finite("vector", vector, "[latent]")
+    multiples = as_finite("steps", steps, "[steps]")
     if vector.shape != z.shape[1:]:
         raise InputError(f"vector has shape {vector.shape}; expected {z.shape[1:]}, that of one encoding")
-    if not (np.isfinite(vector).all() and np.isfinite(multiples).all()):
-        raise InputError("the vector or the steps hold NaN or infinite values; expected finite values")
     if len(z) < 2:
         raise InputError(
             f"{len(z)} faces can't be edited and classified; the distance between two is the unit, so give 2"

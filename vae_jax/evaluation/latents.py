@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from vae_jax.data.arrays import as_reals, require_labels
+from vae_jax.data.arrays import as_finite, as_reals, require_labels
 from vae_jax.distributions import FullGaussian, Posterior, Transformed
 from vae_jax.errors import InputError, require_positive_int
 
@@ -40,7 +40,7 @@ def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
     Raises:
       InputError: The share is outside (0, 1], there are no encodings, or some of them are not finite.
     """
-    encodings = _finite(encodings=encodings)
+    encodings = as_finite("encodings", encodings, "[n, latent]")
     if not 0 < share <= 1:
         raise InputError(f"share is {share}; expected a number above 0, at most 1")
     if len(encodings) == 0:
@@ -49,19 +49,6 @@ def circle(encodings: Float[Any, "n latent"], share: float = 0.99) -> Sphere:
     distances = np.sort(np.linalg.norm(encodings - centre, axis=1))
     count = math.ceil(share * len(distances) * (1 - 1e-12))  # 0.14 * 100 is 14.000000000000002
     return Sphere(centre, float(distances[count - 1]))
-
-
-def _finite(expected: str = "[n, latent]", **arrays: Any) -> Float[np.ndarray, "n latent"]:
-    """An argument as an array of float64.
-
-    Raises:
-      InputError: It has another number of axes than expected, or some entries are not finite.
-    """
-    ((name, values),) = arrays.items()
-    values = np.asarray(as_reals(name, values, expected), np.float64)
-    if not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinite values; expected finite values")
-    return values
 
 
 def inscribed_lattice(sphere: Sphere, size: int = 15) -> Float[np.ndarray, "size size latent"]:
@@ -132,8 +119,7 @@ def straight_paths(
     """
     require_positive_int(steps=steps)
     share = np.linspace(0, 1, steps)[:, None]
-    of_paths = "[paths, latent]"
-    start, end = _finite(of_paths, start=start), _finite(of_paths, end=end)
+    start, end = (as_finite(name, each, "[paths, latent]") for name, each in {"start": start, "end": end}.items())
     if start.shape != end.shape:
         raise InputError(f"start has shape {start.shape} and end {end.shape}; expected an end for each start")
     return (1 - share) * start[:, None] + share * end[:, None]
@@ -160,7 +146,7 @@ def nearest_mean_accuracy(
       InputError: There is not one class number for each encoding, the encodings have another shape or are not finite,
         or there are none.
     """
-    train, test = _finite(train=train), _finite(test=test)
+    train, test = as_finite("train", train, "[n, latent]"), as_finite("test", test, "[m, latent]")
     if len(train) == 0 or train.shape[1:] != test.shape[1:]:
         raise InputError(f"train has shape {train.shape} and test {test.shape}; expected encodings of one latent space")
     train_labels = require_labels("train_labels", train_labels, len(train))
@@ -182,7 +168,7 @@ def class_separation(encodings: Float[Any, "n latent"], labels: Int[Any, " n"]) 
       InputError: There is not one class number for each encoding, or the encodings have another shape or are not
         finite.
     """
-    encodings = _finite(encodings=encodings)
+    encodings = as_finite("encodings", encodings, "[n, latent]")
     labels = require_labels("labels", labels, len(encodings))
     within = sum(
         np.sum((of_class - of_class.mean(axis=0)) ** 2)
@@ -217,7 +203,7 @@ def attribute_vector(
       InputError: The numbers of examples differ, an attribute is neither 0 nor 1, no combination has images with and
         without the attribute, an argument has another number of axes, or the encodings are not finite.
     """
-    encodings, attribute = _finite(encodings=encodings), _as_booleans("[n]", attribute=attribute)
+    encodings, attribute = as_finite("encodings", encodings, "[n, latent]"), _as_booleans("attribute", attribute, "[n]")
     if len(encodings) != len(attribute):
         raise InputError(f"there are {len(encodings)} encodings but {len(attribute)} values of the attribute")
     differences, weights = [], []
@@ -243,7 +229,7 @@ def attribute_counts(
       InputError: The numbers of examples differ, an attribute is neither 0 nor 1, or an argument has another number of
         axes.
     """
-    return [counts for _, counts in _combinations(_as_booleans("[n]", attribute=attribute), confounders)]
+    return [counts for _, counts in _combinations(_as_booleans("attribute", attribute, "[n]"), confounders)]
 
 
 def _combinations(
@@ -251,7 +237,7 @@ def _combinations(
 ) -> Iterator[tuple[Bool[np.ndarray, " n_attribute"], tuple[int, int]]]:
     """Mask of the images of each combination of confounders, and their numbers with and without the attribute."""
     given = np.zeros((len(attribute), 0), bool) if confounders is None else confounders
-    others = _as_booleans("[n, confounders]", confounders=given)
+    others = _as_booleans("confounders", given, "[n, confounders]")
     if len(attribute) != len(others):
         raise InputError(f"there are {len(attribute)} values of the attribute but {len(others)} of its confounders")
     for combination in np.unique(others, axis=0):
@@ -259,13 +245,12 @@ def _combinations(
         yield here, (int(attribute[here].sum()), int((~attribute[here]).sum()))
 
 
-def _as_booleans(expected: str, **arrays: Any) -> Bool[np.ndarray, "..."]:
+def _as_booleans(name: str, values: Any, expected: str) -> Bool[np.ndarray, "..."]:
     """An argument as an array of booleans.
 
     Raises:
       InputError: It has another number of axes than expected, or a value is neither 0 nor 1.
     """
-    ((name, values),) = arrays.items()
     values = np.asarray(as_reals(name, values, expected))
     if not np.isin(values, (0, 1)).all():
         raise InputError(f"{name} has other values than 0 and 1; expected booleans: which images have the attribute")
