@@ -124,7 +124,7 @@ class Config(Options):
     """Whether the discriminator sees draws from N(0, I) as well as reconstructions, and the encoder does not follow the
     adversarial loss, as in Larsen et al. (2016)."""
     relativistic: bool = True
-    """Whether the discriminator judges pairs of a face and its reconstruction (Jolicoeur-Martineau, 2019)."""
+    """Whether the discriminator judges pairs of a face and a decoded image (Jolicoeur-Martineau, 2019)."""
     discriminator_rate: float = 1e-3
     """Peak learning rate of the discriminator, whose warm-up and decay are those of the model's."""
     pca: bool = True
@@ -317,7 +317,8 @@ def of_training(trained: Trained, config: Config) -> dict[str, Any]:
     """The seconds per epoch and the accuracy of the discriminator, if there is one, in each epoch."""
     accuracy = [record.get("discriminator_accuracy") for record in trained.history]
     if accuracy[-1] is not None:
-        vj.warn_if_one_sided(trained.history, high=math.inf if config.relativistic else 0.98)
+        limits = {"high": math.inf} if config.relativistic else {}
+        vj.warn_if_one_sided(trained.history, **limits)
     return {
         "seconds_per_epoch": trained.seconds_per_epoch,
         "discriminator_accuracy": [each for each in accuracy if each is not None],

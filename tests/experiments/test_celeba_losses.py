@@ -76,6 +76,14 @@ def test_the_rates_of_the_model_and_of_the_discriminator_decay_to_zero(pca, tmp_
         assert sizes[0][name] == sizes[100][name] == 0 < sizes[99][name] < sizes[50][name] < sizes[5][name]
 
 
+def test_a_discriminator_of_pairs_may_be_right_for_all_of_them(tmp_path):
+    trained = SimpleNamespace(history=[{"discriminator_accuracy": 1.0}], seconds_per_epoch=1.0)
+    pairs = config(tmp_path, tmp_path)
+    assert celeba_losses.of_training(trained, pairs)["discriminator_accuracy"] == [1.0]
+    with pytest.warns(vj.AdversarialWarning, match="saturated"):
+        celeba_losses.of_training(trained, replace(pairs, relativistic=False))
+
+
 @pytest.mark.filterwarnings("ignore::vae_jax.AdversarialWarning")  # after six steps
 def test_four_models_are_measured_and_drawn(celeba, tmp_path, capsys, titles, monkeypatch):
     given_images, paired, starts, fitted, encoded = [], [], [], [], []
